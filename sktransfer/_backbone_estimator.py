@@ -1,0 +1,119 @@
+"""What both estimators owe the person who calls them: a checked X, a loaded backbone, an answer to "auto".
+
+An estimator holds the backbone (what runs), the reader (how X is read) and nothing of X itself.
+"""
+
+import os
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import validate_data
+from torch import nn
+
+from sktransfer._frozen_pass import PRECISIONS, Run
+from sktransfer._names import check_choice
+from sktransfer.backbones import POOLINGS, Backbone, load_backbone
+from sktransfer.inputs import Reader, Samples, is_table, make_reader, modality
+
+
+class BackboneEstimator(BaseEstimator):
+    """Base of estimators that hold a pretrained network."""
+
+    backbone: Any
+    weights: Any
+    layer: Any
+    pooling: str
+    image_shape: Any
+    pixel_range: Any
+    batch_size: int
+    n_jobs: int | None
+    device: str
+    precision: str
+    store_backbone: bool
+    random_state: Any
+    verbose: int
+
+    backbone_: Backbone
+    _reader: Reader
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "backbone": [str, nn.Module, Callable],
+        "weights": [str, os.PathLike, None],
+        "layer": [str, Integral, list, tuple, None],
+        "pooling": [str],
+        "image_shape": [tuple, list, None],
+        "pixel_range": [StrOptions({"auto"}), tuple, list],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "n_jobs": [Integral, None],
+        "device": [str],
+        "precision": [str],
+        "store_backbone": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def _check_parameters(self) -> None:
+        """Raise before anything is loaded."""
+        self._validate_params()
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("precision", self.precision, PRECISIONS)
+        if self.n_jobs == 0:
+            raise ValueError("Got n_jobs=0; expected a number of threads, -1 for all processors, or None for 1.")
+        if not isinstance(self.pixel_range, str):
+            bounds = tuple(self.pixel_range)
+            if len(bounds) != 2 or not all(isinstance(b, Real) for b in bounds) or not bounds[0] < bounds[1]:
+                raise ValueError(
+                    f"Got pixel_range={self.pixel_range!r}; expected \"auto\" or two numbers (low, high), low < high."
+                )
+
+    def _learn(self, X: Any) -> tuple[Samples, Backbone, Reader]:
+        """Load the backbone and learn what X looks like; the caller keeps them once all else is well."""
+        kind = modality(X, self.image_shape)
+        X = self._check_X(X, kind, reset=True)
+        if kind == "vectors" and isinstance(self.backbone, str):
+            raise ValueError(
+                f"Got X with {X.shape[1]} columns of numbers, and backbone={self.backbone!r} takes images. Say how to "
+                "read a row as an image: image_shape=(height, width) or (height, width, channels)."
+            )
+        backbone = load_backbone(
+            self.backbone, self.weights, seed=self._seed(), n_features=X.shape[1] if kind == "vectors" else None
+        )
+        reader = make_reader(kind, backbone.preprocessing, self.image_shape, self.pixel_range)
+        return reader.learn(X), backbone, reader
+
+    def _read(self, X: Any) -> Samples:
+        """Check X against what `fit` saw and return its samples."""
+        kind = modality(X, self.image_shape)
+        if kind != self._reader.kind == "images":
+            raise ValueError(f"Got X that holds {kind}; expected images, as in fit.")
+        return self._reader.read(self._check_X(X, self._reader.kind, reset=False))
+
+    def _check_X(self, X: Any, kind: str, reset: bool) -> Any:
+        if kind == "vectors":
+            return validate_data(self, X, reset=reset, dtype=np.float32)
+        if is_table(X):
+            numbers = getattr(X, "dtype", None) is not None and np.asarray(X).dtype.kind not in "OUST"
+            if numbers:
+                return validate_data(self, X, reset=reset, dtype="numeric")
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        return X
+
+    def _seed(self) -> int:
+        """Draw the seed of whatever is random in `fit`, the same in each place that asks with a fixed state."""
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
+    def _run(self, reader: Reader) -> Run:
+        precision = "float32" if self.precision == "auto" and reader.kind == "vectors" else self.precision
+        return Run.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = False
+        return tags

@@ -1,0 +1,181 @@
+"""A pretrained network as a transformer: features out of images, with nothing to train."""
+
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+
+from sktransfer._backbone_estimator import BackboneEstimator
+from sktransfer._frozen_pass import collect, first_of, stream
+
+
+class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
+    """Features of images from a pretrained network.
+
+    `fit` trains nothing: it loads the network, checks X and learns what X looks like. `transform` runs the network in
+    eval mode, without gradients, in batches, with decoding in threads ahead of it.
+
+    Parameters
+    ----------
+    backbone : str, nn.Module or callable, default="resnet18"
+        A name from :func:`sktransfer.backbones.list_backbones`, a network, or an importable function that returns one
+        (it is given `n_features=`, the width of a 2-D X, where it takes that keyword). A network that ends in a linear
+        layer is taken for a classifier, and the features are what enters that layer.
+    weights : str, path-like or None, default="DEFAULT"
+        `"DEFAULT"` or another of torchvision's weight names, such as `"IMAGENET1K_V1"`; a path to a `.pth` or
+        `.safetensors` file; `None` for random weights, drawn from `random_state`. The size, crop and normalisation of
+        images come with the weights, so small images are resized up (to 224 x 224 for most networks).
+    layer : str, int, list or None, default=None
+        Block, by name or number (1 is the first), or module at whose end the network can be cut; a list takes several
+        and concatenates them. `None` takes the input of the classification layer.
+    pooling : {"avg", "max", "flatten", "cls", "mean"}, default="avg"
+        How maps and tokens become one vector; features that are vectors already stay as they are.
+    image_shape : tuple of int or None, default=None
+        (height, width) or (height, width, channels): how to read flat rows.
+    pixel_range : "auto" or tuple of float, default="auto"
+        Values of arrays that stand for black and white. `"auto"` learns it in `fit`: uint8 is 0 to 255, floats within
+        [0, 1] are 0 to 1; anything else is taken from least to greatest, with a warning.
+    batch_size : int, default=32
+        Images a step.
+    n_jobs : int or None, default=None
+        Threads that decode. `None` is 1, -1 is all processors.
+    device : str, default="auto"
+        `"auto"` is CUDA where there is one, else the CPU; or torch's name of a device.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        `"auto"` is bfloat16 on CUDA devices of compute capability 8 and above, else float32.
+    store_backbone : bool, default=True
+        Whether a pickle holds the weights. Without them it holds their name and fingerprint; they are found again when
+        first needed, and others are refused.
+    random_state : int, RandomState instance or None, default=None
+        Seeds random weights.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    backbone_ : sktransfer.backbones.Backbone
+        The network: blocks, preprocessing, `summary()`.
+    n_features_out_ : int
+        Number of features.
+    n_features_in_ : int
+        Number of columns of X, where it is 2-D.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of those columns, where X has names.
+
+    See Also
+    --------
+    FineTunedClassifier : Trains a head, and part of the network.
+    sktransfer.load_image_folder : Paths and labels of a folder of class folders.
+
+    References
+    ----------
+    Donahue et al., "DeCAF: A Deep Convolutional Activation Feature for Generic Visual Recognition", ICML 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktransfer import PretrainedFeatureExtractor
+    >>> X = np.random.default_rng(0).integers(0, 256, size=(3, 32, 32, 3), dtype=np.uint8)
+    >>> extractor = PretrainedFeatureExtractor("squeezenet1_1", weights=None, random_state=0)
+    >>> extractor.fit_transform(X).shape
+    (3, 512)
+    """
+
+    def __init__(
+        self,
+        backbone: Any = "resnet18",
+        *,
+        weights: Any = "DEFAULT",
+        layer: Any = None,
+        pooling: str = "avg",
+        image_shape: Any = None,
+        pixel_range: Any = "auto",
+        batch_size: int = 32,
+        n_jobs: int | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        store_backbone: bool = True,
+        random_state: Any = None,
+        verbose: int = 0,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.layer = layer
+        self.pooling = pooling
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.device = device
+        self.precision = precision
+        self.store_backbone = store_backbone
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> "PretrainedFeatureExtractor":
+        """Load the backbone and learn what X looks like.
+
+        Parameters
+        ----------
+        X : array-like
+            Images: uint8 or float ndarray of shape (n, height, width), (n, height, width, channels) or (n, channels,
+            height, width); flat rows with `image_shape`; a list of arrays or PIL images of any sizes; a list, array,
+            Series or one-column DataFrame of paths. Or rows of numbers, for a network that takes vectors.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        PretrainedFeatureExtractor
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or X is not as described.
+        FileNotFoundError
+            If paths in X, or the weights, are no files.
+        """
+        self._check_parameters()
+        samples, backbone, reader = self._learn(X)
+        network = backbone.feature_network(self.layer, self.pooling)
+        n_features_out = next(stream(network, first_of(samples), self._run(reader))).shape[1]
+        backbone.describe_use("all", samples.shape, self.store_backbone)
+        self.backbone_, self._reader, self.n_features_out_ = backbone, reader, int(n_features_out)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Compute the features of X.
+
+        Parameters
+        ----------
+        X : array-like
+            As in `fit`.
+
+        Returns
+        -------
+        float32 ndarray of shape (n_samples, n_features_out_)
+            One row a sample, which depends on that sample alone.
+
+        Raises
+        ------
+        ValueError
+            If X is not as in `fit`, or a file is no image.
+        FileNotFoundError
+            If paths in X are no files.
+        """
+        check_is_fitted(self, "backbone_")
+        network = self.backbone_.feature_network(self.layer, self.pooling)
+        return collect(network, self._read(X), self._run(self._reader))
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_features_out_
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.requires_fit = True
+        return tags

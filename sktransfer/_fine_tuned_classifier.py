@@ -1,0 +1,410 @@
+"""A pretrained network as a classifier: a frozen part, a tuned part and a head of one's own classes."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags, column_or_1d, compute_class_weight
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import nn
+
+from sktransfer._backbone_estimator import BackboneEstimator
+from sktransfer._frozen_pass import lend, run_batch, stream
+from sktransfer._names import check_choice
+from sktransfer._phases import STRATEGIES, Task, train
+from sktransfer._suffix_network import FeaturesOf, SuffixNetwork
+from sktransfer._suffix_training import OPTIMIZERS, TrainingSettings
+from sktransfer.backbones import Backbone
+from sktransfer.inputs import make_augmentation
+
+
+class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BackboneEstimator):
+    """Classifier that tunes a pretrained network, from a head on frozen features to all of its layers.
+
+    Frozen means frozen: the blocks up to `freeze_depth` run in eval mode, and every parameter and buffer of theirs is
+    after `fit`, bit for bit, what was loaded.
+
+    Parameters
+    ----------
+    backbone : str, nn.Module or callable, default="resnet18"
+        A name from :func:`sktransfer.backbones.list_backbones`, a network, or an importable function that returns one
+        (it is given `n_features=`, the width of a 2-D X, where it takes that keyword). A network that ends in a linear
+        layer is taken for a classifier, and the features are what enters that layer.
+    weights : str, path-like or None, default="DEFAULT"
+        `"DEFAULT"` or another of torchvision's weight names; a path to a `.pth` or `.safetensors` file; `None` for
+        random weights. The size, crop and normalisation of images come with the weights.
+    freeze_depth : int, float or str, default="all"
+        How much of the backbone stays frozen, from the input: a number of blocks (int), a share of them (float in
+        [0, 1], to the nearest block), a name (a block's, or the path of any module at whose end the network can be
+        cut: frozen up to and including it), or `"all"`. 0 trains everything.
+    strategy : {"linear_probe", "fine_tune", "lp_ft", "gradual"}, default="lp_ft"
+        `"linear_probe"` trains the head alone; `"fine_tune"` head and blocks together from the first epoch; `"lp_ft"`
+        the head first, then both [1]_; `"gradual"` the head first, then blocks that thaw one after another, from the
+        head down to `freeze_depth`, spread evenly over `max_epochs` [2]_.
+    layer, pooling : object, default=None, "avg"
+        Where the backbone ends, and how maps and tokens become features; as in :class:`PretrainedFeatureExtractor`,
+        but one layer. The blocks behind `layer` are not used.
+    hidden_layer_sizes : tuple of int, default=()
+        Widths of the head's hidden layers; without any, the head is linear.
+    dropout : float, default=0.0
+        Dropout behind each hidden layer, or in front of a linear head.
+    head_epochs : int or "auto", default="auto"
+        Epochs in which the head alone is trained. `"auto"` solves the head where that is a convex problem: where it is
+        linear, without dropout and label smoothing, and neither `early_stopping` nor `augment` asks for epochs of a
+        head that is all there is to train. Elsewhere it is 30.
+    max_epochs : int, default=10
+        Epochs in which blocks are trained with the head.
+    head_lr, lr : float, default=1e-3, 1e-4
+        Learning rates of the head and of the last block.
+    layer_decay : float, default=1.0
+        Factor by which `lr` falls from one block to the one before it.
+    optimizer : str or type, default="adamw"
+        `"adam"`, `"adamw"`, `"nadam"`, `"radam"`, `"rmsprop"`, `"sgd"`, or a class of `torch.optim`.
+    weight_decay : float, default=0.01
+        Decay of weights, as the optimiser has it.
+    augment : {"light", "standard", "strong"}, callable or None, default=None
+        Random changes to training images, never in `predict`: a level, or a transform of one uint8 tensor of shape
+        (channels, height, width), as torchvision's transforms v2 are.
+    train_bn : bool, default=False
+        Whether BatchNorm layers of trained blocks update their statistics; those of frozen blocks never do.
+    class_weight : dict, "balanced" or None, default=None
+        As in scikit-learn.
+    label_smoothing : float, default=0.0
+        As in torch's `CrossEntropyLoss`.
+    early_stopping : bool, default=False
+        Whether to hold out a stratified part of the training samples, to stop when its loss no longer falls, and to
+        restore the weights of the best epoch.
+    validation_fraction : float, default=0.1
+        Part that is held out.
+    n_iter_no_change : int, default=10
+        Epochs without improvement by at least `tol` after which training stops.
+    tol : float, default=1e-4
+        What counts as improvement of the held-out loss.
+    warm_start : bool, default=False
+        Whether a second `fit` continues with the weights of the first. The same backbone, depth, head and classes are
+        needed.
+    callbacks : list or None, default=None
+        skorch callbacks, called in each phase.
+    image_shape : tuple of int or None, default=None
+        (height, width) or (height, width, channels): how to read flat rows.
+    pixel_range : "auto" or tuple of float, default="auto"
+        Values of arrays that stand for black and white; `"auto"` learns it in `fit`.
+    batch_size : int, default=32
+        Images a step.
+    n_jobs : int or None, default=None
+        Threads that decode. `None` is 1, -1 is all processors.
+    device : str, default="auto"
+        `"auto"` is CUDA where there is one, else the CPU; or torch's name of a device.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of the frozen part: `"auto"` is bfloat16 on CUDA devices of compute capability 8 and above, else float32. The
+        rest is trained in float32.
+    store_backbone : bool, default=True
+        Whether a pickle holds the backbone's weights. Without them it holds their name and fingerprint; they are found
+        again when first needed, and others are refused. What was trained is always in it.
+    random_state : int, RandomState instance or None, default=None
+        Seeds random weights, the order of samples, dropout, augmentation and the held-out part. An int gives, on the
+        CPU, the same bits in each process with the same number of threads.
+    verbose : int, default=0
+        1 shows progress, and a line an epoch.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    backbone_ : sktransfer.backbones.Backbone
+        The network as it was loaded: blocks, preprocessing, `summary()`.
+    net_ : skorch.NeuralNetClassifier
+        What was trained, from activations at the cut to logits; `net_.module_` holds the weights.
+    history_ : list of dict
+        An entry an epoch: `phase` ("head" or "fine_tune"), `epoch`, `train_loss`, `seconds`, and with
+        `early_stopping` also `valid_loss` and `valid_accuracy`. Empty where the head was solved and nothing else
+        trained.
+    n_iter_ : int
+        Epochs of all phases, and the solver's iterations.
+    n_features_in_ : int
+        Number of columns of X, where it is 2-D.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of those columns, where X has names.
+
+    See Also
+    --------
+    PretrainedFeatureExtractor : The features of a backbone as it is, for any classifier.
+
+    References
+    ----------
+    .. [1] Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
+    .. [2] Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktransfer import FineTunedClassifier
+    >>> X = np.random.default_rng(0).integers(0, 256, size=(6, 32, 32, 3), dtype=np.uint8)
+    >>> y = ["ant", "bee"] * 3
+    >>> classifier = FineTunedClassifier("squeezenet1_1", weights=None, random_state=0).fit(X, y)
+    >>> classifier.predict_proba(X).shape
+    (6, 2)
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BackboneEstimator._parameter_constraints,
+        "layer": [str, Integral, None],
+        "freeze_depth": [Real, str],
+        "strategy": [str],
+        "hidden_layer_sizes": [tuple, list],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "head_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "head_lr": [Interval(Real, 0, None, closed="neither")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "layer_decay": [Interval(Real, 0, 1, closed="right")],
+        "optimizer": [str, type],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "augment": [str, callable, None],
+        "train_bn": ["boolean"],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "label_smoothing": [Interval(Real, 0, 1, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "callbacks": [list, None],
+    }
+
+    def __init__(
+        self,
+        backbone: Any = "resnet18",
+        *,
+        weights: Any = "DEFAULT",
+        freeze_depth: Any = "all",
+        strategy: str = "lp_ft",
+        layer: Any = None,
+        pooling: str = "avg",
+        hidden_layer_sizes: Sequence[int] = (),
+        dropout: float = 0.0,
+        head_epochs: Any = "auto",
+        max_epochs: int = 10,
+        head_lr: float = 1e-3,
+        lr: float = 1e-4,
+        layer_decay: float = 1.0,
+        optimizer: Any = "adamw",
+        weight_decay: float = 0.01,
+        augment: Any = None,
+        train_bn: bool = False,
+        class_weight: Any = None,
+        label_smoothing: float = 0.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        callbacks: Any = None,
+        image_shape: Any = None,
+        pixel_range: Any = "auto",
+        batch_size: int = 32,
+        n_jobs: int | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        store_backbone: bool = True,
+        random_state: Any = None,
+        verbose: int = 0,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.freeze_depth = freeze_depth
+        self.strategy = strategy
+        self.layer = layer
+        self.pooling = pooling
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.dropout = dropout
+        self.head_epochs = head_epochs
+        self.max_epochs = max_epochs
+        self.head_lr = head_lr
+        self.lr = lr
+        self.layer_decay = layer_decay
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.augment = augment
+        self.train_bn = train_bn
+        self.class_weight = class_weight
+        self.label_smoothing = label_smoothing
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.device = device
+        self.precision = precision
+        self.store_backbone = store_backbone
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FineTunedClassifier":
+        """Train the head, and the blocks behind `freeze_depth`.
+
+        Parameters
+        ----------
+        X : array-like
+            Images, or rows of numbers, as in :meth:`PretrainedFeatureExtractor.fit`.
+        y : array-like of shape (n_samples,)
+            Labels: strings, integers or booleans, of at least two classes.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Weights of samples.
+
+        Returns
+        -------
+        FineTunedClassifier
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If a parameter, X or y is not as described, or the loss turns into no number.
+        FileNotFoundError
+            If paths in X, or the weights, are no files.
+        """
+        self._check_parameters()
+        samples, backbone, reader = self._learn(X)
+        classes, labels = self._check_y(y, len(samples))
+        weights = self._weigh(sample_weight, classes, labels)
+        if reader.kind != "images" and self.augment is not None:
+            raise ValueError(f"Got augment={self.augment!r} for X that holds {reader.kind}; expected None: use images.")
+        backbone = backbone.ending_at(self.layer)
+        frozen = "all" if self.strategy == "linear_probe" else self.freeze_depth
+        backbone.describe_use(frozen, samples.shape, self.store_backbone)
+        settings = TrainingSettings(**{field.name: getattr(self, field.name) for field in fields(TrainingSettings)})
+        earlier = self._earlier(backbone, classes)
+        with torch.random.fork_rng():
+            torch.manual_seed(self._seed())
+            trained = train(backbone, samples, Task(classes, labels, weights), self._run(reader), settings, earlier)
+        self.classes_, self.backbone_, self._reader = classes, backbone, reader
+        self.net_, self.history_, self.n_iter_ = trained.net, trained.history, trained.n_iter
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable class of each sample.
+
+        Parameters
+        ----------
+        X : array-like
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Labels from `classes_`.
+        """
+        check_is_fitted(self, "backbone_")
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like
+            As in `fit`.
+
+        Returns
+        -------
+        float64 ndarray of shape (n_samples, n_classes)
+            Columns in the order of `classes_`; rows sum to 1.
+        """
+        check_is_fitted(self, "backbone_")
+        logits = self._compute(X, self.net_.module_)
+        return torch.from_numpy(logits).double().softmax(dim=1).numpy()
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the tuned features, which enter the head.
+
+        Parameters
+        ----------
+        X : array-like
+            As in `fit`.
+
+        Returns
+        -------
+        float32 ndarray of shape (n_samples, n_features)
+            One row a sample.
+        """
+        check_is_fitted(self, "backbone_")
+        return self._compute(X, FeaturesOf(self.net_.module_))
+
+    def _compute(self, X: Any, suffix: nn.Module) -> np.ndarray:
+        """Run samples through the frozen part and then through what was trained."""
+        samples, run = self._read(X), self._run(self._reader)
+        prefix, _ = self.backbone_.split_features(self.backbone_.freeze_depth)
+        self.net_.module_.attach(self.backbone_)
+        with lend(suffix, run.device):
+            parts = [run_batch(suffix, part, run.batch_size).cpu().numpy() for part in stream(prefix, samples, run)]
+        return np.concatenate(parts)
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_choice("strategy", self.strategy, STRATEGIES)
+        if isinstance(self.optimizer, str):
+            check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        elif not issubclass(self.optimizer, torch.optim.Optimizer):
+            raise ValueError(f"Got optimizer={self.optimizer!r}; expected a name or a class of torch.optim.")
+        if not all(isinstance(size, Integral) and size > 0 for size in self.hidden_layer_sizes):
+            raise ValueError(
+                f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}; expected widths of at least 1, such as (256,), "
+                "or () for a linear head."
+            )
+        make_augmentation(self.augment)
+
+    def _check_y(self, y: Any, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
+        y = column_or_1d(validate_data(self, y=y), warn=True)
+        check_classification_targets(y)
+        classes, labels = np.unique(y, return_inverse=True)
+        if len(labels) != n_samples:
+            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(labels)]}")
+        if len(classes) < 2:
+            raise ValueError(
+                "This classifier needs samples of at least 2 classes in the data, but the data contains only one "
+                f"class: {classes[0]!r}"
+            )
+        return classes, labels
+
+    def _weigh(self, sample_weight: Any, classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Return the weight of each sample: its own, times its class's."""
+        weights = _check_sample_weight(sample_weight, labels, dtype=np.float64, ensure_non_negative=True, copy=True)
+        if self.class_weight is not None:
+            weights *= compute_class_weight(self.class_weight, classes=classes, y=classes[labels])[labels]
+        if not weights.sum() > 0:
+            raise ValueError("Got sample weights whose sum is 0; expected at least one positive weight.")
+        return weights
+
+    def _earlier(self, backbone: Backbone, classes: np.ndarray) -> SuffixNetwork | None:
+        """Return what to continue, or say why it cannot be continued."""
+        if not self.warm_start or not hasattr(self, "net_"):
+            return None
+        same = np.array_equal(classes, self.classes_) and backbone.fingerprint == self.backbone_.fingerprint
+        if not same or backbone.freeze_depth != self.backbone_.freeze_depth:
+            raise ValueError(
+                "Got warm_start=True with other classes, another backbone or another freeze_depth than in the fit "
+                "before; expected the same. Set warm_start=False to start anew."
+            )
+        self.net_.module_.attach(self.backbone_)
+        return self.net_.module_
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.net_.module_.head[0 if isinstance(self.net_.module_.head[0], nn.Linear) else 1].in_features)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags

@@ -1,0 +1,386 @@
+"""From samples to the activations of a frozen network: batched, without gradients, never more than a few batches at once.
+
+An activation is a pure function of (weights, cut, preprocessing, precision, sample). This file is the one that knows
+when activations are kept and when they are computed anew: random augmentation lies below the frozen part, so whatever
+is augmented cannot be kept.
+"""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from sktransfer.inputs import Augmentation, Samples, augment_batch, load_batches
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+# Bytes of activations that are kept for training; more are computed anew in each epoch.
+KEPT_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a network is run.
+
+    Parameters
+    ----------
+    batch_size : int
+        Samples a step.
+    n_jobs : int or None
+        Threads that load samples.
+    device : torch.device
+        Where the network runs.
+    bfloat16 : bool
+        Whether layers that tolerate it compute in bfloat16.
+    verbose : int
+        Whether to show progress.
+    """
+
+    batch_size: int
+    n_jobs: int | None
+    device: torch.device
+    bfloat16: bool
+    verbose: int
+
+    @classmethod
+    def plan(cls, batch_size: int, n_jobs: int | None, device: str, precision: str, verbose: int) -> "Run":
+        """Find out what `"auto"` means on this machine.
+
+        Parameters
+        ----------
+        batch_size, n_jobs, device, precision, verbose : object
+            As the estimators take them.
+
+        Returns
+        -------
+        Run
+            With a device that exists.
+
+        Raises
+        ------
+        ValueError
+            If torch does not know the device, or does not find it here.
+        """
+        cuda = torch.cuda.is_available()
+        try:
+            chosen = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
+        except RuntimeError as error:
+            raise ValueError(f'Got device={device!r}; expected "auto", "cpu", "cuda" or "cuda:0".') from error
+        if chosen.type == "cuda" and not (cuda and (chosen.index or 0) < torch.cuda.device_count()):
+            raise ValueError(
+                f"Got device={device!r}; torch finds {torch.cuda.device_count()} CUDA devices here. "
+                'Use device="auto" or "cpu".'
+            )
+        fast = chosen.type == "cuda" and torch.cuda.get_device_capability(chosen)[0] >= 8
+        return cls(batch_size, n_jobs, chosen, precision == "bfloat16" or (precision == "auto" and fast), verbose)
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context in which frozen layers run."""
+        if self.bfloat16:
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def lend(network: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """Move a network to a device and back to the CPU, so that nothing stays on the device.
+
+    Parameters
+    ----------
+    network : nn.Module
+        On the CPU.
+    device : torch.device
+        Where it is needed.
+
+    Yields
+    ------
+    nn.Module
+        The same network, there.
+    """
+    first = next(network.parameters(), None)
+    if first is None or first.device.type == device.type:
+        yield network  # on the CPU, or lent already further up
+        return
+    try:
+        yield network.to(device)
+    finally:
+        network.to("cpu")
+
+
+def forward(network: nn.Module, batch: torch.Tensor, full: int) -> torch.Tensor:
+    """Run one batch.
+
+    Vectors are padded to a full batch: it costs next to nothing, and matrix products of one shape give each row the
+    same bits whoever stands beside it. For images that would multiply the price of a lone one.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In eval mode.
+    batch : Tensor of shape (n, ...)
+        At most `full` samples.
+    full : int
+        Samples of a full batch.
+
+    Returns
+    -------
+    Tensor of shape (n, ...)
+        The output, in float32.
+    """
+    n = len(batch)
+    if batch.ndim == 2 and n < full:
+        batch = torch.cat([batch, batch.new_zeros(full - n, batch.shape[1])])
+    elif batch.ndim == 4:
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    return network(batch)[:n].float()
+
+
+def run_batch(network: nn.Module, batch: torch.Tensor, full: int) -> torch.Tensor:
+    """Run one batch without gradients, as `forward` does.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In eval mode, on the device to run on.
+    batch : Tensor of shape (n, ...)
+        At most `full` samples, on any device.
+    full : int
+        Samples of a full batch.
+
+    Returns
+    -------
+    Tensor of shape (n, ...)
+        Float32.
+    """
+    parameter = next(network.parameters(), None)
+    with torch.inference_mode():
+        return forward(network, batch if parameter is None else batch.to(parameter.device), full)
+
+
+def stream(network: nn.Module, samples: Samples, run: Run) -> Iterator[torch.Tensor]:
+    """Run all samples through a frozen network, in order.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In eval mode.
+    samples : Samples
+        What to run.
+    run : Run
+        How.
+
+    Yields
+    ------
+    Tensor of shape (n, ...)
+        Float32 activations of the next batch, on the device.
+
+    Raises
+    ------
+    ValueError
+        If the network does not take such samples.
+    """
+    order = np.arange(len(samples))
+    bar = tqdm(total=len(samples), unit="sample", disable=not run.verbose, leave=False)
+    with lend(network, run.device), bar:
+        for batch in load_batches(samples, order, run.batch_size, run.n_jobs):
+            # Modes are entered for each step, not around the yield, where they would leak to whoever takes the batch.
+            with torch.inference_mode(), run.autocast():
+                prepared = samples.prepare(batch.to(run.device))
+                try:
+                    result = forward(network, prepared, run.batch_size)
+                except (RuntimeError, AssertionError, TypeError, IndexError) as error:
+                    if isinstance(error, torch.cuda.OutOfMemoryError):
+                        raise
+                    raise ValueError(
+                        f"The backbone could not run samples of shape {tuple(prepared.shape[1:])}: {error}. Give X of "
+                        "the shape that it takes, or a backbone that takes this one."
+                    ) from error
+            bar.update(len(batch))
+            yield result
+
+
+def collect(network: nn.Module, samples: Samples, run: Run) -> np.ndarray:
+    """Run all samples through a frozen network and return the result.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In eval mode.
+    samples : Samples
+        What to run.
+    run : Run
+        How.
+
+    Returns
+    -------
+    float32 ndarray of shape (n_samples, ...)
+        The activations. Memory beyond them does not grow with the number of samples.
+    """
+    result: np.ndarray | None = None
+    start = 0
+    for batch in stream(network, samples, run):
+        if result is None:
+            result = np.empty((len(samples), *batch.shape[1:]), dtype=np.float32)
+        result[start : start + len(batch)] = batch.cpu().numpy()
+        start += len(batch)
+    assert result is not None
+    return result
+
+
+class Activations(ABC):
+    """What reaches the part of a network that is trained, row by row."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """Return the float32 activations of some rows."""
+
+
+class KeptActivations(Activations):
+    """Computed once, held in memory.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_samples, ...)
+        The activations.
+    """
+
+    def __init__(self, values: np.ndarray):
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(self.values[rows])
+
+
+class ComputedActivations(Activations):
+    """Computed each time they are wanted, from samples that may change at random each time.
+
+    Parameters
+    ----------
+    prefix : nn.Module
+        The frozen part.
+    samples : Samples
+        What enters it.
+    run : Run
+        How it is run.
+    augmentation : callable or None
+        Changes a loaded sample at random.
+    """
+
+    def __init__(self, prefix: nn.Module, samples: Samples, run: Run, augmentation: Augmentation | None):
+        self.prefix, self.samples, self.run, self.augmentation = prefix, samples, run, augmentation
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        (batch,) = load_batches(self.samples, rows, len(rows), self.run.n_jobs)
+        if self.augmentation is not None:
+            batch = augment_batch(batch, self.augmentation)
+        with torch.no_grad(), self.run.autocast():
+            prepared = self.samples.prepare(batch.to(self.run.device))
+            return forward(self.prefix, prepared, self.run.batch_size)
+
+
+def take_batches(activations: Activations, rows: np.ndarray, batch_size: int) -> Iterator[torch.Tensor]:
+    """Take rows in batches.
+
+    Parameters
+    ----------
+    activations : Activations
+        Where they come from.
+    rows : ndarray of int
+        Which, in the order wanted.
+    batch_size : int
+        Rows a batch.
+
+    Yields
+    ------
+    Tensor of shape (n, ...)
+        The next batch.
+    """
+    for start in range(0, len(rows), batch_size):
+        yield activations.take(rows[start : start + batch_size])
+
+
+def activations(
+    prefix: nn.Module,
+    samples: Samples,
+    run: Run,
+    augmentation: Augmentation | None = None,
+    report: Callable[[str], None] = lambda message: None,
+) -> Activations:
+    """Return what a frozen prefix makes of samples: kept where it can be and fits, else computed each time.
+
+    Parameters
+    ----------
+    prefix : nn.Module
+        The frozen part, in eval mode.
+    samples : Samples
+        What enters it.
+    run : Run
+        How it is run.
+    augmentation : callable or None, default=None
+        Changes a loaded sample at random, so that nothing can be kept.
+    report : callable, default=nothing
+        Told in a sentence what was decided.
+
+    Returns
+    -------
+    Activations
+        One row a sample.
+    """
+    if augmentation is not None:
+        report("Activations are computed in each epoch: the samples below them are augmented.")
+        return ComputedActivations(prefix, samples, run, augmentation)
+    first = next(stream(prefix, first_of(samples), run))
+    needed = first.nbytes * len(samples)
+    if needed > KEPT_BYTES:
+        report(
+            f"Activations are computed in each epoch: {needed / 2**30:.1f} GiB would be needed to keep them, and "
+            f"{KEPT_BYTES / 2**30:.1f} GiB are kept at most."
+        )
+        return ComputedActivations(prefix, samples, run, None)
+    report(f"Activations are kept: {needed / 2**20:.1f} MiB.")
+    return KeptActivations(collect(prefix, samples, run))
+
+
+class _First(Samples):
+    def __init__(self, samples: Samples):
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return 1
+
+    def load(self, index: int) -> torch.Tensor:
+        return self._samples.load(index)
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        return self._samples.prepare(batch)
+
+
+def first_of(samples: Samples) -> Samples:
+    """Return the first of many samples, to see what becomes of one.
+
+    Parameters
+    ----------
+    samples : Samples
+        At least one.
+
+    Returns
+    -------
+    Samples
+        One.
+    """
+    return _First(samples)

@@ -1,0 +1,204 @@
+"""What a strategy does in which order: a head on frozen features first, then blocks, or both at once.
+
+A linear head is solved where nothing but epochs could serve better; the phase after it starts from that solution.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+
+from sktransfer._frozen_pass import Activations, KeptActivations, Run, activations, lend, run_batch, take_batches
+from sktransfer._solved_head import solve_head
+from sktransfer._suffix_network import FeaturesOf, SuffixNetwork, make_head
+from sktransfer._suffix_training import LabelledActivations, TrainingSettings, train_suffix, untrained_net
+from sktransfer.backbones import Backbone, Block
+from sktransfer.inputs import Samples, make_augmentation
+
+STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
+
+# Epochs of a head that cannot be solved: see benchmarks/defaults.py.
+HEAD_EPOCHS = 30
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        The labels.
+    labels : int ndarray of shape (n_samples,)
+        Index of each sample's class.
+    weights : float64 ndarray of shape (n_samples,)
+        Weight of each sample.
+    """
+
+    classes: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+    def of(self, source: Activations, rows: np.ndarray) -> LabelledActivations:
+        """Join activations with the labels of some rows."""
+        relative = self.weights / self.weights.mean()
+        return LabelledActivations(source, rows, self.labels[rows], relative[rows])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of it: a resting skorch net, an entry an epoch, and the number of iterations."""
+
+    net: Any
+    history: list[dict[str, Any]]
+    n_iter: int
+
+
+def train(
+    backbone: Backbone,
+    samples: Samples,
+    task: Task,
+    run: Run,
+    settings: TrainingSettings,
+    earlier: SuffixNetwork | None = None,
+) -> Trained:
+    """Train what lies behind the backbone's `freeze_depth`, by the strategy of the settings.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        It is not changed.
+    samples : Samples
+        What enters it.
+    task : Task
+        What is to be learned.
+    run : Run
+        How the frozen part is run.
+    settings : TrainingSettings
+        The strategy and its numbers.
+    earlier : SuffixNetwork or None, default=None
+        Where to continue.
+
+    Returns
+    -------
+    Trained
+        On the CPU.
+    """
+    prefix, tail = backbone.split_features(backbone.freeze_depth)
+    blocks = () if settings.strategy == "linear_probe" else tuple(backbone.trained_blocks(backbone.freeze_depth))
+    solves = settings.head_is_convex and (bool(blocks) or not (settings.early_stopping or settings.augment))
+    solves = solves and settings.strategy != "fine_tune"
+    rows, held_out = _hold_out(task, settings)
+    with lend(prefix, run.device):
+        plain, changing = _sources(prefix, samples, run, settings, solves)
+        training = task.of(changing or plain, rows)
+        validation = task.of(plain, held_out) if len(held_out) else None
+        module = _start(tail, plain or changing, task, run, settings, earlier)
+        net, history, n_iter = None, [], 0
+        if settings.strategy != "fine_tune" and not (blocks and earlier is not None):
+            if solves:
+                features = _features(module, plain, rows, run)
+                module.head[-1], n_iter = solve_head(features, task.labels[rows], task.weights[rows], len(task.classes))
+                net = untrained_net(module, task.classes)
+            else:
+                net = _train_head(module, training, validation, task, run, settings)
+                history += _records("head", net)
+        if blocks or net is None:
+            epochs = settings.max_epochs
+            net = train_suffix(module, training, validation, task.classes, settings, run, epochs, blocks)
+            history += _records("fine_tune", net)
+    return Trained(net, history, n_iter + len(history))
+
+
+def _sources(
+    prefix: torch.nn.Module, samples: Samples, run: Run, settings: TrainingSettings, solves: bool
+) -> tuple[Activations | None, Activations | None]:
+    """Activations of samples as they are, where wanted, and of samples that change at random, where wanted."""
+    augmentation = make_augmentation(settings.augment)
+
+    def report(message: str) -> None:
+        if run.verbose:
+            print(message)  # noqa: T201
+
+    plain = changing = None
+    if augmentation is None or settings.early_stopping or solves:
+        plain = activations(prefix, samples, run, report=report)
+    if augmentation is not None:
+        changing = activations(prefix, samples, run, augmentation, report)
+    return plain, changing
+
+
+def _hold_out(task: Task, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.arange(len(task.labels))
+    if not settings.early_stopping:
+        return rows, rows[:0]
+    seed = int(torch.randint(2**31 - 1, ()))
+    fraction = settings.validation_fraction
+    training, held_out = train_test_split(rows, test_size=fraction, stratify=task.labels, random_state=seed)
+    return np.sort(training), np.sort(held_out)
+
+
+def _start(
+    tail: torch.nn.Module,
+    source: Activations,
+    task: Task,
+    run: Run,
+    settings: TrainingSettings,
+    earlier: SuffixNetwork | None,
+) -> SuffixNetwork:
+    """A suffix to be trained: a copy of the backbone's blocks and a new head, or a copy of an earlier one."""
+    if earlier is not None:
+        return copy.deepcopy(earlier)
+    module = SuffixNetwork(copy.deepcopy(tail), torch.nn.Identity(), settings.pooling, settings.train_bn).eval()
+    width = _features(module, source, np.arange(1), run).shape[1]
+    module.head = make_head(width, settings.hidden_layer_sizes, settings.dropout, len(task.classes))
+    return module.eval()
+
+
+def _features(module: SuffixNetwork, source: Activations, rows: np.ndarray, run: Run) -> np.ndarray:
+    compute = FeaturesOf(module)
+    with lend(module, run.device):
+        parts = [run_batch(compute, part, run.batch_size).cpu().numpy() for part in take_batches(source, rows, run.batch_size)]
+    return np.concatenate(parts)
+
+
+def _train_head(
+    module: SuffixNetwork,
+    training: LabelledActivations,
+    validation: LabelledActivations | None,
+    task: Task,
+    run: Run,
+    settings: TrainingSettings,
+) -> Any:
+    """Train the head alone: on features computed once, unless they change at random."""
+    epochs = HEAD_EPOCHS if settings.head_epochs == "auto" else settings.head_epochs
+    nothing: tuple[Block, ...] = ()
+    if settings.augment is not None:
+        return train_suffix(module, training, validation, task.classes, settings, run, epochs, nothing)
+    head = SuffixNetwork(None, module.head, settings.pooling, settings.train_bn)
+    sets = [
+        data and task.of(_spread(_features(module, data.activations, data.rows, run), data.rows, task), data.rows)
+        for data in (training, validation)
+    ]
+    net = train_suffix(head, sets[0], sets[1], task.classes, settings, run, epochs, nothing)
+    whole = untrained_net(module, task.classes)
+    whole.history = net.history
+    return whole
+
+
+def _spread(features: np.ndarray, rows: np.ndarray, task: Task) -> Activations:
+    """Features of some rows, at the rows' places among all."""
+    values = np.zeros((len(task.labels), features.shape[1]), dtype=np.float32)
+    values[rows] = features
+    return KeptActivations(values)
+
+
+def _records(phase: str, net: Any) -> list[dict[str, Any]]:
+    names = {"train_loss": "train_loss", "valid_loss": "valid_loss", "valid_acc": "valid_accuracy", "dur": "seconds"}
+    return [
+        {"phase": phase, "epoch": row["epoch"], **{name: row[key] for key, name in names.items() if key in row}}
+        for row in net.history
+    ]

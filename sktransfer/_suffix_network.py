@@ -1,0 +1,126 @@
+"""The network behind the cut: tuned blocks, pooling and a head of one's own classes, and what of it is frozen."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sktransfer.backbones import Backbone, pool
+
+
+def make_head(n_features: int, hidden_layer_sizes: Sequence[int], dropout: float, n_classes: int) -> nn.Sequential:
+    """Return a head with random weights: linear, or with hidden layers of ReLU and dropout.
+
+    Parameters
+    ----------
+    n_features : int
+        Width of the features.
+    hidden_layer_sizes : sequence of int
+        Widths of hidden layers.
+    dropout : float
+        Probability of a value being dropped, behind each hidden layer, or in front of a linear head.
+    n_classes : int
+        Logits.
+
+    Returns
+    -------
+    nn.Sequential
+        From (n, n_features) to (n, n_classes).
+    """
+    layers: list[nn.Module] = []
+    width = n_features
+    for size in hidden_layer_sizes:
+        layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
+        width = size
+    if not layers and dropout:
+        layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers, nn.Linear(width, n_classes))
+
+
+class SuffixNetwork(nn.Module):
+    """The trained part: what follows the cut, up to the features, and the head.
+
+    Parameters
+    ----------
+    tail : nn.Module or None
+        Blocks behind the cut; `None` where the head works on features.
+    head : nn.Module
+        From features to logits.
+    pooling : str
+        How maps and tokens become features.
+    train_bn : bool
+        Whether BatchNorm layers of thawed blocks update their statistics.
+    """
+
+    def __init__(self, tail: nn.Module | None, head: nn.Module, pooling: str, train_bn: bool):
+        super().__init__()
+        self.tail = tail
+        self.head = head
+        self.pooling = pooling
+        self.train_bn = train_bn
+        self._tail_state: dict[str, torch.Tensor] | None = None
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the tuned features of activations, of shape (n, n_features)."""
+        return pool(x if self.tail is None else self.tail(x), self.pooling)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x))
+
+    def thaw(self, names: set[str]) -> None:
+        """Let these parameters of the tail be trained, and no others."""
+        if self.tail is not None:
+            for name, parameter in self.tail.named_parameters():
+                parameter.requires_grad_(name in names)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "SuffixNetwork":
+        """Enter training mode where something is trained; frozen layers and, unless asked for, BatchNorm stay as is."""
+        super().train(mode)
+        if mode and self.tail is not None:
+            modules = dict(self.tail.named_modules())
+            for name, module in modules.items():
+                # A dropout has no weights of its own: it is as frozen as the module it is part of.
+                owner = module
+                while name and next(owner.parameters(), None) is None:
+                    name = name.rpartition(".")[0]
+                    owner = modules[name]
+                thawed = any(parameter.requires_grad for parameter in owner.parameters())
+                counts = isinstance(module, nn.modules.batchnorm._NormBase)
+                module.training = thawed and (self.train_bn or not counts)
+        return self
+
+    def attach(self, backbone: Backbone) -> None:
+        """Cut the tail from its backbone again and put its tensors back, after a pickle left the traced graph out."""
+        if self.tail is None and self._tail_state is not None:
+            tail = copy.deepcopy(backbone.split_features(backbone.freeze_depth)[1])
+            tail.load_state_dict(self._tail_state)
+            self.tail, self._tail_state = tail.eval().requires_grad_(False), None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the traced graph out; the tail's tensors always stay."""
+        state = self.__dict__.copy()
+        state["_modules"] = self._modules.copy()
+        if self.tail is not None:
+            state["_tail_state"] = {name: tensor.cpu() for name, tensor in self.tail.state_dict().items()}
+            state["_modules"]["tail"] = None
+        return state
+
+
+class FeaturesOf(nn.Module):
+    """A suffix without its head.
+
+    Parameters
+    ----------
+    module : SuffixNetwork
+        The suffix.
+    """
+
+    def __init__(self, module: SuffixNetwork):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.module.features(x)

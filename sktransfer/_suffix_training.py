@@ -1,0 +1,309 @@
+"""From activations to a trained suffix and head. The only file that knows skorch.
+
+The suffix is a copy: the backbone that it was cut from stays as it was loaded.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EarlyStopping
+from skorch.helper import predefined_split
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from sktransfer._frozen_pass import Activations, Run, lend
+from sktransfer._suffix_network import SuffixNetwork
+from sktransfer.backbones import Block
+
+# Names that `optimizer=` takes, and what torch calls them.
+OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "sgd": "SGD"}
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The parameters of the classifier that say how to train, under the same names and with the same meaning."""
+
+    strategy: str
+    pooling: str
+    hidden_layer_sizes: Sequence[int]
+    dropout: float
+    head_epochs: Any
+    max_epochs: int
+    head_lr: float
+    lr: float
+    layer_decay: float
+    optimizer: Any
+    weight_decay: float
+    augment: Any
+    train_bn: bool
+    label_smoothing: float
+    early_stopping: bool
+    validation_fraction: float
+    n_iter_no_change: int
+    tol: float
+    callbacks: list[Any] | None
+
+    @property
+    def head_is_convex(self) -> bool:
+        """Whether the head may be solved: a linear one whose loss is plain cross-entropy, of no stated epochs."""
+        return self.head_epochs == "auto" and not (self.hidden_layer_sizes or self.dropout or self.label_smoothing)
+
+
+class LabelledActivations(Dataset[Any]):
+    """Activations with the index of each row's class, and its weight.
+
+    Parameters
+    ----------
+    activations : Activations
+        Where rows come from.
+    rows : ndarray of int
+        Rows of them.
+    labels : int64 ndarray
+        A class index for each of `rows`.
+    weights : float ndarray
+        A weight for each of `rows`.
+    """
+
+    def __init__(self, activations: Activations, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray):
+        self.activations, self.rows = activations, rows
+        self.labels = torch.as_tensor(labels, dtype=torch.int64)
+        self.weights = torch.as_tensor(weights, dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: np.ndarray) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """Return a batch as skorch wants it: X, y."""
+        return self.activations.take(self.rows[which]), (self.labels[which], self.weights[which])
+
+
+class SliceBatches:
+    """Batches that are taken whole, not put together sample by sample.
+
+    Parameters
+    ----------
+    dataset : LabelledActivations
+        What to draw from.
+    batch_size : int
+        Samples a batch. A last batch of one joins the one before: BatchNorm has no statistics of one.
+    shuffle : bool, default=False
+        Whether to draw in random order, from torch's generator.
+    """
+
+    def __init__(self, dataset: LabelledActivations, batch_size: int, shuffle: bool = False):
+        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+
+    def __iter__(self) -> Iterator[Any]:
+        n = len(self.dataset)
+        order = torch.randperm(n).numpy() if self.shuffle else np.arange(n)
+        starts = list(range(0, n, self.batch_size))
+        if len(starts) > 1 and n - starts[-1] == 1:
+            starts.pop()
+        for start, stop in zip(starts, [*starts[1:], n], strict=True):
+            yield self.dataset.take(order[start:stop])
+
+
+class WeightedCrossEntropy(nn.CrossEntropyLoss):
+    """Cross-entropy whose target is (class indices, sample weights).
+
+    Weights are relative to the mean of all training weights, so that the step does not depend on their scale.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__(reduction="none", label_smoothing=label_smoothing)
+
+    def forward(self, logits: torch.Tensor, target: Any) -> torch.Tensor:
+        labels, weights = target
+        return (super().forward(logits, labels) * weights).mean()
+
+
+class _ValidationAccuracy(Callback):
+    """Writes `valid_acc` into the history, from the predictions that the validation loss was computed from."""
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        self.right, self.total = 0, 0
+
+    def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
+        if not training:
+            labels = batch[1][0].to(kwargs["y_pred"].device)
+            self.right += int((kwargs["y_pred"].argmax(1) == labels).sum())
+            self.total += len(labels)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        if self.total:
+            net.history.record("valid_acc", self.right / self.total)
+
+
+class _StopOnNan(Callback):
+    """Ends training whose loss is no number any more."""
+
+    def __init__(self, settings: TrainingSettings, blocks: tuple[Block, ...]):
+        self.rates = f"head_lr={settings.head_lr:g}" + (f" and lr={settings.lr:g}" if blocks else "")
+
+    def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
+        loss = float(kwargs["loss"].detach())
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"Training stopped: the loss became {loss} in epoch {len(net.history)} with {self.rates}; expected a "
+                "finite number. Try a learning rate ten times smaller, and check that X holds no extreme values."
+            )
+
+
+class _Thaw(Callback):
+    """Thaws blocks one after another, from the head towards the input, spread evenly over the epochs."""
+
+    def __init__(self, blocks: tuple[Block, ...], epochs: int, gradual: bool):
+        self.blocks, self.epochs, self.gradual = blocks, epochs, gradual
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        total = len(self.blocks)
+        count = min(total, 1 + (len(net.history) - 1) * total // self.epochs) if self.gradual else total
+        net.module_.thaw({name for block in self.blocks[total - count :] for name in block.parameter_names})
+
+
+def train_suffix(
+    module: SuffixNetwork,
+    training: LabelledActivations,
+    validation: LabelledActivations | None,
+    classes: np.ndarray,
+    settings: TrainingSettings,
+    run: Run,
+    epochs: int,
+    blocks: tuple[Block, ...],
+) -> NeuralNetClassifier:
+    """Train a suffix, in place, and return the net that did it.
+
+    Parameters
+    ----------
+    module : SuffixNetwork
+        On the CPU. It comes back there, in eval mode.
+    training : LabelledActivations
+        What to learn from.
+    validation : LabelledActivations or None
+        What to stop early by; the weights of the best epoch are restored.
+    classes : ndarray of shape (n_classes,)
+        For the net.
+    settings : TrainingSettings
+        How.
+    run : Run
+        Batch size, device and whether to print a line an epoch.
+    epochs : int
+        Length.
+    blocks : tuple of Block
+        Blocks to be trained, in order; none trains the head alone.
+
+    Returns
+    -------
+    skorch.NeuralNetClassifier
+        With its history, but without optimiser and data.
+
+    Raises
+    ------
+    ValueError
+        If the loss is no number any more.
+    """
+    callbacks: list[Any] = [
+        ("thaw", _Thaw(blocks, epochs, settings.strategy == "gradual")),
+        ("nan", _StopOnNan(settings, blocks)),
+    ]
+    if validation is not None:
+        patience = EarlyStopping(
+            patience=settings.n_iter_no_change, threshold=settings.tol, threshold_mode="abs", load_best=True
+        )
+        callbacks += [("validation_accuracy", _ValidationAccuracy()), ("early_stopping", patience)]
+    net = NeuralNetClassifier(
+        module,
+        classes=classes,
+        criterion=WeightedCrossEntropy,
+        criterion__label_smoothing=settings.label_smoothing,
+        optimizer=optimizer_class(settings.optimizer),
+        optimizer__weight_decay=settings.weight_decay,
+        optimizer__param_groups=_parameter_groups(settings, blocks),
+        lr=settings.lr,
+        max_epochs=epochs,
+        batch_size=run.batch_size,
+        iterator_train=SliceBatches,
+        iterator_train__shuffle=True,
+        iterator_valid=SliceBatches,
+        train_split=None if validation is None else predefined_split(validation),
+        callbacks=[*callbacks, *(settings.callbacks or [])],
+        callbacks__valid_acc=None,
+        device=str(run.device),
+        verbose=run.verbose,
+    )
+    if not run.verbose:
+        net.set_params(callbacks__print_log=None)
+    try:
+        with lend(module, run.device):
+            net.fit(training, None)
+    finally:
+        module.eval().requires_grad_(False)
+    if len(net.history) < epochs and not _stopped_early(net):
+        raise KeyboardInterrupt  # skorch ends training quietly; whoever pressed Ctrl-C wants out
+    return _rest(net)
+
+
+def _stopped_early(net: NeuralNetClassifier) -> bool:
+    return any(getattr(callback, "misses_", -1) == getattr(callback, "patience", None) for _, callback in net.callbacks_)
+
+
+def untrained_net(module: SuffixNetwork, classes: np.ndarray) -> NeuralNetClassifier:
+    """Return a net around a module that needs no epochs: its head was solved.
+
+    Parameters
+    ----------
+    module : SuffixNetwork
+        In eval mode.
+    classes : ndarray of shape (n_classes,)
+        For the net.
+
+    Returns
+    -------
+    skorch.NeuralNetClassifier
+        Initialised.
+    """
+    net = NeuralNetClassifier(module, classes=classes, criterion=WeightedCrossEntropy, train_split=None, verbose=0)
+    net.initialize()
+    module.eval().requires_grad_(False)
+    return _rest(net)
+
+
+def _rest(net: NeuralNetClassifier) -> NeuralNetClassifier:
+    """Take from a net all that only training needs: optimiser, data, callbacks."""
+    net.module = type(net.module_)  # the instance is module_; held twice it would be pickled twice
+    net.optimizer_ = None
+    net.callbacks, net.callbacks_ = None, []
+    net.train_split, net.iterator_train, net.iterator_valid = None, DataLoader, DataLoader
+    net.optimizer__param_groups = None
+    net.device = "cpu"
+    return net
+
+
+def optimizer_class(optimizer: Any) -> Any:
+    """Return torch's optimiser class of a name.
+
+    Parameters
+    ----------
+    optimizer : str or type
+        A name from `OPTIMIZERS`, or a class.
+
+    Returns
+    -------
+    type
+        The class.
+    """
+    return getattr(torch.optim, OPTIMIZERS[optimizer]) if isinstance(optimizer, str) else optimizer
+
+
+def _parameter_groups(settings: TrainingSettings, blocks: tuple[Block, ...]) -> list[tuple[str, dict[str, float]]]:
+    """Learning rates by parameter name; decay counts blocks from the last one, whether they are frozen or not."""
+    groups: list[tuple[str, dict[str, float]]] = [("head.*", {"lr": settings.head_lr})]
+    if settings.layer_decay != 1.0:
+        for distance, block in enumerate(reversed(blocks)):
+            rate = {"lr": settings.lr * settings.layer_decay**distance}
+            groups += [(f"tail.{name}", rate) for name in block.parameter_names]
+    return groups

@@ -1,0 +1,99 @@
+"""What a pretrained network is. Each kind of backbone is one file; this one chooses among them."""
+
+import os
+from collections.abc import Callable
+
+from torch import nn
+
+from sktransfer.backbones import _torchvision
+from sktransfer.backbones._backbone import Backbone, BackboneSummary, Source
+from sktransfer.backbones._blocks import Block, UntraceableError
+from sktransfer.backbones._own import OwnSource
+from sktransfer.backbones._pooling import POOLINGS, pool
+from sktransfer.backbones._torchvision import TorchvisionSource
+from sktransfer.inputs import ImagePreprocessing
+
+__all__ = [
+    "POOLINGS",
+    "Backbone",
+    "BackboneSummary",
+    "Block",
+    "ImagePreprocessing",
+    "UntraceableError",
+    "list_backbones",
+    "load_backbone",
+    "pool",
+]
+
+
+def list_backbones() -> list[str]:
+    """Return the names that `backbone=` takes.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+
+    Examples
+    --------
+    >>> from sktransfer.backbones import list_backbones
+    >>> "resnet18" in list_backbones()
+    True
+    """
+    return list(_torchvision.names())
+
+
+def load_backbone(
+    backbone: str | nn.Module | Callable[..., nn.Module],
+    weights: str | os.PathLike[str] | None = "DEFAULT",
+    *,
+    seed: int = 0,
+    n_features: int | None = None,
+) -> Backbone:
+    """Load a pretrained network as a line of blocks.
+
+    Parameters
+    ----------
+    backbone : str, nn.Module or callable
+        A name from `list_backbones()`, a network, or a function that returns one.
+    weights : str, path-like or None, default="DEFAULT"
+        `"DEFAULT"` or another of torchvision's weight names, downloaded once into torch's folder; a path to a `.pth`
+        or `.safetensors` file; or `None` for random weights. A network of one's own keeps the weights it comes with
+        unless a path is given.
+    seed : int, default=0
+        Of random weights.
+    n_features : int or None, default=None
+        Width of a 2-D X, given to a function that takes `n_features`.
+
+    Returns
+    -------
+    Backbone
+        With `.blocks`, `.split(depth)` and `.summary()`.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, the weights do not match, or a file holds more than tensors.
+    FileNotFoundError
+        If there is no such file.
+    ConnectionError
+        If the weights have to be downloaded and cannot be.
+
+    Examples
+    --------
+    >>> from sktransfer.backbones import load_backbone
+    >>> backbone = load_backbone("squeezenet1_1", weights=None)
+    >>> len(backbone.blocks)
+    9
+    >>> prefix, suffix = backbone.split(5)
+    """
+    source: Source
+    if isinstance(backbone, str):
+        source = TorchvisionSource(backbone, weights, seed)
+    elif callable(backbone):
+        source = OwnSource(backbone, weights, seed, n_features)
+    else:
+        raise ValueError(
+            f"Got backbone={backbone!r}; expected a name, a torch.nn.Module, or a function that returns one."
+        )
+    return Backbone(source, source.pretrained())

@@ -1,0 +1,467 @@
+"""What a pretrained network is: one record of layers, blocks, preprocessing and where its weights came from.
+
+A backbone is never changed by training: whoever trains a part of it trains a copy.
+"""
+
+import copy
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Protocol
+
+import torch
+from torch import fx, nn
+
+from sktransfer._names import closest
+from sktransfer.backbones._blocks import Block, NetworkGraph
+from sktransfer.backbones._pooling import pool
+from sktransfer.backbones._weights import fill, fingerprint
+from sktransfer.inputs import ImagePreprocessing
+
+
+class Source(Protocol):
+    """Where a backbone comes from: enough to build it again. Each kind of backbone has its own."""
+
+    @property
+    def name(self) -> str:
+        """What to call the backbone."""
+
+    @property
+    def weights_name(self) -> str:
+        """What to call its weights."""
+
+    @property
+    def ends_in_classifier(self) -> bool | None:
+        """Whether its last layer classifies; `None` where that is to be seen from the layer."""
+
+    def architecture(self) -> nn.Module:
+        """Return the network with weights of no importance."""
+
+    def pretrained(self) -> nn.Module:
+        """Return the network with its weights."""
+
+    def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
+        """Return what the network wants of an image."""
+
+
+class Backbone:
+    """A network as a line of blocks that can be cut between any two.
+
+    Parameters
+    ----------
+    source : Source
+        Where the network comes from.
+    network : nn.Module
+        The network, with its weights.
+
+    Attributes
+    ----------
+    name : str
+        Name of the backbone.
+    weights_name : str
+        Name of its weights.
+    blocks : tuple of Block
+        In order, from the input; the classification layer is not one of them.
+    preprocessing : ImagePreprocessing
+        What the network wants of an image.
+    freeze_depth : int, float or str
+        How much of it is frozen; `"all"` unless an estimator set it.
+    """
+
+    def __init__(self, source: Source, network: nn.Module):
+        self._source = source
+        self._end: Any = None
+        self._install(network)
+        self.freeze_depth: Any = "all"
+        self._store_weights = True
+        self._sample_shape: tuple[int, ...] | None = None
+
+    def _install(self, network: nn.Module) -> None:
+        self._network: nn.Module | None = network.eval().requires_grad_(False)
+        self._graph: NetworkGraph | None = NetworkGraph(network, self._source.ends_in_classifier)
+        self.preprocessing = self._source.preprocessing(network)
+        self.blocks: tuple[Block, ...] = self._graph.blocks
+        if self._end is not None:
+            self._graph = self._graph.ending_at(self._layer_cut(self._end))
+            self.blocks = self._graph.blocks
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def weights_name(self) -> str:
+        return self._source.weights_name
+
+    @property
+    def network(self) -> nn.Module:
+        """The whole network, classification layer included, in eval mode."""
+        self._find_weights()
+        assert self._network is not None
+        return self._network
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of every parameter and buffer, as 64 hexadecimal digits."""
+        return fingerprint(self.network)
+
+    def __repr__(self) -> str:
+        return f"<Backbone {self.name!r}, weights={self.weights_name!r}, {len(self.blocks)} blocks>"
+
+    # Depth
+
+    def split(self, freeze_depth: Any) -> tuple[nn.Module, nn.Module]:
+        """Cut the network in two.
+
+        Parameters
+        ----------
+        freeze_depth : int, float or str
+            Blocks before the cut: how many, which share, up to which name, or `"all"`.
+
+        Returns
+        -------
+        prefix, suffix : nn.Module
+            `suffix(prefix(x))` is, bit for bit, what the network computes; the layers are the network's own. After
+            `"all"`, the prefix gives the features and the suffix is the classification layer.
+
+        Raises
+        ------
+        ValueError
+            If there is no such depth.
+        """
+        cut = self._cut(freeze_depth)
+        return self._between(None, cut), self._traced.between(cut)
+
+    def split_features(self, freeze_depth: Any) -> tuple[nn.Module, nn.Module]:
+        """Cut the network in two and leave its classification layer out.
+
+        Parameters
+        ----------
+        freeze_depth : int, float or str
+            As in `split`.
+
+        Returns
+        -------
+        prefix, suffix : nn.Module
+            `suffix(prefix(x))` gives the features.
+        """
+        cut = self._cut(freeze_depth)
+        return self._between(None, cut), self._between(cut, self._cut("all"))
+
+    def trained_blocks(self, freeze_depth: Any) -> list[Block]:
+        """Return the blocks that have weights behind a cut, in order; a block cut through counts, with those alone.
+
+        Parameters
+        ----------
+        freeze_depth : int, float or str
+            As in `split`.
+
+        Returns
+        -------
+        list of Block
+            Without frozen parameters.
+        """
+        frozen = self._traced.parameter_names_before(self._cut(freeze_depth))
+        rest = [
+            Block(
+                block.name,
+                tuple(name for name in block.parameter_names if name not in frozen),
+                tuple(name for name in block.buffer_names if name not in frozen),
+            )
+            for block in self.blocks
+        ]
+        return [block for block in rest if block.parameter_names]
+
+    def frozen_names(self, freeze_depth: Any) -> set[str]:
+        """Return the names of the parameters and buffers before a cut.
+
+        Parameters
+        ----------
+        freeze_depth : int, float or str
+            As in `split`.
+
+        Returns
+        -------
+        set of str
+            As in the network's `state_dict`.
+        """
+        return self._traced.parameter_names_before(self._cut(freeze_depth))
+
+    def feature_network(self, layer: Any = None, pooling: str = "avg") -> nn.Module:
+        """Return the network that computes the features of one layer, or of several, concatenated.
+
+        Parameters
+        ----------
+        layer : str, int, list or None, default=None
+            Block, by name or number (1 is the first), or module at whose end the network can be cut; `None` is the
+            input of the classification layer.
+        pooling : str, default="avg"
+            How maps and tokens become vectors.
+
+        Returns
+        -------
+        nn.Module
+            From a prepared batch to a Tensor of shape (n, n_features).
+        """
+        layers = list(layer) if isinstance(layer, list | tuple) else [layer]
+        if not layers:
+            raise ValueError("Got layer=[]; expected at least one block name or number, or None.")
+        cuts = [self._cut("all") if one is None else self._layer_cut(one) for one in layers]
+        parts = []
+        last: fx.Node | None = None
+        for cut in self._traced.in_order(cuts):
+            parts.append(self._between(last, cut))
+            last = cut
+        in_order = self._traced.in_order(cuts)
+        return FeatureNetwork(parts, [in_order.index(cut) for cut in cuts], pooling)
+
+    def _layer_cut(self, layer: Any) -> fx.Node:
+        if isinstance(layer, Integral) and not isinstance(layer, bool) and not 1 <= layer <= len(self.blocks):
+            raise ValueError(
+                f"Got layer={layer}; expected a block from 1 to {len(self.blocks)}, the blocks of {self.name!r}."
+            )
+        if isinstance(layer, bool) or not isinstance(layer, str | Integral):
+            raise ValueError(f"Got layer={layer!r}; expected None, a block's name or number, or a list of them.")
+        return self._cut(layer, "layer")
+
+    @property
+    def _traced(self) -> NetworkGraph:
+        self._find_weights()
+        assert self._graph is not None
+        return self._graph
+
+    def _between(self, start: fx.Node | None, end: fx.Node) -> fx.GraphModule:
+        return self._traced.between(start or self._traced.end_of_block(0), end)
+
+    def _cut(self, depth: Any, parameter: str = "freeze_depth") -> fx.Node:
+        count = len(self.blocks)
+        if isinstance(depth, str):
+            names = [block.name for block in self.blocks]
+            if depth == "all":
+                return self._traced.end_of_block(count)
+            if depth in names:
+                return self._traced.end_of_block(names.index(depth) + 1)
+            if (end := self._traced.end_of_module(depth)) is not None:
+                return end
+            raise ValueError(
+                f"Got {parameter}={depth!r}, where {self.name!r} cannot be cut; expected a block's name or a module at "
+                f"whose end it can: {closest(depth, [*names, *self._traced.cut_names()])}."
+            )
+        if isinstance(depth, Integral) and not isinstance(depth, bool) and 0 <= depth <= count:
+            return self._traced.end_of_block(int(depth))
+        if isinstance(depth, Real) and not isinstance(depth, Integral) and 0 <= depth <= 1:
+            return self._traced.end_of_block(int(float(depth) * count + 0.5))
+        raise ValueError(
+            f"Got {parameter}={depth!r}; expected a number of blocks from 0 to {count} (int), a share of them from 0.0 "
+            f'to 1.0 (float), a name, or "all". {self.name!r} has {count} blocks.'
+        )
+
+    def ending_at(self, layer: Any) -> "Backbone":
+        """Return this backbone with its features at another layer.
+
+        Parameters
+        ----------
+        layer : str, int or None
+            As in `feature_network`, but one.
+
+        Returns
+        -------
+        Backbone
+            With the same weights, and without the blocks behind the layer.
+        """
+        if layer is None:
+            return self
+        other = copy.copy(self)
+        other._end = layer
+        other._install(self.network)
+        return other
+
+    # What a person sees
+
+    def summary(self, freeze_depth: Any = None) -> "BackboneSummary":
+        """Return a table of the blocks.
+
+        Parameters
+        ----------
+        freeze_depth : int, float, str or None, default=None
+            What to call frozen; `None` is the backbone's own.
+
+        Returns
+        -------
+        BackboneSummary
+            A row a block; prints as text, and as a table in a notebook.
+        """
+        frozen = self.frozen_names(self.freeze_depth if freeze_depth is None else freeze_depth)
+        sizes = {name: parameter.numel() for name, parameter in self.network.named_parameters()}
+        rows = []
+        for number, (block, shape) in enumerate(zip(self.blocks, self._output_shapes(), strict=True), start=1):
+            cold = sum(sizes[name] for name in block.parameter_names if name in frozen)
+            rows.append(
+                BlockRow(number, block.name, shape, sum(sizes[name] for name in block.parameter_names), cold)
+            )
+        return BackboneSummary(repr(self), tuple(rows))
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    def _output_shapes(self) -> list[tuple[int, ...]]:
+        shape = self._sample_shape or (self.preprocessing.channels, *(self.preprocessing.crop or (224, 224)))
+        with torch.no_grad():
+            return [tuple(x.shape[1:]) for _, x in self._traced.interpret(torch.zeros(1, *shape))]
+
+    def describe_use(self, freeze_depth: Any, sample_shape: tuple[int, ...], store_weights: bool) -> None:
+        """Remember how an estimator uses this backbone.
+
+        Parameters
+        ----------
+        freeze_depth : int, float or str
+            How much is frozen.
+        sample_shape : tuple of int
+            Shape of one prepared sample.
+        store_weights : bool
+            Whether a pickle holds the weights, or only their fingerprint.
+        """
+        self._cut(freeze_depth)
+        self.freeze_depth = freeze_depth
+        self._sample_shape = sample_shape
+        self._store_weights = store_weights
+
+    # Pickles
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the traced graph out, always; the weights too where they can be found again and that is wanted."""
+        state = self.__dict__.copy()
+        if self._network is not None:
+            state["_fingerprint"] = self.fingerprint
+            if self._store_weights:
+                state["_state"] = {name: tensor.cpu() for name, tensor in self._network.state_dict().items()}
+        state["_network"] = state["_graph"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        tensors = self.__dict__.pop("_state", None)
+        if tensors is not None:
+            network = self._source.architecture()
+            fill(network, tensors, tensors, "the pickle")
+            self._install(network)
+
+    def _find_weights(self) -> None:
+        """Load weights that a pickle left out, and refuse any that are not the same."""
+        if self._network is None:
+            network = self._source.pretrained()
+            found, expected = fingerprint(network), self.__dict__["_fingerprint"]
+            if found != expected:
+                raise ValueError(
+                    f"Got weights {self.weights_name!r} of {self.name!r} with fingerprint {found[:12]}; expected "
+                    f"{expected[:12]}, the ones this model was fitted with (store_backbone=False left them out of the "
+                    "file). Put the original weights back, or fit again."
+                )
+            self._install(network)
+
+
+class FeatureNetwork(nn.Module):
+    """Computes the outputs of several layers in one run and joins them.
+
+    Parameters
+    ----------
+    parts : sequence of nn.Module
+        Each continues where the one before ended.
+    order : sequence of int
+        Parts whose outputs are joined.
+    pooling : str
+        How maps and tokens become vectors.
+    """
+
+    def __init__(self, parts: Sequence[nn.Module], order: Sequence[int], pooling: str):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.order = list(order)
+        self.pooling = pooling
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        vectors = []
+        for part in self.parts:
+            x = part(x)
+            vectors.append(pool(x, self.pooling))
+        return vectors[0] if len(self.order) == 1 else torch.cat([vectors[i] for i in self.order], dim=1)
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """One row of a summary."""
+
+    number: int
+    name: str
+    output_shape: tuple[int, ...]
+    n_parameters: int
+    n_frozen: int
+
+    @property
+    def state(self) -> str:
+        """`"frozen"`, `"trained"`, or `"partly frozen"` where a block is cut through."""
+        if self.n_frozen == self.n_parameters:
+            return "frozen"
+        return "trained" if self.n_frozen == 0 else "partly frozen"
+
+
+@dataclass(frozen=True)
+class BackboneSummary:
+    """A table of blocks that prints as text and shows as HTML.
+
+    Attributes
+    ----------
+    title : str
+        What is summed up.
+    rows : tuple of BlockRow
+        One a block, in order.
+    """
+
+    title: str
+    rows: tuple[BlockRow, ...]
+
+    @property
+    def n_frozen(self) -> int:
+        """Parameters that stay as loaded."""
+        return sum(row.n_frozen for row in self.rows)
+
+    @property
+    def n_trainable(self) -> int:
+        """Parameters of the blocks that are trained; the head's come on top."""
+        return sum(row.n_parameters for row in self.rows) - self.n_frozen
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
+            (str(row.number), row.name, " x ".join(map(str, row.output_shape)), f"{row.n_parameters:,}", row.state)
+            for row in self.rows
+        ]
+
+    def __str__(self) -> str:
+        header = ("", "block", "output shape", "parameters", "state")
+        table = [header, *self._cells()]
+        widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+        aligned = [
+            "  ".join(
+                cell.rjust(width) if column in (0, 3) else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in table
+        ]
+        rule = "-" * max(map(len, aligned))
+        return "\n".join([self.title, rule, aligned[0], rule, *aligned[1:], rule, self._totals()])
+
+    __repr__ = __str__
+
+    def _totals(self) -> str:
+        return f"trainable {self.n_trainable:,}, frozen {self.n_frozen:,} parameters, before the head"
+
+    def _repr_html_(self) -> str:
+        header = "".join(f"<th>{name}</th>" for name in ("", "block", "output shape", "parameters", "state"))
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>" for cells in self._cells()
+        )
+        return (
+            f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{header}</tr></thead>"
+            f'<tbody>{body}</tbody><tfoot><tr><td colspan="5">{self._totals()}</td></tr></tfoot></table>'
+        )

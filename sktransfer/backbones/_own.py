@@ -1,0 +1,90 @@
+"""Networks that a person brings: a module, or a function that returns one."""
+
+import copy
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sktransfer.backbones._blocks import NetworkGraph
+from sktransfer.backbones._weights import fill, read_state_dict
+from sktransfer.inputs import ImagePreprocessing
+
+
+@dataclass(frozen=True)
+class OwnSource:
+    """A network of one's own.
+
+    Parameters
+    ----------
+    backbone : nn.Module or callable
+        The network, which is copied, or a function that returns it.
+    weights : str, path-like or None
+        A path to its weights. `"DEFAULT"` and `None` leave the weights that it comes with.
+    seed : int
+        Of the weights that a function draws.
+    n_features : int or None
+        Width of a 2-D X, given to a function that takes it.
+    """
+
+    backbone: nn.Module | Callable[..., nn.Module]
+    weights: str | os.PathLike[str] | None
+    seed: int = 0
+    n_features: int | None = None
+    ends_in_classifier = None
+
+    @property
+    def name(self) -> str:
+        if isinstance(self.backbone, nn.Module):
+            return type(self.backbone).__name__
+        return str(getattr(self.backbone, "__name__", type(self.backbone).__name__))
+
+    @property
+    def weights_name(self) -> str:
+        return "its own" if self._path is None else os.fspath(self._path)
+
+    @property
+    def _path(self) -> str | os.PathLike[str] | None:
+        return None if self.weights == "DEFAULT" else self.weights
+
+    def architecture(self) -> nn.Module:
+        if isinstance(self.backbone, nn.Module):
+            return copy.deepcopy(self.backbone)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            network = self.backbone(**self._arguments())
+        if not isinstance(network, nn.Module):
+            raise ValueError(
+                f"Got a backbone function that returns a {type(network).__name__}; expected a torch.nn.Module."
+            )
+        # A function may return the same module each time, and what is fitted must not change with it.
+        return copy.deepcopy(network)
+
+    def pretrained(self) -> nn.Module:
+        network = self.architecture().eval()
+        if self._path is not None:
+            graph = NetworkGraph(network)
+            fill(network, read_state_dict(self._path), graph.used_names(), repr(self.weights_name))
+        return network
+
+    def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
+        own = getattr(network, "preprocessing", None)
+        if isinstance(own, ImagePreprocessing):
+            return own
+        if type(network).__module__.startswith("torchvision.models"):
+            return ImagePreprocessing(256, (224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+        convolution = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+        return ImagePreprocessing(channels=1 if convolution is not None and convolution.in_channels == 1 else 3)
+
+    def _arguments(self) -> dict[str, Any]:
+        if self.n_features is None:
+            return {}
+        try:
+            takes = inspect.signature(self.backbone).parameters
+        except (TypeError, ValueError):
+            return {}
+        return {"n_features": self.n_features} if "n_features" in takes else {}

@@ -1,0 +1,42 @@
+"""From a block's output, a map or tokens, to one vector a sample."""
+
+import torch
+
+POOLINGS = ("avg", "max", "flatten", "cls", "mean")
+
+
+def pool(x: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Turn activations into vectors.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, features), (n, tokens, features), (n, channels, height, width) or (n, height, width, channels)
+        Vectors are returned as they are. Maps are read as channels first, but where only the other order is square.
+    pooling : {"avg", "max", "flatten", "cls", "mean"}
+        `"avg"` and `"mean"` are the same: over positions of a map, over all tokens.
+
+    Returns
+    -------
+    Tensor of shape (n, features)
+        The vectors.
+
+    Raises
+    ------
+    ValueError
+        If a map is asked for its class token.
+    """
+    if x.ndim == 2:
+        return x
+    if pooling == "flatten":
+        return x.flatten(1)
+    if pooling == "cls":
+        if x.ndim != 3:
+            raise ValueError(
+                f'Got pooling="cls" for activations of shape {tuple(x.shape[1:])}; expected tokens, of shape '
+                '(tokens, features). Use pooling="avg" or "max" for maps.'
+            )
+        return x[:, 0]
+    if x.ndim == 4 and x.shape[1] == x.shape[2] != x.shape[3]:
+        x = x.movedim(-1, 1)
+    positions = tuple(range(2, x.ndim)) if x.ndim > 3 else (1,)
+    return x.amax(positions) if pooling == "max" else x.mean(positions)

@@ -1,0 +1,114 @@
+"""torchvision's classification networks, by name, with torchvision's own weights, downloads and preprocessing."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from sktransfer._names import check_choice, closest
+from sktransfer.backbones._blocks import NetworkGraph
+from sktransfer.backbones._weights import fetch, fill, read_state_dict
+from sktransfer.inputs import ImagePreprocessing
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the names of all classification networks of the installed torchvision.
+
+    Returns
+    -------
+    tuple of str
+        Sorted.
+    """
+    from torchvision import models
+
+    return tuple(models.list_models(module=models))
+
+
+@dataclass(frozen=True)
+class TorchvisionSource:
+    """A network that torchvision builds.
+
+    Parameters
+    ----------
+    name : str
+        One of `names()`.
+    weights : str, path-like or None
+        `"DEFAULT"`, a weight name, a path, or `None` for random weights.
+    seed : int
+        Of random weights.
+    """
+
+    name: str
+    weights: str | os.PathLike[str] | None
+    seed: int = 0
+    ends_in_classifier = True
+
+    def __post_init__(self) -> None:
+        check_choice("backbone", self.name, names())
+
+    @property
+    def weights_name(self) -> str:
+        if self.weights is None:
+            return f"random, seed {self.seed}"
+        known = self._enum()
+        return str(self.weights) if known is None else known.name
+
+    def architecture(self) -> nn.Module:
+        from torchvision.models import get_model
+
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            torch.manual_seed(self.seed)
+            warnings.simplefilter("ignore", FutureWarning)  # GoogLeNet and Inception announce a faster start
+            return get_model(self.name, weights=None)
+
+    def pretrained(self) -> nn.Module:
+        if self.weights is None:
+            return self.architecture()
+        enum = self._enum()
+        if enum is not None:
+            from torchvision.models import get_model
+
+            fetch(enum)
+            return get_model(self.name, weights=enum, progress=False)
+        network = self.architecture().eval()
+        graph = NetworkGraph(network, ends_in_classifier=True)
+        fill(network, read_state_dict(self.weights), graph.used_names(), repr(os.fspath(self.weights)))
+        if hasattr(network, "transform_input"):
+            network.transform_input = True  # torchvision sets this with pretrained weights; the file does not say it
+        return network
+
+    def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
+        from torchvision.models import get_model_weights
+
+        known = list(get_model_weights(self.name))
+        enum = self._enum()
+        if enum is None:
+            # A file under torchvision's own name is known; any other is taken for the first recipe of its network.
+            file = Path(self.weights).name if self.weights is not None else ""
+            enum = next((member for member in known if member.url.rpartition("/")[2] == file), known[0])
+        return ImagePreprocessing.from_torchvision(enum.transforms())
+
+    def _enum(self) -> "WeightsEnum | None":
+        """The member that the weights name, or `None` for a path and for random weights."""
+        from torchvision.models import get_model_weights
+
+        if self.weights is None or isinstance(self.weights, os.PathLike):
+            return None
+        known = get_model_weights(self.name)
+        if self.weights in known.__members__:
+            return known[self.weights]
+        if os.sep in self.weights or Path(self.weights).suffix or Path(self.weights).exists():
+            return None
+        raise ValueError(
+            f"Got weights={self.weights!r} for {self.name!r}; expected a path, None, or one of its weights: "
+            f"{closest(self.weights, known.__members__)}."
+        )

@@ -1,0 +1,178 @@
+"""Reading, checking and fingerprinting weights. A weights file is data: nothing in this file ever runs its code."""
+
+import hashlib
+import os
+import pickle
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
+
+# torchvision's DenseNet files name their layers `norm.1`, its networks `norm1`.
+_DOTTED_DENSE_LAYER = re.compile(r"(\.denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read the tensors of a `.safetensors` file or of one that `torch.save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        A file holding one `state_dict`, possibly under the key `"state_dict"` or `"model"`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        On the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file holds anything but tensors by name, such as code to be run.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Got weights={str(path)!r}, which is no file; expected a path to .pth or .safetensors, a weight name such "
+            'as "IMAGENET1K_V1", "DEFAULT" or None.'
+        )
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"Refused to load {str(path)!r}: it holds more than tensors, and loading that would run code from the "
+            "file (torch.load with weights_only=True refused it). Save the network's state_dict() alone, or as "
+            f"safetensors, and give that file. torch said: {str(error).splitlines()[0]}"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        raise ValueError(
+            f"Got {str(path)!r}, which torch.load cannot read ({error}); expected a whole state_dict file."
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(
+            f"Got {str(path)!r}, which holds a {type(state).__name__}; expected a state_dict: tensors by name."
+        )
+    return {_DOTTED_DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"Got {str(path)!r}, which is no whole safetensors file ({error}).") from error
+
+
+def fill(network: nn.Module, state: Mapping[str, torch.Tensor], used: Collection[str], source: str) -> None:
+    """Load tensors into a network, or say in one sentence why they do not fit.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Its parameters and buffers are overwritten.
+    state : mapping of str to Tensor
+        The tensors by name.
+    used : collection of str
+        Names that must be there: what the network's graph uses. Auxiliary classifiers that only training uses may lack.
+    source : str
+        Where the tensors come from, for the message.
+
+    Raises
+    ------
+    ValueError
+        If names are missing or unexpected, or shapes differ. The network is as before.
+    """
+    own = network.state_dict()
+    # BatchNorm's counter came late; files from before it are whole.
+    missing = [n for n in own if n not in state and n in used and not n.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in own]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if missing or unexpected or shapes:
+        raise ValueError(
+            f"Got weights from {source} that do not match the backbone {type(network).__name__}: "
+            f"{_count('missing key', missing)}; {_count('unexpected key', unexpected)}; "
+            f"{_count('other shape', shapes)}. Give the weights of this very architecture, or the backbone that these "
+            "weights were saved from."
+        )
+    network.load_state_dict(dict(state), strict=False)
+
+
+def _count(what: str, names: list[str]) -> str:
+    plural = "" if len(names) == 1 else "s"
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{len(names)} {what}{plural}" + (f" ({shown})" if names else "")
+
+
+def fetch(weights: "WeightsEnum") -> None:
+    """Make sure that torchvision's file of these weights is in torch's folder, whole, and holds tensors alone.
+
+    The file is downloaded to a name of its own, its hash checked, and then renamed, so processes that start at once do
+    not disturb each other.
+
+    Parameters
+    ----------
+    weights : WeightsEnum
+        A member of one of torchvision's enumerations of weights.
+
+    Raises
+    ------
+    ConnectionError
+        If the file has to be downloaded and cannot be.
+    ValueError
+        If the file is damaged.
+    """
+    place = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    by_hand = (
+        f"Download {weights.url} on a machine that can, and put it at {str(place)!r}, or anywhere and give its path: "
+        "weights=PATH."
+    )
+    try:
+        weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except (URLError, ConnectionError, TimeoutError) as error:
+        raise ConnectionError(
+            f"Could not download the weights {weights} ({error}), and {str(place)!r} is not there. {by_hand}"
+        ) from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"The weights file of {weights} at {str(place)!r} is damaged ({error}). Delete it, then try again. {by_hand}"
+        ) from error
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Digest of every parameter and buffer: equal where all names, types, shapes and bits are equal.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Any network, on any device.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits (SHA-256).
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,102 @@
+"""What a sample is. Each modality is one file; this one chooses among them by looking at X."""
+
+import os
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.sparse import issparse
+
+from sktransfer.inputs._augmentation import Augmentation, augment_batch, make_augmentation
+from sktransfer.inputs._base import Reader, Samples, load_batches
+from sktransfer.inputs._image_folder import load_image_folder
+from sktransfer.inputs._images import ImagePreprocessing, ImageReader
+from sktransfer.inputs._vectors import VectorReader
+
+__all__ = [
+    "Augmentation",
+    "ImagePreprocessing",
+    "Reader",
+    "Samples",
+    "augment_batch",
+    "is_table",
+    "load_batches",
+    "load_image_folder",
+    "make_augmentation",
+    "make_reader",
+    "modality",
+]
+
+
+def modality(X: Any, image_shape: Any = None) -> str:
+    """Tell by its look what X holds.
+
+    Parameters
+    ----------
+    X : array-like
+        What was given to `fit`.
+    image_shape : tuple of int or None, default=None
+        Whether rows of numbers are flat images.
+
+    Returns
+    -------
+    {"images", "vectors"}
+        What the samples are.
+
+    Raises
+    ------
+    ValueError
+        If X is one sample instead of several.
+    """
+    if isinstance(X, str | os.PathLike | Image.Image):
+        raise ValueError(f"Got X={X!r}; expected several samples: put a single path or picture into a list.")
+    if issparse(X):
+        return "vectors"
+    if isinstance(X, list | tuple):
+        first = next((row for row in X if row is not None), None)
+        picture = isinstance(first, str | os.PathLike | Image.Image) or getattr(first, "ndim", 0) >= 2
+        return "images" if picture or (image_shape is not None and np.ndim(first) == 1) else "vectors"
+    X = np.asarray(X)
+    if X.ndim >= 3:
+        return "images"
+    if X.dtype.kind in "OUST" and X.size and (X.ndim == 1 or X.shape[1] == 1):
+        return "vectors" if isinstance(X.flat[0], int | float) and X.ndim == 2 else "images"
+    return "images" if X.ndim == 2 and image_shape is not None else "vectors"
+
+
+def is_table(X: Any) -> bool:
+    """Tell whether X has columns, named or not.
+
+    Parameters
+    ----------
+    X : array-like
+        Anything.
+
+    Returns
+    -------
+    bool
+        Whether its shape has two sides.
+    """
+    return len(getattr(X, "shape", ())) == 2
+
+
+def make_reader(kind: str, preprocessing: ImagePreprocessing, image_shape: Any, pixel_range: Any) -> Reader:
+    """Return a reader that has learned nothing yet.
+
+    Parameters
+    ----------
+    kind : {"images", "vectors"}
+        What `modality` said.
+    preprocessing : ImagePreprocessing
+        What the network wants of an image.
+    image_shape, pixel_range : object
+        As the estimators take them.
+
+    Returns
+    -------
+    Reader
+        Of that kind.
+    """
+    if kind == "images":
+        return ImageReader(preprocessing, image_shape, pixel_range)
+    return VectorReader()

@@ -1,0 +1,96 @@
+"""What a modality owes: a reader learns in `fit` what X looks like, and turns any X into samples to be loaded one by one.
+
+Loading (opening, decoding, resizing) happens here, in threads that run ahead of the network, never all at once.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from joblib import effective_n_jobs
+
+# Batches that may wait, loaded, for the network: enough to keep it busy, few enough to keep memory flat.
+BATCHES_AHEAD = 2
+
+
+class Samples(ABC):
+    """A checked X: rows that can be loaded in any order, from several threads."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def load(self, index: int) -> torch.Tensor:
+        """Return one sample; all samples of one reader have the same shape and type."""
+
+    @abstractmethod
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        """Turn a stack of loaded samples, on any device, into what the network takes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample as the network takes it."""
+        return tuple(self.prepare(self.load(0)[None]).shape[1:])
+
+
+class Reader(ABC):
+    """What `fit` learned of X, and how any later X is read the same way."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def learn(self, X: Any) -> Samples:
+        """Learn what X looks like, check it, and return its samples."""
+
+    @abstractmethod
+    def read(self, X: Any) -> Samples:
+        """Check X against what was learned and return its samples."""
+
+
+def load_batches(
+    samples: Samples, order: np.ndarray | Sequence[int], batch_size: int, n_jobs: int | None
+) -> Iterator[torch.Tensor]:
+    """Load samples in threads ahead of whoever takes the batches.
+
+    Parameters
+    ----------
+    samples : Samples
+        What to load.
+    order : array-like of int
+        Rows, in the order wanted.
+    batch_size : int
+        Samples a batch; the last may be smaller.
+    n_jobs : int or None
+        Threads, as joblib counts them.
+
+    Yields
+    ------
+    Tensor of shape (n, ...)
+        The next batch, on the CPU, not yet prepared.
+    """
+    threads = effective_n_jobs(n_jobs)
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+    def load(rows: Sequence[int]) -> list[torch.Tensor]:
+        return [samples.load(int(row)) for row in rows]
+
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="sktransfer-load")
+    waiting: deque[list[Future[list[torch.Tensor]]]] = deque()
+    try:
+        for position in range(len(batches) + BATCHES_AHEAD):
+            if position < len(batches):
+                parts = [batches[position][start::threads] for start in range(threads)]
+                waiting.append([pool.submit(load, part) for part in parts if len(part)])
+            if position >= BATCHES_AHEAD:
+                rows = batches[position - BATCHES_AHEAD]
+                loaded: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+                for start, part in enumerate(waiting.popleft()):
+                    loaded[start::threads] = part.result()
+                yield torch.stack(loaded)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

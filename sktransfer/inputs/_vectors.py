@@ -1,0 +1,36 @@
+"""Plain rows of numbers, given to the network as they stand: whoever wants them scaled puts a scaler in front."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from sktransfer.inputs._base import Reader, Samples
+
+
+class VectorSamples(Samples):
+    """Rows of a float32 matrix of shape (n_samples, n_features)."""
+
+    def __init__(self, X: np.ndarray):
+        self._X = X
+
+    def __len__(self) -> int:
+        return len(self._X)
+
+    def load(self, index: int) -> torch.Tensor:
+        return torch.tensor(self._X[index])
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch
+
+
+class VectorReader(Reader):
+    """Reads what scikit-learn has already checked to be a finite float32 matrix."""
+
+    kind = "vectors"
+
+    def learn(self, X: Any) -> VectorSamples:
+        return VectorSamples(X)
+
+    def read(self, X: Any) -> VectorSamples:
+        return VectorSamples(X)
