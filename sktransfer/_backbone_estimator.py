@@ -34,6 +34,7 @@ class BackboneEstimator(BaseEstimator):
     n_jobs: int | None
     device: str
     precision: str
+    feature_cache: str | None
     store_backbone: bool
     random_state: Any
     verbose: int
@@ -52,6 +53,7 @@ class BackboneEstimator(BaseEstimator):
         "n_jobs": [Integral, None],
         "device": [str],
         "precision": [str],
+        "feature_cache": [StrOptions({"auto"}), None],
         "store_backbone": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -68,13 +70,13 @@ class BackboneEstimator(BaseEstimator):
             bounds = tuple(self.pixel_range)
             if len(bounds) != 2 or not all(isinstance(b, Real) for b in bounds) or not bounds[0] < bounds[1]:
                 raise ValueError(
-                    f"Got pixel_range={self.pixel_range!r}; expected \"auto\" or two numbers (low, high), low < high."
+                    f'Got pixel_range={self.pixel_range!r}; expected "auto" or two numbers (low, high), low < high.'
                 )
 
     def _learn(self, X: Any) -> tuple[Samples, Backbone, Reader]:
         """Load the backbone and learn what X looks like; the caller keeps them once all else is well."""
         kind = modality(X, self.image_shape)
-        X = self._check_X(X, kind, reset=True)
+        X = self._check_x(X, kind, reset=True)
         if kind == "vectors" and isinstance(self.backbone, str):
             raise ValueError(
                 f"Got X with {X.shape[1]} columns of numbers, and backbone={self.backbone!r} takes images. Say how to "
@@ -88,12 +90,14 @@ class BackboneEstimator(BaseEstimator):
 
     def _read(self, X: Any) -> Samples:
         """Check X against what `fit` saw and return its samples."""
+        if self._reader.kind == "images" and is_table(X):
+            validate_data(self, X, reset=False, skip_check_array=True)
         kind = modality(X, self.image_shape)
         if kind != self._reader.kind == "images":
             raise ValueError(f"Got X that holds {kind}; expected images, as in fit.")
-        return self._reader.read(self._check_X(X, self._reader.kind, reset=False))
+        return self._reader.read(self._check_x(X, self._reader.kind, reset=False))
 
-    def _check_X(self, X: Any, kind: str, reset: bool) -> Any:
+    def _check_x(self, X: Any, kind: str, reset: bool) -> Any:
         if kind == "vectors":
             return validate_data(self, X, reset=reset, dtype=np.float32)
         if is_table(X):
@@ -109,7 +113,7 @@ class BackboneEstimator(BaseEstimator):
 
     def _run(self, reader: Reader) -> Run:
         precision = "float32" if self.precision == "auto" and reader.kind == "vectors" else self.precision
-        return Run.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose)
+        return Run.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose, self.feature_cache)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

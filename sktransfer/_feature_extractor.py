@@ -1,6 +1,6 @@
 """A pretrained network as a transformer: features out of images, with nothing to train."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -8,7 +8,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sktransfer._backbone_estimator import BackboneEstimator
-from sktransfer._frozen_pass import collect, first_of, stream
+from sktransfer._frozen_pass import collect, probe
 
 
 class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
@@ -45,6 +45,11 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         `"auto"` is CUDA where there is one, else the CPU; or torch's name of a device.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         `"auto"` is bfloat16 on CUDA devices of compute capability 8 and above, else float32.
+    feature_cache : "auto" or None, default="auto"
+        Whether activations of frozen blocks are kept, so that the same image is not computed again in another fold,
+        candidate or estimator. `"auto"` keeps up to 512 MiB in this process, by content, and lets the least recently
+        used go first; `None` keeps nothing. Results agree to rounding: a kept activation has the bits of the batch that
+        it was computed in.
     store_backbone : bool, default=True
         Whether a pickle holds the weights. Without them it holds their name and fingerprint; they are found again when
         first needed, and others are refused.
@@ -96,6 +101,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         n_jobs: int | None = None,
         device: str = "auto",
         precision: str = "auto",
+        feature_cache: str | None = "auto",
         store_backbone: bool = True,
         random_state: Any = None,
         verbose: int = 0,
@@ -110,6 +116,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.n_jobs = n_jobs
         self.device = device
         self.precision = precision
+        self.feature_cache = feature_cache
         self.store_backbone = store_backbone
         self.random_state = random_state
         self.verbose = verbose
@@ -141,7 +148,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self._check_parameters()
         samples, backbone, reader = self._learn(X)
         network = backbone.feature_network(self.layer, self.pooling)
-        n_features_out = next(stream(network, first_of(samples), self._run(reader))).shape[1]
+        n_features_out = probe(network, samples, self._run(reader)).shape[1]
         backbone.describe_use("all", samples.shape, self.store_backbone)
         self.backbone_, self._reader, self.n_features_out_ = backbone, reader, int(n_features_out)
         return self

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, column_or_1d, compute_class_weight
+from sklearn.utils import Tags, assert_all_finite, column_or_1d, compute_class_weight
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
@@ -90,7 +90,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         Whether a second `fit` continues with the weights of the first. The same backbone, depth, head and classes are
         needed.
     callbacks : list or None, default=None
-        skorch callbacks, called in each phase.
+        Callbacks of skorch, called in each phase.
     image_shape : tuple of int or None, default=None
         (height, width) or (height, width, channels): how to read flat rows.
     pixel_range : "auto" or tuple of float, default="auto"
@@ -104,6 +104,11 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of the frozen part: `"auto"` is bfloat16 on CUDA devices of compute capability 8 and above, else float32. The
         rest is trained in float32.
+    feature_cache : "auto" or None, default="auto"
+        Whether activations of frozen blocks are kept, so that the same image is not computed again in another fold,
+        candidate or estimator. `"auto"` keeps up to 512 MiB in this process, by content, and lets the least recently
+        used go first; `None` keeps nothing. Results agree to rounding: a kept activation has the bits of the batch that
+        it was computed in.
     store_backbone : bool, default=True
         Whether a pickle holds the backbone's weights. Without them it holds their name and fingerprint; they are found
         again when first needed, and others are refused. What was trained is always in it.
@@ -212,6 +217,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         n_jobs: int | None = None,
         device: str = "auto",
         precision: str = "auto",
+        feature_cache: str | None = "auto",
         store_backbone: bool = True,
         random_state: Any = None,
         verbose: int = 0,
@@ -247,6 +253,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         self.n_jobs = n_jobs
         self.device = device
         self.precision = precision
+        self.feature_cache = feature_cache
         self.store_backbone = store_backbone
         self.random_state = random_state
         self.verbose = verbose
@@ -366,7 +373,10 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         make_augmentation(self.augment)
 
     def _check_y(self, y: Any, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
-        y = column_or_1d(validate_data(self, y=y), warn=True)
+        if y is None:
+            raise ValueError("This classifier requires y to be passed, but the target y is None.")
+        y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         classes, labels = np.unique(y, return_inverse=True)
         if len(labels) != n_samples:

@@ -1,20 +1,21 @@
-"""From samples to the activations of a frozen network: batched, without gradients, never more than a few batches at once.
+"""From samples to the activations of a frozen network: batched, without gradients, a few batches at a time.
 
-An activation is a pure function of (weights, cut, preprocessing, precision, sample). This file is the one that knows
-when activations are kept and when they are computed anew: random augmentation lies below the frozen part, so whatever
-is augmented cannot be kept.
+An activation is a pure function of (weights, cut, preprocessing, precision, sample), so it is looked up before it is
+computed. This file is the one that knows when activations are kept and when they are computed anew: random augmentation
+lies below the frozen part, so whatever is augmented cannot be kept.
 """
 
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from sktransfer._activation_cache import PROCESS_CACHE, ActivationCache, activation_key
 from sktransfer.inputs import Augmentation, Samples, augment_batch, load_batches
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -39,6 +40,8 @@ class Run:
         Whether layers that tolerate it compute in bfloat16.
     verbose : int
         Whether to show progress.
+    cache : ActivationCache or None, default=None
+        Where activations are kept.
     """
 
     batch_size: int
@@ -46,14 +49,23 @@ class Run:
     device: torch.device
     bfloat16: bool
     verbose: int
+    cache: ActivationCache | None = None
 
     @classmethod
-    def plan(cls, batch_size: int, n_jobs: int | None, device: str, precision: str, verbose: int) -> "Run":
+    def plan(
+        cls,
+        batch_size: int,
+        n_jobs: int | None,
+        device: str,
+        precision: str,
+        verbose: int,
+        feature_cache: str | None,
+    ) -> "Run":
         """Find out what `"auto"` means on this machine.
 
         Parameters
         ----------
-        batch_size, n_jobs, device, precision, verbose : object
+        batch_size, n_jobs, device, precision, verbose, feature_cache : object
             As the estimators take them.
 
         Returns
@@ -77,7 +89,14 @@ class Run:
                 'Use device="auto" or "cpu".'
             )
         fast = chosen.type == "cuda" and torch.cuda.get_device_capability(chosen)[0] >= 8
-        return cls(batch_size, n_jobs, chosen, precision == "bfloat16" or (precision == "auto" and fast), verbose)
+        bfloat16 = precision == "bfloat16" or (precision == "auto" and fast)
+        cache = PROCESS_CACHE if feature_cache == "auto" else None
+        return cls(batch_size, n_jobs, chosen, bfloat16, verbose, cache)
+
+    @property
+    def arithmetic(self) -> str:
+        """What of the run an activation depends on."""
+        return f"{self.device.type} {'bfloat16' if self.bfloat16 else 'float32'}"
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Return the context in which frozen layers run."""
@@ -184,24 +203,67 @@ def stream(network: nn.Module, samples: Samples, run: Run) -> Iterator[torch.Ten
     ValueError
         If the network does not take such samples.
     """
-    order = np.arange(len(samples))
+    keys = _keys(network, samples, run)
+    found: dict[int, np.ndarray] = {}
+    if keys is not None and run.cache is not None:
+        kept = run.cache.find(keys)
+        found = {row: value for row, value in enumerate(kept) if value is not None}
+    missing = [row for row in range(len(samples)) if row not in found]
     bar = tqdm(total=len(samples), unit="sample", disable=not run.verbose, leave=False)
     with lend(network, run.device), bar:
-        for batch in load_batches(samples, order, run.batch_size, run.n_jobs):
-            # Modes are entered for each step, not around the yield, where they would leak to whoever takes the batch.
-            with torch.inference_mode(), run.autocast():
-                prepared = samples.prepare(batch.to(run.device))
-                try:
-                    result = forward(network, prepared, run.batch_size)
-                except (RuntimeError, AssertionError, TypeError, IndexError) as error:
-                    if isinstance(error, torch.cuda.OutOfMemoryError):
-                        raise
-                    raise ValueError(
-                        f"The backbone could not run samples of shape {tuple(prepared.shape[1:])}: {error}. Give X of "
-                        "the shape that it takes, or a backbone that takes this one."
-                    ) from error
-            bar.update(len(batch))
-            yield result
+        computed = _compute(network, samples, missing, run)
+        if not found:
+            for start, batch in zip(range(0, len(samples), run.batch_size), computed, strict=True):
+                _keep(batch, keys, range(start, start + len(batch)), len(samples), run)
+                bar.update(len(batch))
+                yield batch
+            return
+        waiting: dict[int, np.ndarray] = {}
+        rows_to_come = iter(missing)
+        for start in range(0, len(samples), run.batch_size):
+            rows = range(start, min(start + run.batch_size, len(samples)))
+            while any(row not in found and row not in waiting for row in rows):
+                batch = next(computed)
+                arrived = [next(rows_to_come) for _ in range(len(batch))]
+                _keep(batch, keys, arrived, len(samples), run)
+                waiting.update(zip(arrived, batch.cpu().numpy(), strict=True))
+            joined = np.stack([found[row] if row in found else waiting.pop(row) for row in rows])
+            bar.update(len(rows))
+            yield torch.from_numpy(joined).to(run.device)
+
+
+def _compute(network: nn.Module, samples: Samples, rows: Sequence[int], run: Run) -> Iterator[torch.Tensor]:
+    """Load some rows and run them through the network, batch by batch."""
+    for batch in load_batches(samples, rows, run.batch_size, run.n_jobs):
+        # Modes are entered for each step, not around the yield, where they would leak to whoever takes the batch.
+        with torch.inference_mode(), run.autocast():
+            prepared = samples.prepare(batch.to(run.device))
+            try:
+                result = forward(network, prepared, run.batch_size)
+            except (RuntimeError, AssertionError, TypeError, IndexError) as error:
+                if isinstance(error, torch.cuda.OutOfMemoryError):
+                    raise
+                raise ValueError(
+                    f"The backbone could not run samples of shape {tuple(prepared.shape[1:])}: {error}. Give X of the "
+                    "shape that it takes, or a backbone that takes this one."
+                ) from error
+        yield result
+
+
+def _keys(network: nn.Module, samples: Samples, run: Run) -> list[bytes] | None:
+    """Keys of all samples, or `None` where nothing is kept: of vectors, of parts without an identity."""
+    part = getattr(network, "identity", None)
+    recipe = samples.recipe
+    if run.cache is None or part is None or recipe is None:
+        return None
+    return [activation_key(samples.digest(row), recipe, part, run.arithmetic) for row in range(len(samples))]
+
+
+def _keep(batch: torch.Tensor, keys: list[bytes] | None, rows: Sequence[int], total: int, run: Run) -> None:
+    """Keep what was computed, unless so much is to come that it would only push itself out."""
+    if keys is not None and run.cache is not None and batch.nbytes // len(batch) * total <= run.cache.limit:
+        for row, value in zip(rows, batch.cpu().numpy(), strict=True):
+            run.cache.keep(keys[row], value)
 
 
 def collect(network: nn.Module, samples: Samples, run: Run) -> np.ndarray:
@@ -344,7 +406,7 @@ def activations(
     if augmentation is not None:
         report("Activations are computed in each epoch: the samples below them are augmented.")
         return ComputedActivations(prefix, samples, run, augmentation)
-    first = next(stream(prefix, first_of(samples), run))
+    first = probe(prefix, samples, run)
     needed = first.nbytes * len(samples)
     if needed > KEPT_BYTES:
         report(
@@ -369,18 +431,29 @@ class _First(Samples):
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         return self._samples.prepare(batch)
 
+    @property
+    def recipe(self) -> str | None:
+        return self._samples.recipe
 
-def first_of(samples: Samples) -> Samples:
-    """Return the first of many samples, to see what becomes of one.
+    def digest(self, index: int) -> bytes:
+        return self._samples.digest(index)
+
+
+def probe(network: nn.Module, samples: Samples, run: Run) -> torch.Tensor:
+    """Run the first sample, to see what becomes of one.
 
     Parameters
     ----------
+    network : nn.Module
+        In eval mode.
     samples : Samples
         At least one.
+    run : Run
+        How it is run. Nothing is kept: alone, a sample is rounded otherwise than in a batch.
 
     Returns
     -------
-    Samples
-        One.
+    Tensor of shape (1, ...)
+        Its activation.
     """
-    return _First(samples)
+    return next(stream(network, _First(samples), replace(run, cache=None)))

@@ -5,13 +5,24 @@ A linear head is solved where nothing but epochs could serve better; the phase a
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
+from torch import nn
 
-from sktransfer._frozen_pass import Activations, KeptActivations, Run, activations, lend, run_batch, take_batches
+from sktransfer._frozen_pass import (
+    Activations,
+    ComputedActivations,
+    KeptActivations,
+    Run,
+    activations,
+    lend,
+    run_batch,
+    take_batches,
+)
 from sktransfer._solved_head import solve_head
 from sktransfer._suffix_network import FeaturesOf, SuffixNetwork, make_head
 from sktransfer._suffix_training import LabelledActivations, TrainingSettings, train_suffix, untrained_net
@@ -87,25 +98,24 @@ def train(
     Trained
         On the CPU.
     """
-    prefix, tail = backbone.split_features(backbone.freeze_depth)
+    prefix, _ = backbone.split_features(backbone.freeze_depth)
     blocks = () if settings.strategy == "linear_probe" else tuple(backbone.trained_blocks(backbone.freeze_depth))
-    solves = settings.head_is_convex and (bool(blocks) or not (settings.early_stopping or settings.augment))
-    solves = solves and settings.strategy != "fine_tune"
     rows, held_out = _hold_out(task, settings)
     with lend(prefix, run.device):
-        plain, changing = _sources(prefix, samples, run, settings, solves)
-        training = task.of(changing or plain, rows)
-        validation = task.of(plain, held_out) if len(held_out) else None
-        module = _start(tail, plain or changing, task, run, settings, earlier)
+        sources = _Sources(prefix, samples, run, settings)
+        training = task.of(sources.changing, rows)
+        validation = task.of(sources.plain, held_out) if len(held_out) else None
+        module = _start(backbone, sources, task, run, settings, earlier)
         net, history, n_iter = None, [], 0
-        if settings.strategy != "fine_tune" and not (blocks and earlier is not None):
-            if solves:
-                features = _features(module, plain, rows, run)
-                module.head[-1], n_iter = solve_head(features, task.labels[rows], task.weights[rows], len(task.classes))
-                net = untrained_net(module, task.classes)
-            else:
-                net = _train_head(module, training, validation, task, run, settings)
-                history += _records("head", net)
+        head_first = settings.strategy != "fine_tune" and not (blocks and earlier is not None)
+        if head_first and _is_solved(settings, blocks):
+            features = _features(module, sources.plain, rows, run)
+            solution = solve_head(features, task.labels[rows], task.weights[rows], len(task.classes))
+            module.head, n_iter = nn.Sequential(solution.head), solution.n_iter
+            net = untrained_net(module, task.classes)
+        elif head_first:
+            net = _train_head(module, training, validation, task, run, settings)
+            history += _records("head", net)
         if blocks or net is None:
             epochs = settings.max_epochs
             net = train_suffix(module, training, validation, task.classes, settings, run, epochs, blocks)
@@ -113,22 +123,38 @@ def train(
     return Trained(net, history, n_iter + len(history))
 
 
-def _sources(
-    prefix: torch.nn.Module, samples: Samples, run: Run, settings: TrainingSettings, solves: bool
-) -> tuple[Activations | None, Activations | None]:
-    """Activations of samples as they are, where wanted, and of samples that change at random, where wanted."""
-    augmentation = make_augmentation(settings.augment)
+def _is_solved(settings: TrainingSettings, blocks: tuple[Block, ...]) -> bool:
+    """Whether the head is solved: it can be, and no one asked for what only epochs can show or use."""
+    return settings.head_is_convex and (bool(blocks) or not (settings.early_stopping or settings.augment))
 
-    def report(message: str) -> None:
-        if run.verbose:
+
+class _Sources:
+    """Activations of samples as they are, and of samples that change at random where that is asked for.
+
+    Each is made when first wanted: which of them that is depends on the strategy.
+    """
+
+    def __init__(self, prefix: nn.Module, samples: Samples, run: Run, settings: TrainingSettings):
+        self._arguments = prefix, samples, run
+        self._augmentation = make_augmentation(settings.augment)
+
+    @cached_property
+    def plain(self) -> Activations:
+        return activations(*self._arguments, report=self._report)
+
+    @property
+    def computed(self) -> Activations:
+        return ComputedActivations(*self._arguments, None)
+
+    @cached_property
+    def changing(self) -> Activations:
+        if self._augmentation is None:
+            return self.plain
+        return activations(*self._arguments, self._augmentation, self._report)
+
+    def _report(self, message: str) -> None:
+        if self._arguments[2].verbose:
             print(message)  # noqa: T201
-
-    plain = changing = None
-    if augmentation is None or settings.early_stopping or solves:
-        plain = activations(prefix, samples, run, report=report)
-    if augmentation is not None:
-        changing = activations(prefix, samples, run, augmentation, report)
-    return plain, changing
 
 
 def _hold_out(task: Task, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -142,18 +168,21 @@ def _hold_out(task: Task, settings: TrainingSettings) -> tuple[np.ndarray, np.nd
 
 
 def _start(
-    tail: torch.nn.Module,
-    source: Activations,
+    backbone: Backbone,
+    sources: _Sources,
     task: Task,
     run: Run,
     settings: TrainingSettings,
     earlier: SuffixNetwork | None,
 ) -> SuffixNetwork:
-    """A suffix to be trained: a copy of the backbone's blocks and a new head, or a copy of an earlier one."""
+    """Return a suffix to be trained: copies of the backbone's blocks and a new head, or a copy of an earlier one."""
     if earlier is not None:
-        return copy.deepcopy(earlier)
-    module = SuffixNetwork(copy.deepcopy(tail), torch.nn.Identity(), settings.pooling, settings.train_bn).eval()
-    width = _features(module, source, np.arange(1), run).shape[1]
+        module = copy.deepcopy(earlier)
+        module.attach(backbone)
+        return module
+    tail = copy.deepcopy(backbone.split_features(backbone.freeze_depth)[1])
+    module = SuffixNetwork(tail, nn.Identity(), settings.pooling, settings.train_bn).eval()
+    width = _features(module, sources.computed, np.arange(1), run).shape[1]
     module.head = make_head(width, settings.hidden_layer_sizes, settings.dropout, len(task.classes))
     return module.eval()
 
@@ -161,7 +190,10 @@ def _start(
 def _features(module: SuffixNetwork, source: Activations, rows: np.ndarray, run: Run) -> np.ndarray:
     compute = FeaturesOf(module)
     with lend(module, run.device):
-        parts = [run_batch(compute, part, run.batch_size).cpu().numpy() for part in take_batches(source, rows, run.batch_size)]
+        parts = [
+            run_batch(compute, part, run.batch_size).cpu().numpy()
+            for part in take_batches(source, rows, run.batch_size)
+        ]
     return np.concatenate(parts)
 
 
@@ -179,11 +211,12 @@ def _train_head(
     if settings.augment is not None:
         return train_suffix(module, training, validation, task.classes, settings, run, epochs, nothing)
     head = SuffixNetwork(None, module.head, settings.pooling, settings.train_bn)
-    sets = [
-        data and task.of(_spread(_features(module, data.activations, data.rows, run), data.rows, task), data.rows)
-        for data in (training, validation)
-    ]
-    net = train_suffix(head, sets[0], sets[1], task.classes, settings, run, epochs, nothing)
+
+    def on_features(data: LabelledActivations) -> LabelledActivations:
+        return task.of(_spread(_features(module, data.activations, data.rows, run), data.rows, task), data.rows)
+
+    known = on_features(training), validation and on_features(validation)
+    net = train_suffix(head, *known, task.classes, settings, run, epochs, nothing)
     whole = untrained_net(module, task.classes)
     whole.history = net.history
     return whole

@@ -4,6 +4,8 @@ Features are centred and divided by one number, the root mean square of their de
 means the same on every network; the scaling is then folded into the weights.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -13,7 +15,14 @@ from torch import nn
 C = 1.0
 
 
-def solve_head(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_classes: int) -> tuple[nn.Linear, int]:
+class Solution(NamedTuple):
+    """A head, float32, from features to logits, and the iterations it took."""
+
+    head: nn.Linear
+    n_iter: int
+
+
+def solve_head(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_classes: int) -> Solution:
     """Return the linear head of multinomial logistic regression with an L2 penalty.
 
     Parameters
@@ -29,10 +38,8 @@ def solve_head(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_
 
     Returns
     -------
-    head : nn.Linear
-        Float32, from features to logits.
-    n_iter : int
-        Iterations of the solver.
+    Solution
+        The head and the iterations.
     """
     counted = weights > 0
     features, labels, weights = features[counted].astype(np.float64), labels[counted], weights[counted]
@@ -42,25 +49,20 @@ def solve_head(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_
     features /= scale
     present = np.unique(labels)
     coefficients = np.zeros((n_classes, features.shape[1]))
-    intercept = np.full(n_classes, -np.inf if len(present) < n_classes else 0.0)
+    # A class without weight gets a logit so low that its probability is 0, yet finite, so that nothing turns NaN.
+    intercept = np.full(n_classes, -1e4)
+    intercept[present] = 0.0
     n_iter = 1
-    if len(present) == 1:  # all weight lies on one class
-        intercept[present] = 0.0
-    else:
+    if len(present) > 1:
         solver = LogisticRegression(C=C, max_iter=1000).fit(features, labels, sample_weight=weights)
         n_iter = int(solver.n_iter_.max())
-        if len(present) == 2:
-            coefficients[present] = np.concatenate([-solver.coef_, solver.coef_]) / 2
-            intercept[present] = np.concatenate([-solver.intercept_, solver.intercept_]) / 2
-        else:
-            coefficients[present] = solver.coef_
-            intercept[present] = solver.intercept_
+        # scikit-learn keeps one row of coefficients for two classes: the difference of their logits.
+        two = len(present) == 2
+        coefficients[present] = np.concatenate([-solver.coef_, solver.coef_]) / 2 if two else solver.coef_
+        intercept[present] = np.concatenate([-solver.intercept_, solver.intercept_]) / 2 if two else solver.intercept_
     coefficients /= scale
-    finite = np.isfinite(intercept)
-    # A class without weight gets a logit so low that its probability is 0, yet finite, so that nothing turns NaN.
-    bias = np.where(finite, intercept - coefficients @ mean, -1e4)
     head = nn.Linear(features.shape[1], n_classes)
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(coefficients))
-        head.bias.copy_(torch.from_numpy(bias))
-    return head, n_iter
+        head.bias.copy_(torch.from_numpy(intercept - coefficients @ mean))
+    return Solution(head, n_iter)

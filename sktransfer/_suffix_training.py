@@ -248,7 +248,9 @@ def train_suffix(
 
 
 def _stopped_early(net: NeuralNetClassifier) -> bool:
-    return any(getattr(callback, "misses_", -1) == getattr(callback, "patience", None) for _, callback in net.callbacks_)
+    return any(
+        getattr(callback, "misses_", -1) == getattr(callback, "patience", None) for _, callback in net.callbacks_
+    )
 
 
 def untrained_net(module: SuffixNetwork, classes: np.ndarray) -> NeuralNetClassifier:
@@ -275,6 +277,8 @@ def untrained_net(module: SuffixNetwork, classes: np.ndarray) -> NeuralNetClassi
 def _rest(net: NeuralNetClassifier) -> NeuralNetClassifier:
     """Take from a net all that only training needs: optimiser, data, callbacks."""
     net.module = type(net.module_)  # the instance is module_; held twice it would be pickled twice
+    for epoch in net.history:
+        epoch.pop("batches", None)
     net.optimizer_ = None
     net.callbacks, net.callbacks_ = None, []
     net.train_split, net.iterator_train, net.iterator_valid = None, DataLoader, DataLoader

@@ -87,6 +87,10 @@ def load_backbone(
     9
     >>> prefix, suffix = backbone.split(5)
     """
+    if not (weights is None or isinstance(weights, str | os.PathLike)):
+        raise ValueError(
+            f'Got weights={weights!r}; expected "DEFAULT", a weight name such as "IMAGENET1K_V1", a path, or None.'
+        )
     source: Source
     if isinstance(backbone, str):
         source = TorchvisionSource(backbone, weights, seed)

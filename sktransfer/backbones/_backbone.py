@@ -3,7 +3,6 @@
 A backbone is never changed by training: whoever trains a part of it trains a copy.
 """
 
-import copy
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from sktransfer._names import closest
-from sktransfer.backbones._blocks import Block, NetworkGraph
+from sktransfer.backbones._blocks import Block, NetworkGraph, describe
 from sktransfer.backbones._pooling import pool
 from sktransfer.backbones._weights import fill, fingerprint
 from sktransfer.inputs import ImagePreprocessing
@@ -35,8 +34,12 @@ class Source(Protocol):
     def ends_in_classifier(self) -> bool | None:
         """Whether its last layer classifies; `None` where that is to be seen from the layer."""
 
+    @property
+    def keeps_network(self) -> bool:
+        """Whether a pickle of the source holds the network itself, with its weights."""
+
     def architecture(self) -> nn.Module:
-        """Return the network with weights of no importance."""
+        """Return the network with weights of no importance, or with its own where the source keeps it."""
 
     def pretrained(self) -> nn.Module:
         """Return the network with its weights."""
@@ -78,6 +81,7 @@ class Backbone:
         self._sample_shape: tuple[int, ...] | None = None
 
     def _install(self, network: nn.Module) -> None:
+        self._digest: str | None = None
         self._network: nn.Module | None = network.eval().requires_grad_(False)
         self._graph: NetworkGraph | None = NetworkGraph(network, self._source.ends_in_classifier)
         self.preprocessing = self._source.preprocessing(network)
@@ -147,7 +151,9 @@ class Backbone:
             `suffix(prefix(x))` gives the features.
         """
         cut = self._cut(freeze_depth)
-        return self._between(None, cut), self._between(cut, self._cut("all"))
+        prefix = self._between(None, cut)
+        prefix.identity = self._identify(prefix)  # type: ignore[assignment]
+        return prefix, self._between(cut, self._cut("all"))
 
     def trained_blocks(self, freeze_depth: Any) -> list[Block]:
         """Return the blocks that have weights behind a cut, in order; a block cut through counts, with those alone.
@@ -188,7 +194,7 @@ class Backbone:
         """
         return self._traced.parameter_names_before(self._cut(freeze_depth))
 
-    def feature_network(self, layer: Any = None, pooling: str = "avg") -> nn.Module:
+    def feature_network(self, layer: Any = None, pooling: str = "avg") -> "FeatureNetwork":
         """Return the network that computes the features of one layer, or of several, concatenated.
 
         Parameters
@@ -201,7 +207,7 @@ class Backbone:
 
         Returns
         -------
-        nn.Module
+        FeatureNetwork
             From a prepared batch to a Tensor of shape (n, n_features).
         """
         layers = list(layer) if isinstance(layer, list | tuple) else [layer]
@@ -214,10 +220,18 @@ class Backbone:
             parts.append(self._between(last, cut))
             last = cut
         in_order = self._traced.in_order(cuts)
-        return FeatureNetwork(parts, [in_order.index(cut) for cut in cuts], pooling)
+        network = FeatureNetwork(parts, [in_order.index(cut) for cut in cuts], pooling)
+        network.identity = self._identify(*parts, also=f"{network.order} {pooling}")
+        return network
+
+    def _identify(self, *parts: fx.GraphModule, also: str = "") -> str:
+        """Say in one string what parts of this network compute: their operations, layers and weights."""
+        if self._digest is None:
+            self._digest = self.fingerprint
+        return f"{self._digest} {also} " + " ".join(describe(part) for part in parts)
 
     def _layer_cut(self, layer: Any) -> fx.Node:
-        if isinstance(layer, Integral) and not isinstance(layer, bool) and not 1 <= layer <= len(self.blocks):
+        if isinstance(layer, Integral) and not isinstance(layer, bool) and not 1 <= int(layer) <= len(self.blocks):
             raise ValueError(
                 f"Got layer={layer}; expected a block from 1 to {len(self.blocks)}, the blocks of {self.name!r}."
             )
@@ -248,9 +262,9 @@ class Backbone:
                 f"Got {parameter}={depth!r}, where {self.name!r} cannot be cut; expected a block's name or a module at "
                 f"whose end it can: {closest(depth, [*names, *self._traced.cut_names()])}."
             )
-        if isinstance(depth, Integral) and not isinstance(depth, bool) and 0 <= depth <= count:
+        if isinstance(depth, Integral) and not isinstance(depth, bool) and 0 <= int(depth) <= count:
             return self._traced.end_of_block(int(depth))
-        if isinstance(depth, Real) and not isinstance(depth, Integral) and 0 <= depth <= 1:
+        if isinstance(depth, Real) and not isinstance(depth, Integral) and 0 <= float(depth) <= 1:
             return self._traced.end_of_block(int(float(depth) * count + 0.5))
         raise ValueError(
             f"Got {parameter}={depth!r}; expected a number of blocks from 0 to {count} (int), a share of them from 0.0 "
@@ -272,9 +286,11 @@ class Backbone:
         """
         if layer is None:
             return self
-        other = copy.copy(self)
+        network = self.network
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
         other._end = layer
-        other._install(self.network)
+        other._install(network)
         return other
 
     # What a person sees
@@ -297,9 +313,7 @@ class Backbone:
         rows = []
         for number, (block, shape) in enumerate(zip(self.blocks, self._output_shapes(), strict=True), start=1):
             cold = sum(sizes[name] for name in block.parameter_names if name in frozen)
-            rows.append(
-                BlockRow(number, block.name, shape, sum(sizes[name] for name in block.parameter_names), cold)
-            )
+            rows.append(BlockRow(number, block.name, shape, sum(sizes[name] for name in block.parameter_names), cold))
         return BackboneSummary(repr(self), tuple(rows))
 
     def _repr_html_(self) -> str:
@@ -307,8 +321,11 @@ class Backbone:
 
     def _output_shapes(self) -> list[tuple[int, ...]]:
         shape = self._sample_shape or (self.preprocessing.channels, *(self.preprocessing.crop or (224, 224)))
-        with torch.no_grad():
-            return [tuple(x.shape[1:]) for _, x in self._traced.interpret(torch.zeros(1, *shape))]
+        try:
+            with torch.no_grad():
+                return [tuple(x.shape[1:]) for _, x in self._traced.interpret(torch.zeros(1, *shape))]
+        except (RuntimeError, AssertionError, TypeError, IndexError, ValueError):
+            return [()] * len(self.blocks)  # a network of one's own that no sample has been seen for
 
     def describe_use(self, freeze_depth: Any, sample_shape: tuple[int, ...], store_weights: bool) -> None:
         """Remember how an estimator uses this backbone.
@@ -334,7 +351,7 @@ class Backbone:
         state = self.__dict__.copy()
         if self._network is not None:
             state["_fingerprint"] = self.fingerprint
-            if self._store_weights:
+            if self._store_weights and not self._source.keeps_network:
                 state["_state"] = {name: tensor.cpu() for name, tensor in self._network.state_dict().items()}
         state["_network"] = state["_graph"] = None
         return state
@@ -346,6 +363,8 @@ class Backbone:
             network = self._source.architecture()
             fill(network, tensors, tensors, "the pickle")
             self._install(network)
+        elif self._source.keeps_network:
+            self._install(self._source.architecture())
 
     def _find_weights(self) -> None:
         """Load weights that a pickle left out, and refuse any that are not the same."""
@@ -379,12 +398,15 @@ class FeatureNetwork(nn.Module):
         self.parts = nn.ModuleList(parts)
         self.order = list(order)
         self.pooling = pooling
+        self.identity: str | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         vectors = []
         for part in self.parts:
             x = part(x)
-            vectors.append(pool(x, self.pooling))
+            vector = pool(x, self.pooling)
+            # What follows may work in place, on what the vector may be a view of.
+            vectors.append(vector if part is self.parts[-1] else vector.clone())
         return vectors[0] if len(self.order) == 1 else torch.cat([vectors[i] for i in self.order], dim=1)
 
 
@@ -432,9 +454,10 @@ class BackboneSummary:
         return sum(row.n_parameters for row in self.rows) - self.n_frozen
 
     def _cells(self) -> list[tuple[str, ...]]:
+        shapes = [" x ".join(map(str, row.output_shape)) or "?" for row in self.rows]
         return [
-            (str(row.number), row.name, " x ".join(map(str, row.output_shape)), f"{row.n_parameters:,}", row.state)
-            for row in self.rows
+            (str(row.number), row.name, shape, f"{row.n_parameters:,}", row.state)
+            for row, shape in zip(self.rows, shapes, strict=True)
         ]
 
     def __str__(self) -> str:

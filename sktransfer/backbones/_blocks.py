@@ -5,7 +5,9 @@ cuts are found, never listed by hand: one rule serves every architecture.
 """
 
 import copy
+import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -71,6 +73,7 @@ class NetworkGraph:
         self._graph = _trace(network)
         self._order = {node: position for position, node in enumerate(self._graph.nodes)}
         self._modules = dict(network.named_modules())
+        self._first_names = _first_names(network)
         self._constants = _find_constants(self._graph)
         self._input = next(node for node in self._order if node.op == "placeholder")
         self._output = next(node for node in self._order if node.op == "output")
@@ -136,7 +139,7 @@ class NetworkGraph:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
         result = end.args[0] if end.op == "output" else end
         graph.output(fx.node.map_arg(result, copies.__getitem__))
-        return fx.GraphModule(self.network, graph, class_name="NetworkPart")
+        return fx.GraphModule(self.network, graph, class_name="NetworkPart").eval()  # also containers that fx adds
 
     def block_ends(self) -> dict[fx.Node, int]:
         """Return the number of each block by the value that leaves it, in order."""
@@ -170,7 +173,8 @@ class NetworkGraph:
         last_use = {
             node: max((self._order[user] for user in node.users if user in needed), default=-1) for node in flowing
         }
-        places, alive = [], set()
+        places: list[fx.Node] = []
+        alive: set[fx.Node] = set()
         for node in flowing:
             position = self._order[node]
             alive = {other for other in alive if last_use[other] > position}
@@ -198,11 +202,13 @@ class NetworkGraph:
         return result
 
     def _module_ends(self) -> dict[str, fx.Node]:
-        """The last value of each module that ends at a place."""
-        inner = self._slice(self._features, self._input)
-        last = {name: node for node in inner if node not in self._constants for name in _scopes(node)}
-        places = set(self._places) | {self._features}
-        return {name: node for name, node in last.items() if node in places}
+        """Return the last value of each module that ends at a place."""
+        inner = set(self._slice(self._features, self._input))
+        whole = self._slice(self._output, self._input)
+        last = {name: node for node in whole if node not in self._constants for name in _scopes(node)}
+        places = inner & {*self._places, self._features}
+        ends = sorted(last.items(), key=lambda end: self._order[end[1]])
+        return {name: node for name, node in ends if node in places}
 
     # Blocks
 
@@ -218,26 +224,28 @@ class NetworkGraph:
         }
 
     def _state_names(self, node: fx.Node) -> Iterator[str]:
-        if node.op == "get_attr":
-            yield str(node.target)
+        if node.op == "get_attr" and node.target in self._first_names:
+            yield self._first_names[str(node.target)]
         elif node.op == "call_module":
-            module = self._modules[str(node.target)]
-            for name, _ in (*module.named_parameters(), *module.named_buffers()):
-                yield f"{node.target}.{name}"
+            for name in _first_names(self._modules[str(node.target)]):
+                yield self._first_names[f"{node.target}.{name}"]
 
     def _find_blocks(self) -> tuple[tuple[Block, ...], list[fx.Node]]:
         inner = self._slice(self._features, self._input)
         stretches = self._stretches(inner)
         units = self._find_units(stretches)
         groups: list[tuple[str, list[fx.Node]]] = []  # weight operations of a block, under its module's name
+        seen: set[str] = set()  # a layer that is used again opens no second block
         for stretch in stretches:
-            weighty = [node for node in stretch if self._weights_of(node)]
+            weighty = [node for node in stretch if self._weights_of(node) - seen]
+            seen.update(name for node in weighty for name in self._weights_of(node))
             if weighty:
-                name = next((scope for scope in _scopes(weighty[-1]) if scope in units), None)
+                scopes = _scopes(weighty[-1]) or ["network"]  # a lone layer stands in no module
+                name = next((scope for scope in scopes if scope in units), None)
                 if groups and name is not None and groups[-1][0] == name:
                     groups[-1][1].extend(weighty)
                 else:
-                    groups.append((name or _scopes(weighty[-1])[-1], weighty))
+                    groups.append((name or scopes[-1], weighty))
         names = self._widen([name for name, _ in groups])
         ends = [
             self._boundary(nodes[-1], follower, following[0])
@@ -289,7 +297,7 @@ class NetworkGraph:
         return widened[: len(names) - len(beyond)]
 
     def _boundary(self, last: fx.Node, follower: str, first: fx.Node) -> fx.Node:
-        """The last place before the module that opens the next block, so that a normalisation stays with its layer."""
+        """Return the last place before the next block's module opens, so that a normalisation stays with its layer."""
         opening = min(
             (position for node, position in self._order.items() if follower in _scopes(node)),
             default=self._order[first],
@@ -328,12 +336,50 @@ def _trace(network: nn.Module) -> fx.Graph:
             "of its own."
         ) from error
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    for spare in placeholders[1:]:
-        if spare.users:
-            raise UntraceableError(
-                f"Got a {type(network).__name__} whose forward takes {len(placeholders)} arguments; expected one."
-            )
+    if not placeholders or any(spare.users for spare in placeholders[1:]):
+        raise UntraceableError(
+            f"Got a {type(network).__name__} whose forward takes {len(placeholders)} arguments; expected one. Wrap it "
+            "in a module whose forward takes the samples alone."
+        )
+    _follow_in_place(graph, network)
     return graph
+
+
+def _follow_in_place(graph: fx.Graph, network: nn.Module) -> None:
+    """Let what reads a value after a statement such as `x.relu_()` read that statement's result.
+
+    A graph is cut by who reads whose result, so a change without a reader would be lost.
+    """
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if node.users or not _changes_in_place(node, network):
+            continue
+        node.all_input_nodes[0].replace_all_uses_with(node, lambda user, node=node: order[user] > order[node])
+        if not node.users:
+            raise UntraceableError(
+                f"Got a {type(network).__name__} whose forward changes a part of a value in place ({node.name}); "
+                "expected operations whose result is used. Write x = torch.relu(x) instead of x.relu_()."
+            )
+
+
+def _changes_in_place(node: fx.Node, network: nn.Module) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+    named = node.op in ("call_method", "call_function") and re.search(r"[^_]_$", str(name)) is not None
+    return bool(node.all_input_nodes) and (named or bool(node.kwargs.get("inplace")))
+
+
+def _first_names(network: nn.Module) -> dict[str, str]:
+    """Return, for every name of a parameter or buffer, the first that it has: tied tensors have several."""
+    first: dict[int, str] = {}
+    return {
+        name: first.setdefault(id(tensor), name)
+        for name, tensor in (
+            *network.named_parameters(remove_duplicate=False),
+            *network.named_buffers(remove_duplicate=False),
+        )
+    }
 
 
 def _find_constants(graph: fx.Graph) -> set[fx.Node]:
@@ -350,3 +396,32 @@ def _scopes(node: fx.Node) -> list[str]:
     stack = node.meta.get("nn_module_stack", {})
     paths = [str(entry[0]) for entry in stack.values()]
     return [path for path in paths if path]
+
+
+def describe(part: fx.GraphModule) -> str:
+    """Write down what a part of a network computes, but for its weights.
+
+    Parameters
+    ----------
+    part : GraphModule
+        As `NetworkGraph.between` returns it.
+
+    Returns
+    -------
+    str
+        Its operations, and the kind and settings of each layer.
+    """
+    plain = (bool, int, float, str, tuple, type(None))
+    # Constants of the forward pass are buffers of the part, though no state_dict of the network holds them.
+    constants = [(name, hashlib.sha256(_bytes(buffer)).hexdigest()) for name, buffer in part.named_buffers()]
+    layers = [
+        (name, f"{type(layer).__module__}.{type(layer).__qualname__}", repr(layer), settings)
+        for name, layer in part.named_modules()
+        if name and next(layer.children(), None) is None
+        for settings in [sorted((key, value) for key, value in vars(layer).items() if isinstance(value, plain))]
+    ]
+    return f"{part.code} {layers} {constants}"
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

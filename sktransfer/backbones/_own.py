@@ -37,6 +37,15 @@ class OwnSource:
     n_features: int | None = None
     ends_in_classifier = None
 
+    def __post_init__(self) -> None:
+        # Whoever brought the module may go on to train it, change its layers, or keep it on a GPU.
+        if isinstance(self.backbone, nn.Module):
+            object.__setattr__(self, "backbone", copy.deepcopy(self.backbone).cpu())
+
+    @property
+    def keeps_network(self) -> bool:
+        return isinstance(self.backbone, nn.Module)
+
     @property
     def name(self) -> str:
         if isinstance(self.backbone, nn.Module):
@@ -53,7 +62,7 @@ class OwnSource:
 
     def architecture(self) -> nn.Module:
         if isinstance(self.backbone, nn.Module):
-            return copy.deepcopy(self.backbone)
+            return self.backbone
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             network = self.backbone(**self._arguments())

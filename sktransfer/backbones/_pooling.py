@@ -10,7 +10,8 @@ def pool(x: torch.Tensor, pooling: str) -> torch.Tensor:
 
     Parameters
     ----------
-    x : Tensor of shape (n, features), (n, tokens, features), (n, channels, height, width) or (n, height, width, channels)
+    x : Tensor
+        Of shape (n, features), (n, tokens, features), (n, channels, height, width) or (n, height, width, channels).
         Vectors are returned as they are. Maps are read as channels first, but where only the other order is square.
     pooling : {"avg", "max", "flatten", "cls", "mean"}
         `"avg"` and `"mean"` are the same: over positions of a map, over all tokens.

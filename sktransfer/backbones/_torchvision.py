@@ -5,7 +5,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -51,6 +51,7 @@ class TorchvisionSource:
     weights: str | os.PathLike[str] | None
     seed: int = 0
     ends_in_classifier = True
+    keeps_network = False
 
     def __post_init__(self) -> None:
         check_choice("backbone", self.name, names())
@@ -63,12 +64,7 @@ class TorchvisionSource:
         return str(self.weights) if known is None else known.name
 
     def architecture(self) -> nn.Module:
-        from torchvision.models import get_model
-
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            torch.manual_seed(self.seed)
-            warnings.simplefilter("ignore", FutureWarning)  # GoogLeNet and Inception announce a faster start
-            return get_model(self.name, weights=None)
+        return self._as_pretrained(self._build())
 
     def pretrained(self) -> nn.Module:
         if self.weights is None:
@@ -78,27 +74,52 @@ class TorchvisionSource:
             from torchvision.models import get_model
 
             fetch(enum)
-            return get_model(self.name, weights=enum, progress=False)
-        network = self.architecture().eval()
+            return self._as_pretrained(get_model(self.name, weights=enum, progress=False))
+        network = self._build().eval()
         graph = NetworkGraph(network, ends_in_classifier=True)
         fill(network, read_state_dict(self.weights), graph.used_names(), repr(os.fspath(self.weights)))
-        if hasattr(network, "transform_input"):
-            network.transform_input = True  # torchvision sets this with pretrained weights; the file does not say it
-        return network
+        return self._as_pretrained(network)
 
     def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
+        return ImagePreprocessing.from_torchvision(self._recipe().transforms())
+
+    def _build(self) -> nn.Module:
+        from torchvision.models import get_model
+
+        # A vision transformer is built for one size of image, which its weights decide.
+        size = {"image_size": self._recipe().meta["min_size"][0]} if self.name.startswith("vit_") else {}
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            torch.manual_seed(self.seed)
+            warnings.simplefilter("ignore", FutureWarning)  # GoogLeNet and Inception announce a faster start
+            return get_model(self.name, weights=None, **size)
+
+    def _as_pretrained(self, network: Any) -> nn.Module:
+        """Do what torchvision does, or may do, to GoogLeNet and Inception that come with weights; no file says it."""
+        if hasattr(network, "transform_input"):
+            network.transform_input = self.weights is not None
+        for name in ("aux1", "aux2", "AuxLogits"):  # classifiers that only training from scratch uses
+            if hasattr(network, name):
+                network.aux_logits = False
+                setattr(network, name, None)
+        return network
+
+    def _recipe(self) -> "WeightsEnum":
+        """Return the weights of torchvision whose preprocessing and image size apply.
+
+        A file under torchvision's own name is known; any other is taken for the first that are there, for images of
+        the size that torchvision builds the network for.
+        """
         from torchvision.models import get_model_weights
 
+        if (enum := self._enum()) is not None:
+            return enum
         known = list(get_model_weights(self.name))
-        enum = self._enum()
-        if enum is None:
-            # A file under torchvision's own name is known; any other is taken for the first recipe of its network.
-            file = Path(self.weights).name if self.weights is not None else ""
-            enum = next((member for member in known if member.url.rpartition("/")[2] == file), known[0])
-        return ImagePreprocessing.from_torchvision(enum.transforms())
+        file = Path(self.weights).name if self.weights is not None else ""
+        usual = min(known, key=lambda member: member.meta["min_size"])
+        return next((member for member in known if member.url.rpartition("/")[2] == file), usual)
 
     def _enum(self) -> "WeightsEnum | None":
-        """The member that the weights name, or `None` for a path and for random weights."""
+        """Return the member that the weights name, or `None` for a path and for random weights."""
         from torchvision.models import get_model_weights
 
         if self.weights is None or isinstance(self.weights, os.PathLike):

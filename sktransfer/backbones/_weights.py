@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 from collections.abc import Collection, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import URLError
@@ -45,27 +46,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             f"Got weights={str(path)!r}, which is no file; expected a path to .pth or .safetensors, a weight name such "
             'as "IMAGENET1K_V1", "DEFAULT" or None.'
         )
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"Refused to load {str(path)!r}: it holds more than tensors, and loading that would run code from the "
-            "file (torch.load with weights_only=True refused it). Save the network's state_dict() alone, or as "
-            f"safetensors, and give that file. torch said: {str(error).splitlines()[0]}"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise ValueError(
-            f"Got {str(path)!r}, which torch.load cannot read ({error}); expected a whole state_dict file."
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(
-            f"Got {str(path)!r}, which holds a {type(state).__name__}; expected a state_dict: tensors by name."
-        )
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     return {_DOTTED_DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in state.items()}
 
 
@@ -77,6 +58,36 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         return dict(load_file(path))
     except SafetensorError as error:
         raise ValueError(f"Got {str(path)!r}, which is no whole safetensors file ({error}).") from error
+
+
+def _read_torch(path: Path) -> Mapping[str, torch.Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"Refused to load {str(path)!r}: it holds more than tensors, and loading that would run code from the "
+            f"file, or it is no weights file at all (torch.load with weights_only=True: {_reason(error)}). Save the "
+            "network's state_dict() alone, or as safetensors, and give that file."
+        ) from error
+    except Exception as error:  # a damaged file may stop torch anywhere
+        raise ValueError(
+            f"Got {str(path)!r}, which torch.load cannot read ({_reason(error)}); expected a whole state_dict file."
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(
+            f"Got {str(path)!r}, which holds a {type(state).__name__}; expected a state_dict: tensors by name."
+        )
+    return state
+
+
+def _reason(error: Exception) -> str:
+    """Return torch's reason in one line, without its advice on how to load the file all the same."""
+    reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    return reason.partition(" Please use")[0].strip().partition("\n")[0] or type(error).__name__
 
 
 def fill(network: nn.Module, state: Mapping[str, torch.Tensor], used: Collection[str], source: str) -> None:
@@ -139,7 +150,7 @@ def fetch(weights: "WeightsEnum") -> None:
     ConnectionError
         If the file has to be downloaded and cannot be.
     ValueError
-        If the file is damaged.
+        If the file is damaged, or what was downloaded is not what its name promises; that is not kept.
     """
     place = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     by_hand = (
@@ -148,14 +159,22 @@ def fetch(weights: "WeightsEnum") -> None:
     )
     try:
         weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (URLError, ConnectionError, TimeoutError) as error:
+    except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
         raise ConnectionError(
             f"Could not download the weights {weights} ({error}), and {str(place)!r} is not there. {by_hand}"
         ) from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"The weights file of {weights} at {str(place)!r} is damaged ({error}). Delete it, then try again. {by_hand}"
-        ) from error
+    except Exception as error:  # a damaged file may stop torch anywhere
+        if place.is_file():
+            raise ValueError(
+                f"The weights file of {weights} at {str(place)!r} is damaged ({_reason(error)}). Delete it, then try "
+                f"again. {by_hand}"
+            ) from error
+        if isinstance(error, RuntimeError):  # the hash
+            raise ValueError(
+                f"Downloaded the weights {weights}, and they arrived damaged ({_reason(error)}); nothing was kept. "
+                f"Try again. {by_hand}"
+            ) from error
+        raise  # a full disk, a folder that may not be written
 
 
 def fingerprint(network: nn.Module) -> str:

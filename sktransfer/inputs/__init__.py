@@ -10,7 +10,7 @@ from scipy.sparse import issparse
 from sktransfer.inputs._augmentation import Augmentation, augment_batch, make_augmentation
 from sktransfer.inputs._base import Reader, Samples, load_batches
 from sktransfer.inputs._image_folder import load_image_folder
-from sktransfer.inputs._images import ImagePreprocessing, ImageReader
+from sktransfer.inputs._images import ImagePreprocessing, ImageReader, unwrap
 from sktransfer.inputs._vectors import VectorReader
 
 __all__ = [
@@ -46,22 +46,22 @@ def modality(X: Any, image_shape: Any = None) -> str:
     Raises
     ------
     ValueError
-        If X is one sample instead of several.
+        If X is one sample instead of several, or none.
     """
     if isinstance(X, str | os.PathLike | Image.Image):
         raise ValueError(f"Got X={X!r}; expected several samples: put a single path or picture into a list.")
     if issparse(X):
         return "vectors"
-    if isinstance(X, list | tuple):
-        first = next((row for row in X if row is not None), None)
-        picture = isinstance(first, str | os.PathLike | Image.Image) or getattr(first, "ndim", 0) >= 2
-        return "images" if picture or (image_shape is not None and np.ndim(first) == 1) else "vectors"
-    X = np.asarray(X)
-    if X.ndim >= 3:
+    rows = unwrap(X)
+    if isinstance(rows, np.ndarray) and rows.ndim == 0:
+        raise ValueError(
+            f"Got X of type {type(X).__name__}; expected several samples: an array, a list, a Series or a DataFrame."
+        )
+    if len(rows) == 0:
+        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: X is empty.")
+    if isinstance(rows, list) or rows.ndim >= 3:
         return "images"
-    if X.dtype.kind in "OUST" and X.size and (X.ndim == 1 or X.shape[1] == 1):
-        return "vectors" if isinstance(X.flat[0], int | float) and X.ndim == 2 else "images"
-    return "images" if X.ndim == 2 and image_shape is not None else "vectors"
+    return "images" if rows.ndim == 2 and image_shape is not None else "vectors"
 
 
 def is_table(X: Any) -> bool:
@@ -77,6 +77,9 @@ def is_table(X: Any) -> bool:
     bool
         Whether its shape has two sides.
     """
+    if isinstance(X, list | tuple):
+        rows = unwrap(X)
+        return isinstance(rows, np.ndarray) and rows.ndim == 2
     return len(getattr(X, "shape", ())) == 2
 
 

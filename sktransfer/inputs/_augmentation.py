@@ -48,7 +48,9 @@ def make_augmentation(augment: Any) -> Augmentation | None:
                 v2.ColorJitter(brightness=0.2, contrast=0.2),
             ]
         )
-    return v2.Compose([flip, _RandomPart(0.5), v2.RandomRotation(30, bilinear), v2.ColorJitter(0.4, 0.4, 0.4), _erase()])
+    return v2.Compose(
+        [flip, _RandomPart(0.5), v2.RandomRotation(30, bilinear), v2.ColorJitter(0.4, 0.4, 0.4), _erase()]
+    )
 
 
 class _RandomPart:
@@ -91,7 +93,7 @@ def augment_batch(batch: torch.Tensor, augmentation: Augmentation) -> torch.Tens
         If the callable returns anything but an image of the same shape.
     """
     changed = [augmentation(image) for image in batch]
-    for image in changed[:1]:
+    for image in changed:
         if not isinstance(image, torch.Tensor) or image.shape != batch.shape[1:] or image.dtype != batch.dtype:
             got = f"{tuple(image.shape)} {image.dtype}" if isinstance(image, torch.Tensor) else type(image).__name__
             raise ValueError(

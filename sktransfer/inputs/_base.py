@@ -1,4 +1,4 @@
-"""What a modality owes: a reader learns in `fit` what X looks like, and turns any X into samples to be loaded one by one.
+"""What a modality owes: a reader learns in `fit` what X looks like, and turns any X into samples, loaded one by one.
 
 Loading (opening, decoding, resizing) happens here, in threads that run ahead of the network, never all at once.
 """
@@ -31,6 +31,18 @@ class Samples(ABC):
     @abstractmethod
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         """Turn a stack of loaded samples, on any device, into what the network takes."""
+
+    @property
+    @abstractmethod
+    def recipe(self) -> str | None:
+        """What `load` and `prepare` do to a sample, in words that differ where the result does.
+
+        `None` where results are not worth keeping.
+        """
+
+    @abstractmethod
+    def digest(self, index: int) -> bytes:
+        """Return a digest of one sample's content: of a file's bytes, not of its path."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,7 +88,7 @@ def load_batches(
     threads = effective_n_jobs(n_jobs)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
-    def load(rows: Sequence[int]) -> list[torch.Tensor]:
+    def load(rows: np.ndarray | Sequence[int]) -> list[torch.Tensor]:
         return [samples.load(int(row)) for row in rows]
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="sktransfer-load")

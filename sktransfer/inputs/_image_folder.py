@@ -7,6 +7,9 @@ import numpy as np
 from PIL import Image
 from sklearn.utils import Bunch
 
+# Formats that Pillow names, for it writes or recognises them, but never decodes.
+_NEVER_DECODED = {"BUFR", "GRIB", "HDF5", "MPEG", "PALM", "PDF"}
+
 
 def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     """List the images of a folder that holds one folder for each class.
@@ -14,8 +17,8 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     Parameters
     ----------
     path : path-like
-        Holds a folder for each class, whose images may lie at any depth. What no Pillow format's file name ends in,
-        and what begins with a dot, is passed over.
+        Holds a folder for each class, whose images may lie at any depth. Files whose names do not end as those of
+        images that Pillow reads, and files and folders that begin with a dot, are passed over.
 
     Returns
     -------
@@ -45,19 +48,13 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
         raise FileNotFoundError(
             f"Got {str(path)!r}, which is no folder; expected a folder that holds one folder for each class."
         )
-    Image.init()
-    endings = set(Image.EXTENSION)
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise ValueError(f"Got {str(root)!r}, which holds no folders; expected one folder for each class.")
     files: list[str] = []
     target: list[int] = []
     for label, name in enumerate(names):
-        found = sorted(
-            str(file)
-            for file in (root / name).rglob("*")
-            if file.suffix.lower() in endings and not file.name.startswith(".") and file.is_file()
-        )
+        found = _images_below(root / name)
         if not found:
             raise ValueError(
                 f"Got {str(root / name)!r}, which holds no images; expected at least one in each class folder. "
@@ -70,4 +67,16 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
         target=np.array(target),
         target_names=names,
         filenames=np.array(files),
+    )
+
+
+def _images_below(folder: Path) -> list[str]:
+    Image.init()
+    endings = {ending for ending, kind in Image.EXTENSION.items() if kind not in _NEVER_DECODED}
+    return sorted(
+        str(file)
+        for file in folder.rglob("*")
+        if file.suffix.lower() in endings
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        and file.is_file()
     )

@@ -4,22 +4,27 @@ Pictures of 8 bits stay 8 bits until they are on the network's device; only then
 the same operations, in the same order, as torchvision's own presets.
 """
 
+import contextlib
+import hashlib
 import os
+import reprlib
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from sklearn.utils import check_array
 
 from sktransfer.inputs._base import Reader, Samples
+from sktransfer.inputs._decoding import check_size, decode, upright
 
-# A span of 8-bit values below this is more likely another scale than a set of dark pictures.
-_DARK = 32
+# Integers that stay below this share of their type are more likely of another scale than a set of dark pictures.
+_DARK = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,8 @@ class ImagePreprocessing:
     resize : int or None, default=None
         Length of the shorter side after resizing, in pixels. `None` resizes to `crop` directly.
     crop : tuple of int or None, default=None
-        Height and width cut from the centre, in pixels. `None` takes arrays at their own size, and pictures and paths,
-        whose sizes differ, at 224 x 224 out of 256.
+        Height and width cut from the centre, in pixels. `None` takes arrays of one size at that size, and all
+        else at 224 x 224 out of 256.
     interpolation : str, default="bilinear"
         `"nearest"`, `"bilinear"` or `"bicubic"`, with antialiasing.
     mean, std : tuple of float, default=(0.0,), (1.0,)
@@ -87,15 +92,17 @@ class ImagePreprocessing:
             Of `crop` size.
         """
         from torchvision.transforms import InterpolationMode
-        from torchvision.transforms import functional as F
+        from torchvision.transforms.functional import center_crop, resize
 
         if self.crop is None:
             return image
         size = list(self.crop) if self.resize is None else [self.resize]
         if isinstance(image, torch.Tensor) and tuple(image.shape[-2:]) == tuple(size):
             return image
-        image = F.resize(image, size, interpolation=InterpolationMode(self.interpolation), antialias=True)
-        return image if self.resize is None else F.center_crop(image, list(self.crop))
+        # For tensors, torch's "nearest" takes other pixels than Pillow's; "nearest-exact" takes the same.
+        mode = InterpolationMode("nearest-exact" if self.interpolation == "nearest" else self.interpolation)
+        image = resize(image, size, interpolation=mode, antialias=True)
+        return image if self.resize is None else center_crop(image, list(self.crop))
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """Scale 8-bit values to [0, 1], then subtract the mean and divide by the deviation.
@@ -147,62 +154,67 @@ class ImageReader(Reader):
 
     def learn(self, X: Any) -> "ImageSamples":
         images = self._images(X)
+        arrays = _arrays(images)
         self.n_channels = _channels(images) if isinstance(images, np.ndarray) else None
-        arrays = [image for image in images if isinstance(image, np.ndarray)] if isinstance(images, list) else images
-        self.value_range = self._learn_range(arrays) if len(arrays) else None
+        if arrays:
+            self.value_range = self._learn_range(arrays)
         if self.preprocessing.crop is None:
-            if isinstance(images, np.ndarray):
-                size: tuple[int, int] = images.shape[1:3]
-                self.preprocessing = replace(self.preprocessing, crop=size)
-            else:
-                self.preprocessing = replace(self.preprocessing, resize=256, crop=(224, 224))
+            self.preprocessing = replace(self.preprocessing, **_own_size(images, arrays))
         return ImageSamples(images, self.preprocessing, self.value_range)
 
     def read(self, X: Any) -> "ImageSamples":
         images = self._images(X)
-        if isinstance(images, np.ndarray):
-            if self.n_channels is not None and _channels(images) != self.n_channels:
-                raise ValueError(
-                    f"Got images of {_channels(images)} channels; expected {self.n_channels}, as in fit. "
-                    "Convert them to what fit was given, or fit again."
-                )
-            value_range = self.value_range or self._learn_range(images)
-            self._check_range(images, value_range)
-        else:
-            arrays = [image for image in images if isinstance(image, np.ndarray)]
-            value_range = self.value_range or (self._learn_range(arrays) if arrays else None)
-            for array in arrays if value_range else []:
-                self._check_range(array, value_range)
+        arrays = _arrays(images)
+        if isinstance(images, np.ndarray) and self.n_channels not in (None, _channels(images)):
+            raise ValueError(
+                f"Got images of {_channels(images)} channels; expected {self.n_channels}, as in fit. Convert them to "
+                "what fit was given, or fit again."
+            )
+        value_range = self.value_range
+        if arrays and value_range is not None:
+            self._check_range(_span(arrays), value_range)
+        elif arrays:
+            value_range = self._learn_range(arrays)
         return ImageSamples(images, self.preprocessing, value_range)
 
     def _images(self, X: Any) -> "np.ndarray | list[Any]":
         """Return an array of shape (n, height, width, channels) or a list of paths, pictures and arrays."""
-        X = _unwrap(X)
+        X = unwrap(X)
         if isinstance(X, list):
             return _check_list(X)
+        X = check_array(X, dtype="numeric", allow_nd=True, ensure_2d=False, input_name="X")
         if X.ndim == 2:
             return _shape_rows(X, self.image_shape)
-        X = check_array(X, dtype="numeric", allow_nd=True, ensure_2d=False, input_name="X")
-        return _channels_last(X, "X")
+        if X.ndim == 3 and X.shape[-1] in (3, 4) and min(X.shape[:2]) >= 8:
+            raise ValueError(
+                f"Got X of shape {X.shape}, which looks like one picture; expected several. Put a single one into a "
+                "list: [X]."
+            )
+        images = _channels_last(X)
+        if images is None:
+            raise ValueError(
+                f"Got X of shape {X.shape}; expected images of shape (n, height, width), (n, height, width, channels) "
+                "or (n, channels, height, width), with 1, 3 or 4 channels. Move the axes, or leave channels out."
+            )
+        return images
 
-    def _learn_range(self, arrays: "np.ndarray | list[np.ndarray]") -> tuple[float, float]:
+    def _learn_range(self, arrays: list[np.ndarray]) -> tuple[float, float]:
+        low, high = _span(arrays)
         if not isinstance(self.pixel_range, str):
-            low, high = map(float, self.pixel_range)
-            return low, high
-        parts = arrays if isinstance(arrays, list) else [arrays]
-        low, high = min(float(part.min()) for part in parts), max(float(part.max()) for part in parts)
-        kind = np.result_type(*[part.dtype for part in parts])
-        if kind == bool:
+            black, white = map(float, self.pixel_range)
+            self._check_range((low, high), (black, white))
+            return black, white
+        kind = np.result_type(*{array.dtype for array in arrays})
+        if kind.kind == "b":
             return 0.0, 1.0
-        if kind == np.uint8:
-            if high < _DARK:
-                self._warn(low, high, "uint8 is read as 0 to 255, which makes these images almost black")
-            return 0.0, 255.0
-        if kind == np.uint16 and high > 255:
-            return 0.0, 65535.0
-        if 0 <= low and high <= 1:
+        if kind == np.uint8 or (kind == np.uint16 and high > 255):
+            white = float(np.iinfo(kind).max)
+            if high < white * _DARK:
+                self._warn(low, high, f"{kind} is read as 0 to {white:g}, which makes these images almost black")
+            return 0.0, white
+        if low >= 0 and high <= 1:
             return 0.0, 1.0
-        if 0 <= low and 128 <= high <= 255:
+        if low >= 0 and 128 <= high <= 255:
             return 0.0, 255.0
         self._warn(low, high, "they are read as black and white")
         return (low, high) if high > low else (low, low + 1)
@@ -210,20 +222,22 @@ class ImageReader(Reader):
     @staticmethod
     def _warn(low: float, high: float, reading: str) -> None:
         warnings.warn(
-            f"Got image values from {low:g} to {high:g}; expected 0 to 255 or 0 to 1. With pixel_range='auto' "
-            f"{reading}. Say what black and white are: pixel_range=(low, high).",
+            f"Got image values from {low:g} to {high:g}; expected 0 to 1, 0 to 255, or 0 to 65535 of 16 bits. With "
+            f"pixel_range='auto' {reading}. Say what black and white are: pixel_range=(low, high).",
             UserWarning,
             stacklevel=2,
         )
 
-    def _check_range(self, array: np.ndarray, value_range: tuple[float, float]) -> None:
-        low, high = value_range
-        least, most = float(array.min()), float(array.max())
+    def _check_range(self, span: tuple[float, float], value_range: tuple[float, float]) -> None:
+        (least, most), (low, high) = span, value_range
+        got = (
+            f"Got image values from {least:g} to {most:g}; expected about {low:g} to {high:g}, as "
+            f"{'in fit' if isinstance(self.pixel_range, str) else 'pixel_range says'}."
+        )
         if least < low - (high - low) or most > high + (high - low):
-            raise ValueError(
-                f"Got image values from {least:g} to {most:g}; expected about {low:g} to {high:g}, as in fit. Scale "
-                "them as in fit, or say what black and white are: pixel_range=(low, high)."
-            )
+            raise ValueError(f"{got} Scale them so, or say what black and white are: pixel_range=(low, high).")
+        if high >= 128 and least >= 0 and 0 < most <= 1:
+            warnings.warn(f"{got} They become almost black: scale them so.", UserWarning, stacklevel=2)
 
 
 class ImageSamples(Samples):
@@ -248,6 +262,8 @@ class ImageSamples(Samples):
         self._images = images
         self._preprocessing = preprocessing
         self._range = value_range
+        # One sample of more than 8 bits makes floats of all: a batch has one type, and its type says its scale.
+        self._eight_bits = all(self._has_8_bits(array) for array in _arrays(images))
 
     def __len__(self) -> int:
         return len(self._images)
@@ -255,122 +271,127 @@ class ImageSamples(Samples):
     def load(self, index: int) -> torch.Tensor:
         image = self._images[index]
         if isinstance(image, np.ndarray):
-            picture = self._from_array(image)
+            pixels = self._from_array(image)
         elif isinstance(image, Image.Image):
-            picture = self._from_picture(image, f"the picture in row {index}")
+            pixels = self._sized(decode(image, f"the picture in row {index}", self._preprocessing.channels))
         else:
-            picture = self._from_picture(image, f"{os.fspath(image)!r} (row {index})")
-        return picture
+            pixels = self._sized(decode(image, f"{image!r} (row {index})", self._preprocessing.channels))
+        if pixels.dtype == torch.uint8 and not self._eight_bits:
+            return pixels.to(torch.float32).div_(255)
+        return pixels
 
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         return self._preprocessing.normalise(batch)
 
-    def _from_picture(self, image: Any, name: str) -> torch.Tensor:
-        with _decoding(name):
-            picture = image.copy() if isinstance(image, Image.Image) else Image.open(image)
-        with picture:
-            _check_size(picture, name)
-            with _decoding(name):
-                picture.load()
-                upright = _upright(picture, self._preprocessing.channels)
-        return self._sized(upright)
+    @property
+    def recipe(self) -> str:
+        return f"{self._preprocessing} {self._range} {self._eight_bits}"
+
+    def digest(self, index: int) -> bytes:
+        image = self._images[index]
+        digest = hashlib.blake2b(digest_size=32)
+        if isinstance(image, np.ndarray):
+            digest.update(f"array {image.dtype} {image.shape}".encode())
+            digest.update(np.ascontiguousarray(image).data)
+        elif isinstance(image, Image.Image):
+            digest.update(f"picture {image.mode} {image.size} {image.getexif().get(0x0112)} {image.info}".encode())
+            # What cannot be decoded or read is refused by name when it is loaded, and so is what is too large.
+            with contextlib.suppress(Exception):
+                check_size(image, "the picture")
+                digest.update(np.array(image.getpalette() or [0], dtype=np.uint8).data)
+                digest.update(image.tobytes())
+        else:
+            with contextlib.suppress(OSError):
+                digest.update(Path(image).read_bytes())
+        return digest.digest()
+
+    def _has_8_bits(self, pixels: np.ndarray) -> bool:
+        return self._range == (0.0, 255.0) and pixels.dtype.kind in "iu"
 
     def _from_array(self, pixels: np.ndarray) -> torch.Tensor:
-        low, high = self._range or (0.0, 255.0)
-        if pixels.dtype == np.uint8 and (low, high) == (0.0, 255.0):
+        if self._has_8_bits(pixels):
+            if pixels.dtype != np.uint8:
+                pixels = pixels.astype(np.int64).clip(0, 255).astype(np.uint8)
             picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
-            return self._sized(_upright(picture, self._preprocessing.channels))
+            return self._sized(upright(picture, self._preprocessing.channels))
+        assert self._range is not None
+        low, high = self._range
         scaled = ((pixels.astype(np.float32) - low) / (high - low)).clip(0.0, 1.0)
-        return self._preprocessing.fit_size(_to_channels(torch.from_numpy(scaled), self._preprocessing.channels))
+        image = _to_channels(torch.from_numpy(scaled), self._preprocessing.channels)
+        # Bicubic resizing overshoots; 8 bits cannot, so floats must not.
+        return self._preprocessing.fit_size(image).clamp(0.0, 1.0)
 
     def _sized(self, picture: Image.Image) -> torch.Tensor:
         pixels = np.array(self._preprocessing.fit_size(picture), dtype=np.uint8)
         return torch.from_numpy(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-@contextmanager
-def _decoding(name: str) -> Iterator[None]:
-    """Name the picture in whatever Pillow raises."""
-    try:
-        yield
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"Refused {name}: {error} Shrink the picture, or raise PIL.Image.MAX_IMAGE_PIXELS.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"Got {name}, which is no whole image ({error}); expected a file that Pillow can decode. Replace it, or "
-            "leave its row out."
-        ) from error
-
-
-def _check_size(picture: Image.Image, name: str) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and picture.width * picture.height > limit:
-        raise ValueError(
-            f"Refused {name}: it claims {picture.width} x {picture.height} pixels, and the limit is {limit} "
-            "(PIL.Image.MAX_IMAGE_PIXELS). Shrink the picture, or raise the limit if you trust its source."
-        )
-
-
-def _upright(picture: Image.Image, channels: int) -> Image.Image:
-    """Turn a decoded picture of any mode the right way up and into RGB, or into grey."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
-        picture = _to_8_bits(picture)
-    mode = "L" if channels == 1 else "RGB"
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    return picture if picture.mode == mode else picture.convert(mode)
-
-
-def _to_8_bits(picture: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and float grey to 8 bits by the range of the type that holds them."""
-    values = np.asarray(picture).astype(np.float64)
-    most = values.max(initial=0)
-    white = 65535.0 if picture.mode.startswith("I;16") else next(w for w in (1.0, 255.0, 65535.0, np.inf) if most <= w)
-    if picture.mode == "I" and white == 1.0:
-        white = 255.0
-    white = most if np.isinf(white) else white
-    return Image.fromarray((values / white * 255).round().clip(0, 255).astype(np.uint8))
-
-
 def _to_channels(pixels: torch.Tensor, channels: int) -> torch.Tensor:
     """From (height, width, 1, 3 or 4) to (channels, height, width); transparency is dropped."""
-    from torchvision.transforms import functional as F
+    from torchvision.transforms.functional import rgb_to_grayscale
 
     image = pixels.permute(2, 0, 1).contiguous()
     if channels == 1:
-        return image if image.shape[0] == 1 else F.rgb_to_grayscale(image[:3])
+        return image if image.shape[0] == 1 else rgb_to_grayscale(image[:3])
     return image.expand(3, -1, -1).contiguous() if image.shape[0] == 1 else image[:3]
 
 
-def _unwrap(X: Any) -> "np.ndarray | list[Any]":
-    """Series, one-column tables and arrays of objects become lists; everything else becomes an array."""
-    if isinstance(X, list | tuple):
+def is_picture(row: Any) -> bool:
+    """Tell whether a row is an image by itself: a path, a picture or an array with two sides.
+
+    Parameters
+    ----------
+    row : object
+        One of X.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+    """
+    return isinstance(row, str | os.PathLike | Image.Image) or getattr(row, "ndim", 0) >= 2
+
+
+def unwrap(X: Any) -> "np.ndarray | list[Any]":
+    """Turn rows that are images by themselves into a list, and everything else into an array.
+
+    Parameters
+    ----------
+    X : array-like
+        Array, list, Series or table.
+
+    Returns
+    -------
+    ndarray or list
+        A list of objects, some of them images, or an array of anything else.
+    """
+    if isinstance(X, list | tuple) and any(map(is_picture, X)):
         return list(X)
     X = np.asarray(X)
-    if X.dtype.kind in "OUST" and (X.ndim == 1 or (X.ndim == 2 and X.shape[1] == 1)):
+    if X.dtype.kind in "OUST" and (X.ndim == 1 or (X.ndim == 2 and X.shape[1] == 1 and any(map(is_picture, X[:, 0])))):
         return list(X.ravel())
     return X
 
 
+def _arrays(images: "np.ndarray | list[Any]") -> list[np.ndarray]:
+    return [image for image in images if isinstance(image, np.ndarray)] if isinstance(images, list) else [images]
+
+
+def _span(arrays: list[np.ndarray]) -> tuple[float, float]:
+    return min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
+
+
+def _own_size(images: "np.ndarray | list[Any]", arrays: list[np.ndarray]) -> dict[str, Any]:
+    """Resize and crop for a network that takes any size."""
+    sizes = {array.shape[-3:-1] for array in arrays}
+    if len(sizes) == 1 and (isinstance(images, np.ndarray) or len(arrays) == len(images)):
+        return {"crop": sizes.pop()}
+    return {"resize": 256, "crop": (224, 224)}
+
+
 def _check_list(images: list[Any]) -> list[Any]:
-    if not images:
-        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: X is empty.")
-    paths = []
-    for row, image in enumerate(images):
-        if isinstance(image, np.ndarray):
-            array = check_array(image, dtype="numeric", allow_nd=True, ensure_2d=False, input_name=f"X[{row}]")
-            if array.ndim not in (2, 3):
-                raise ValueError(
-                    f"Got X[{row}] of shape {array.shape}; expected (height, width) or (height, width, channels)."
-                )
-            images[row] = _channels_last(array[None], f"X[{row}]")[0]
-        elif isinstance(image, str | os.PathLike):
-            paths.append(os.fspath(image))
-        elif not isinstance(image, Image.Image):
-            raise ValueError(
-                f"Got X[{row}] = {image!r}; expected a path, a PIL image or an array. Leave out rows without an image."
-            )
+    images = [_check_row(image, row) for row, image in enumerate(images)]
+    paths = [image for image in images if isinstance(image, str)]
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         raise FileNotFoundError(
@@ -380,17 +401,38 @@ def _check_list(images: list[Any]) -> list[Any]:
     return images
 
 
+def _check_row(image: Any, row: int) -> Any:
+    """Return a path as str, a picture as it is, an array as (height, width, channels)."""
+    if isinstance(image, str | os.PathLike):
+        return str(os.fspath(image))
+    if isinstance(image, Image.Image):
+        return image
+    if not is_picture(image):
+        raise ValueError(
+            f"Got X[{row}] = {reprlib.repr(image)}; expected a path, a PIL image or an array of shape (height, width) "
+            "or (height, width, channels). Leave out rows without an image."
+        )
+    array = check_array(image, dtype="numeric", allow_nd=True, ensure_2d=False, input_name=f"X[{row}]")
+    images = _channels_last(array[None])
+    if images is None:
+        raise ValueError(
+            f"Got X[{row}] of shape {array.shape}; expected (height, width), (height, width, channels) or (channels, "
+            "height, width), with 1, 3 or 4 channels. Move the axes, or leave channels out."
+        )
+    return images[0]
+
+
 def _shape_rows(X: np.ndarray, image_shape: Sequence[int] | None) -> np.ndarray:
     if image_shape is None:
         raise ValueError(
             f"Got flat rows of {X.shape[1]} values; expected images. Say how to read the rows: "
             "image_shape=(height, width) or (height, width, channels)."
         )
-    shape = tuple(int(side) for side in image_shape)
-    if len(shape) not in (2, 3) or min(shape) < 1 or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
+    shape = tuple(image_shape)
+    whole = all(isinstance(side, Integral) and side > 0 for side in shape)
+    if not whole or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
         raise ValueError(
-            f"Got image_shape={tuple(image_shape)!r}; expected (height, width) or (height, width, channels) with 1, 3 "
-            "or 4 channels."
+            f"Got image_shape={shape!r}; expected (height, width) or (height, width, channels) with 1, 3 or 4 channels."
         )
     if X.shape[1] != np.prod(shape):
         raise ValueError(
@@ -400,18 +442,17 @@ def _shape_rows(X: np.ndarray, image_shape: Sequence[int] | None) -> np.ndarray:
     return X.reshape(len(X), *(shape if len(shape) == 3 else (*shape, 1)))
 
 
-def _channels_last(X: np.ndarray, name: str) -> np.ndarray:
-    """From (n, h, w), (n, h, w, c) or (n, c, h, w) to (n, h, w, c), without a copy."""
+def _channels_last(X: np.ndarray) -> np.ndarray | None:
+    """From (n, h, w), (n, h, w, c) or (n, c, h, w) to (n, h, w, c), without a copy; `None` where X is none of them."""
+    if 0 in X.shape:
+        return None
     if X.ndim == 3:
         return X[..., None]
     if X.ndim == 4 and X.shape[-1] in (1, 3, 4):
         return X
     if X.ndim == 4 and X.shape[1] in (1, 3, 4):
         return X.transpose(0, 2, 3, 1)
-    raise ValueError(
-        f"Got {name} of shape {X.shape}; expected images of shape (n, height, width), (n, height, width, channels) or "
-        "(n, channels, height, width), with 1, 3 or 4 channels."
-    )
+    return None
 
 
 def _channels(images: np.ndarray) -> int:

@@ -18,10 +18,17 @@ class VectorSamples(Samples):
         return len(self._X)
 
     def load(self, index: int) -> torch.Tensor:
-        return torch.tensor(self._X[index])
+        return torch.from_numpy(self._X[index].copy())  # torch refuses negative strides, and warns of read-only rows
 
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         return batch
+
+    @property
+    def recipe(self) -> str | None:
+        return None
+
+    def digest(self, index: int) -> bytes:
+        return self._X[index].tobytes()
 
 
 class VectorReader(Reader):

@@ -1,0 +1,134 @@
+"""How the kind of X is told by its look."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+from scipy.sparse import csr_array
+
+from sktransfer.inputs import ImagePreprocessing, is_table, make_reader, modality
+
+ROWS = np.zeros((3, 4))
+PICTURE = Image.new("RGB", (8, 8))
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.zeros((3, 8, 8)),
+        np.zeros((3, 8, 8, 3)),
+        torch.zeros(3, 3, 8, 8),
+        np.zeros((3, 8, 8)).tolist(),
+        [np.zeros((8, 8)), np.zeros((9, 9))],
+        [torch.zeros(3, 8, 8)],
+        [PICTURE],
+        (PICTURE, PICTURE),
+        ["a.png", "b.png"],
+        [Path("a.png")],
+        np.array(["a.png", "b.png"]),
+        np.array([["a.png"], ["b.png"]]),
+        np.array([Path("a.png")]),
+        pd.Series(["a.png", "b.png"]),
+        pd.DataFrame({"file": ["a.png", "b.png"]}),
+        pl.Series(["a.png"]),
+        pl.DataFrame({"file": ["a.png"]}),
+        [None, "a.png"],
+        np.array([None, "a.png"], dtype=object),
+        pd.Series([None, "a.png"]),
+        pd.DataFrame({"file": [None, "a.png"]}),
+        pd.DataFrame({"file": [1.5, "a.png"]}, dtype=object),
+    ],
+    ids=repr,
+)
+def test_pictures_arrays_of_them_and_paths_are_images(X):
+    assert modality(X) == "images"
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        ROWS,
+        ROWS.tolist(),
+        list(ROWS),
+        ROWS.astype(object),
+        torch.zeros(3, 4),
+        pd.DataFrame(ROWS),
+        pl.DataFrame(ROWS),
+    ],
+    ids=lambda X: type(X).__name__,
+)
+def test_rows_of_numbers_are_images_only_with_an_image_shape(X):
+    assert modality(X) == "vectors"
+    assert modality(X, image_shape=(2, 2)) == "images"
+    assert is_table(X)
+
+
+def test_a_column_of_numbers_is_not_a_column_of_paths():
+    assert modality(pd.DataFrame({"age": [1.5, None]}, dtype=object)) == "vectors"
+    assert modality(np.ones((3, 1))) == "vectors"
+
+
+def test_sparse_matrices_are_vectors():
+    assert modality(csr_array(ROWS)) == "vectors"
+
+
+@pytest.mark.parametrize("X", ["a.png", Path("a.png"), PICTURE], ids=["str", "Path", "picture"])
+def test_one_sample_instead_of_several_is_refused(X):
+    with pytest.raises(ValueError, match=r"Got X=.*; expected several samples: put a single path or picture"):
+        modality(X)
+
+
+@pytest.mark.parametrize("X", [None, 3, {"a": 1}, iter(["a.png"]), {"a.png"}], ids=lambda X: type(X).__name__)
+def test_what_has_no_rows_is_refused(X):
+    with pytest.raises(ValueError, match=f"Got X of type {type(X).__name__}; expected several samples"):
+        modality(X)
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        [],
+        (),
+        np.array([]),
+        np.zeros((0, 4)),
+        np.zeros((0, 8, 8, 3)),
+        np.array([], dtype=str),
+        pd.Series([], dtype=object),
+        pd.DataFrame({"file": []}),
+        pl.DataFrame({"file": []}),
+    ],
+    ids=lambda X: f"{type(X).__name__}{getattr(X, 'shape', '')}",
+)
+def test_an_empty_x_is_refused(X):
+    with pytest.raises(ValueError, match=r"Found array with 0 sample\(s\) while a minimum of 1 is required"):
+        modality(X)
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.zeros((3, 8, 8)),
+        np.zeros(3),
+        ["a.png"],
+        [PICTURE],
+        [np.zeros((8, 8)), np.zeros((9, 9))],
+        pd.Series(["a.png"]),
+    ],
+    ids=lambda X: type(X).__name__,
+)
+def test_what_has_no_columns_is_no_table(X):
+    assert not is_table(X)
+
+
+def test_a_column_of_paths_is_a_table():
+    assert is_table(pd.DataFrame({"file": ["a.png"]}))
+    assert is_table(np.array([["a.png"]]))
+
+
+def test_each_kind_has_its_reader():
+    for kind in ("images", "vectors"):
+        assert make_reader(kind, ImagePreprocessing(), None, "auto").kind == kind

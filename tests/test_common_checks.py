@@ -1,0 +1,165 @@
+"""scikit-learn's own checks, all of them, and the same questions asked of images."""
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from networks import tiny_cnn, tiny_vectors
+from sklearn.base import clone
+from sklearn.datasets import make_classification
+from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+
+from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+
+ON_VECTORS = [PretrainedFeatureExtractor(tiny_vectors), FineTunedClassifier(tiny_vectors)]
+
+
+@parametrize_with_checks(ON_VECTORS)
+def test_scikit_learn_check(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("estimator", ON_VECTORS, ids=lambda estimator: type(estimator).__name__)
+def test_no_check_is_skipped_or_expected_to_fail(estimator):
+    pytest.importorskip("array_api_strict", reason="the array library of scikit-learn's array API check")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = check_estimator(estimator, on_skip=None, on_fail=None)
+    assert len(results) > 40
+    assert {result["check_name"]: result["status"] for result in results if result["status"] != "passed"} == {}
+    assert not any(result["expected_to_fail"] for result in results)
+
+
+def test_checks_do_not_hide_behind_tags():
+    for estimator in ON_VECTORS:
+        tags = estimator.__sklearn_tags__()
+        assert tags.input_tags.two_d_array
+        assert not tags.non_deterministic
+        assert not tags.no_validation
+        assert not tags.input_tags.allow_nan
+        assert tags.requires_fit
+    assert SkipTestWarning is not None
+
+
+# The suite for images: each test runs for both estimators and for each form of X.
+
+FORMS = ["4-D", "channels first", "flat", "paths", "path column"]
+
+
+@pytest.fixture(params=FORMS)
+def form(request, pictures, paths):
+    X, y = pictures
+    made = {
+        "4-D": X,
+        "channels first": X.transpose(0, 3, 1, 2),
+        "flat": X.reshape(len(X), -1),
+        "paths": paths,
+        "path column": paths[:, None],
+    }
+    return request.param, made[request.param], y
+
+
+def make(kind, form, **parameters):
+    shape = (20, 24, 3) if form == "flat" else None
+    if kind == "extractor":
+        return PretrainedFeatureExtractor(tiny_cnn, image_shape=shape, random_state=0, **parameters)
+    parameters = {"freeze_depth": 2, "max_epochs": 2, **parameters}
+    return FineTunedClassifier(tiny_cnn, image_shape=shape, random_state=0, **parameters)
+
+
+def outputs(estimator, X):
+    if hasattr(estimator, "predict_proba"):
+        return np.hstack([estimator.predict_proba(X), estimator.transform(X)])
+    return estimator.transform(X)
+
+
+@pytest.mark.parametrize("kind", ["extractor", "classifier"])
+class TestImages:
+    def test_clone_is_unfitted_and_has_the_same_parameters(self, kind, form):
+        estimator = make(kind, form[0]).fit(*form[1:])
+        other = clone(estimator)
+        with pytest.raises(NotFittedError):
+            outputs(other, form[1])
+        assert other.get_params() == estimator.get_params()
+
+    def test_parameters_are_as_given_after_fit(self, kind, form):
+        estimator = make(kind, form[0])
+        before = {name: copy.deepcopy(value) for name, value in estimator.get_params().items()}
+        identities = {name: id(value) for name, value in estimator.get_params().items()}
+        estimator.fit(*form[1:])
+        assert estimator.get_params() == before
+        assert {name: id(value) for name, value in estimator.get_params().items()} == identities
+
+    def test_nothing_is_learned_in_init(self, kind, form):
+        estimator = make(kind, form[0])
+        assert set(vars(estimator)) == set(estimator.get_params())
+
+    def test_set_params_is_what_init_does(self, kind, form):
+        estimator = make(kind, form[0]).set_params(batch_size=7, pooling="max")
+        assert estimator.get_params() == make(kind, form[0], batch_size=7, pooling="max").get_params()
+
+    def test_second_fit_gives_the_same_bits(self, kind, form):
+        estimator = make(kind, form[0])
+        first = outputs(estimator.fit(*form[1:]), form[1])
+        np.testing.assert_array_equal(outputs(estimator.fit(*form[1:]), form[1]), first)
+
+    def test_a_row_depends_on_its_sample_alone(self, kind, form):
+        _, X, y = form
+        estimator = make(kind, form[0]).fit(X, y)
+        whole = outputs(estimator, X)
+        parts = np.vstack([outputs(estimator, X[start : start + 5]) for start in range(0, len(X), 5)])
+        np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-6)
+
+    def test_order_of_rows_is_order_of_results(self, kind, form):
+        _, X, y = form
+        estimator = make(kind, form[0]).fit(X, y)
+        order = np.random.default_rng(0).permutation(len(X))
+        np.testing.assert_allclose(outputs(estimator, X[order]), outputs(estimator, X)[order], rtol=1e-4, atol=1e-6)
+
+    def test_n_features_in_is_there_where_x_is_2d(self, kind, form):
+        name, X, y = form
+        estimator = make(kind, name).fit(X, y)
+        if X.ndim == 2:
+            assert estimator.n_features_in_ == X.shape[1]
+            with pytest.raises(ValueError, match="features"):
+                outputs(estimator, np.hstack([X, X]))
+        else:
+            assert not hasattr(estimator, "n_features_in_")
+
+    def test_pickle_gives_the_same_bits(self, kind, form):
+        estimator = make(kind, form[0]).fit(*form[1:])
+        other = pickle.loads(pickle.dumps(estimator))
+        np.testing.assert_array_equal(outputs(other, form[1]), outputs(estimator, form[1]))
+
+    def test_predicting_changes_nothing(self, kind, form):
+        estimator = make(kind, form[0]).fit(*form[1:])
+        before = pickle.dumps(estimator)
+        outputs(estimator, form[1])
+        assert pickle.dumps(estimator) == before
+
+    def test_x_is_not_changed(self, kind, form):
+        _, X, y = form
+        before = X.copy()
+        outputs(make(kind, form[0]).fit(X, y), X)
+        np.testing.assert_array_equal(X, before)
+
+
+@pytest.mark.parametrize("kind", ["extractor", "classifier"])
+def test_all_forms_of_one_image_give_the_same_result(kind, pictures, paths):
+    X, y = pictures
+    expected = outputs(make(kind, "4-D").fit(X, y), X)
+    for form, other in [("flat", X.reshape(len(X), -1)), ("channels first", X.transpose(0, 3, 1, 2))]:
+        np.testing.assert_array_equal(outputs(make(kind, form).fit(other, y), other), expected)
+    fitted = make(kind, "4-D").fit(X, y)
+    np.testing.assert_array_equal(outputs(fitted, paths), expected)
+    np.testing.assert_array_equal(outputs(fitted, list(X)), expected)
+
+
+def test_vectors_of_any_width():
+    for width in (1, 3, 50):
+        X, y = make_classification(n_features=max(width, 4), n_informative=3, n_redundant=0, random_state=0)
+        X = X[:, :width]
+        assert FineTunedClassifier(tiny_vectors, random_state=0).fit(X, y).predict(X).shape == y.shape

@@ -1,0 +1,28 @@
+"""The public names are those of one list, and each has a docstring."""
+
+import inspect
+import subprocess
+import sys
+
+import sktransfer
+import sktransfer.backbones
+import sktransfer.inputs
+
+
+def test_public_names_are_the_list():
+    assert sorted(sktransfer.__all__) == ["FineTunedClassifier", "PretrainedFeatureExtractor", "load_image_folder"]
+    for module in (sktransfer, sktransfer.backbones, sktransfer.inputs):
+        for name in module.__all__:
+            member = getattr(module, name)
+            assert not (inspect.isclass(member) or inspect.isfunction(member)) or member.__doc__
+
+
+def test_nothing_public_is_off_the_list():
+    public = {name for name in vars(sktransfer) if not name.startswith("_")}
+    assert public - set(sktransfer.__all__) <= {"backbones", "inputs"}
+
+
+def test_import_brings_in_neither_torchvision_nor_a_display():
+    code = "import sys, sktransfer; print([m for m in ('torchvision', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

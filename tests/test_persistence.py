@@ -1,0 +1,198 @@
+"""A fitted estimator goes where it is needed: into a pickle, another process, another thread."""
+
+import copy
+import io
+import os
+import pickle
+import pickletools
+import subprocess
+import sys
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from networks import tiny_cnn
+from PIL import Image
+
+from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    torch.manual_seed(3)
+    torch.save(tiny_cnn().state_dict(), path)
+    return path
+
+
+def make(kind, weights, **parameters):
+    if kind == "extractor":
+        return PretrainedFeatureExtractor(tiny_cnn, weights=weights, random_state=0, **parameters)
+    return FineTunedClassifier(
+        tiny_cnn, weights=weights, freeze_depth=2, max_epochs=2, lr=0.01, random_state=0, **parameters
+    )
+
+
+def output(estimator, X):
+    return (estimator.predict_proba if hasattr(estimator, "predict_proba") else estimator.transform)(X)
+
+
+def in_new_process(code, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(TESTS)}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", ["extractor", "classifier"])
+class TestBoth:
+    def test_unfitted_goes_through_each_way(self, kind, weights):
+        estimator = make(kind, weights)
+        for other in (pickle.loads(pickle.dumps(estimator)), copy.deepcopy(estimator)):
+            assert other.get_params() == estimator.get_params()
+
+    def test_fitted_gives_the_same_bits_each_way(self, kind, weights, pictures, tmp_path):
+        X, y = pictures
+        estimator = make(kind, weights).fit(X, y)
+        expected = output(estimator, X)
+        joblib.dump(estimator, tmp_path / "model.joblib")
+        others = [
+            pickle.loads(pickle.dumps(estimator)),
+            joblib.load(tmp_path / "model.joblib"),
+            copy.deepcopy(estimator),
+            pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(estimator)))),
+        ]
+        for other in others:
+            np.testing.assert_array_equal(output(other, X), expected)
+
+    def test_new_process_gives_the_same_bits(self, kind, weights, pictures, tmp_path):
+        X, y = pictures
+        estimator = make(kind, weights).fit(X, y)
+        joblib.dump(estimator, tmp_path / "model.joblib")
+        np.save(tmp_path / "X.npy", X)
+        method = "predict_proba" if kind == "classifier" else "transform"
+        code = (
+            "import sys, joblib, numpy as np, torch; torch.set_num_threads(int(sys.argv[3]))\n"
+            "model, X = joblib.load(sys.argv[1] + '/model.joblib'), np.load(sys.argv[1] + '/X.npy')\n"
+            f"np.save(sys.argv[2], model.{method}(X))"
+        )
+        in_new_process(code, tmp_path, tmp_path / "out.npy", torch.get_num_threads())
+        np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), output(estimator, X))
+
+    def test_pickle_holds_no_graph_no_data_and_no_optimiser(self, kind, weights, pictures):
+        X, y = pictures
+        estimator = make(kind, weights).fit(X, y)
+        size = len(pickle.dumps(estimator))
+        more = make(kind, weights).fit(np.concatenate([X] * 20), np.concatenate([y] * 20))
+        assert abs(len(pickle.dumps(more)) - size) < 500
+        names = " ".join(
+            str(argument) for _, argument, _ in pickletools.genops(pickle.dumps(estimator)) if isinstance(argument, str)
+        )
+        for word in ("torch.fx", "LabelledActivations", "KeptActivations", "_rebuild_optimizer"):
+            assert word not in names
+        if kind == "classifier":
+            assert estimator.net_.optimizer_ is None
+            assert pickle.loads(pickle.dumps(estimator)).net_.optimizer_ is None
+
+    def test_without_the_backbone_it_is_found_again(self, kind, weights, pictures, tmp_path):
+        X, y = pictures
+        whole, light = make(kind, weights).fit(X, y), make(kind, weights, store_backbone=False).fit(X, y)
+        assert len(pickle.dumps(light)) < len(pickle.dumps(whole))
+        other = pickle.loads(pickle.dumps(light))
+        np.testing.assert_array_equal(output(other, X), output(whole, X))
+        again = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(light))))
+        np.testing.assert_array_equal(output(again, X), output(whole, X))
+
+    def test_other_weights_in_the_same_place_are_refused(self, kind, pictures, tmp_path):
+        X, y = pictures
+        path = tmp_path / "weights.pth"
+        torch.save(tiny_cnn().state_dict(), path)
+        data = pickle.dumps(make(kind, path, store_backbone=False).fit(X, y))
+        torch.save(tiny_cnn().state_dict(), path)
+        other = pickle.loads(data)  # loading looks for nothing; using does
+        with pytest.raises(ValueError, match="fingerprint"):
+            output(other, X)
+
+
+def test_solved_head_on_a_large_backbone_is_small_without_it(pictures, tmp_path):
+    from torchvision.models import resnet50
+
+    path = tmp_path / "resnet50.pth"
+    torch.manual_seed(0)
+    torch.save(resnet50().state_dict(), path)
+    X, y = pictures
+    classifier = FineTunedClassifier("resnet50", weights=path, store_backbone=False).fit(X[:4], y[:4])
+    assert len(pickle.dumps(classifier)) < 100_000
+
+
+def test_pickled_tensors_are_on_the_cpu(weights, pictures):
+    X, y = pictures
+    classifier = make("classifier", weights).fit(X, y)
+    tensors = [*classifier.net_.module_.state_dict().values(), *classifier.backbone_.network.state_dict().values()]
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_trained_on_the_gpu_loads_on_the_cpu(weights, pictures, tmp_path):
+    X, y = pictures
+    classifier = make("classifier", weights, device="cuda", precision="float32").fit(X, y)
+    joblib.dump(classifier, tmp_path / "model.joblib")
+    np.save(tmp_path / "X.npy", X)
+    code = (
+        "import sys, joblib, numpy as np, torch; assert not torch.cuda.is_available()\n"
+        "model = joblib.load(sys.argv[1] + '/model.joblib').set_params(device='auto')\n"
+        "np.save(sys.argv[1] + '/out.npy', model.predict_proba(np.load(sys.argv[1] + '/X.npy')))"
+    )
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        in_new_process(code, tmp_path)
+    finally:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), classifier.predict_proba(X), atol=1e-3)
+    assert torch.cuda.memory_allocated() == 0
+
+
+def test_two_processes_fit_to_the_same_bits(pictures, tmp_path):
+    X, y = pictures
+    np.savez(tmp_path / "data.npz", X=X, y=y)
+    code = (
+        "import sys, numpy as np\n"
+        "from networks import tiny_cnn\n"
+        "from sktransfer import FineTunedClassifier\n"
+        "data = np.load(sys.argv[1])\n"
+        "model = FineTunedClassifier(tiny_cnn, freeze_depth=1, max_epochs=2, augment='standard', random_state=4,\n"
+        "    hidden_layer_sizes=(8,), dropout=0.2, head_epochs=2, early_stopping=True, validation_fraction=0.25)\n"
+        "np.save(sys.argv[2], model.fit(data['X'], data['y']).predict_proba(data['X']))"
+    )
+    for number in (1, 2):
+        in_new_process(code, tmp_path / "data.npz", tmp_path / f"{number}.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "1.npy"), np.load(tmp_path / "2.npy"))
+
+
+def test_net_predicts_from_activations_after_a_pickle(weights, pictures):
+    X, y = pictures
+    classifier = make("classifier", weights).fit(X, y)
+    features = PretrainedFeatureExtractor(tiny_cnn, weights=weights).fit_transform(X)
+    probe = make("classifier", weights).set_params(freeze_depth="all").fit(X, y)
+    np.testing.assert_allclose(probe.net_.predict_proba(features), probe.predict_proba(X), atol=1e-5)
+    buffer = io.BytesIO()
+    pickle.dump(classifier.net_, buffer)
+    assert buffer.tell() > 0
+
+
+def test_model_survives_the_folder_of_its_training_images(weights, tmp_path):
+    files = []
+    for number in range(4):
+        files.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(np.full((8, 8, 3), 60 * number, dtype=np.uint8)).save(files[-1])
+    classifier = make("classifier", weights).fit(files, [0, 1, 0, 1])
+    data = pickle.dumps(classifier)
+    for file in files[1:]:
+        Path(file).unlink()
+    assert pickle.loads(data).predict(files[:1]).shape == (1,)
