@@ -13,16 +13,8 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from sktransfer._frozen_pass import (
-    Activations,
-    ComputedActivations,
-    KeptActivations,
-    Run,
-    activations,
-    lend,
-    run_batch,
-    take_batches,
-)
+from sktransfer._activations import Activations, ComputedActivations, KeptActivations, activations, take_batches
+from sktransfer._frozen_pass import Run, lend, run_batch
 from sktransfer._solved_head import solve_head
 from sktransfer._suffix_network import FeaturesOf, SuffixNetwork, make_head
 from sktransfer._suffix_training import LabelledActivations, TrainingSettings, train_suffix, untrained_net

@@ -15,7 +15,8 @@ from skorch.helper import predefined_split
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from sktransfer._frozen_pass import Activations, Run, lend
+from sktransfer._activations import Activations
+from sktransfer._frozen_pass import Run, lend
 from sktransfer._suffix_network import SuffixNetwork
 from sktransfer.backbones import Block
 

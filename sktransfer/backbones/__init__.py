@@ -6,10 +6,11 @@ from collections.abc import Callable
 from torch import nn
 
 from sktransfer.backbones import _torchvision
-from sktransfer.backbones._backbone import Backbone, BackboneSummary, Source
+from sktransfer.backbones._backbone import Backbone, Source
 from sktransfer.backbones._blocks import Block, UntraceableError
 from sktransfer.backbones._own import OwnSource
 from sktransfer.backbones._pooling import POOLINGS, pool
+from sktransfer.backbones._summary import BackboneSummary
 from sktransfer.backbones._torchvision import TorchvisionSource
 from sktransfer.inputs import ImagePreprocessing
 

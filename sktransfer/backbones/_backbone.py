@@ -3,9 +3,6 @@
 A backbone is never changed by training: whoever trains a part of it trains a copy.
 """
 
-import html
-from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Protocol
 
@@ -14,7 +11,8 @@ from torch import fx, nn
 
 from sktransfer._names import closest
 from sktransfer.backbones._blocks import Block, NetworkGraph, describe
-from sktransfer.backbones._pooling import pool
+from sktransfer.backbones._feature_network import FeatureNetwork
+from sktransfer.backbones._summary import BackboneSummary, BlockRow
 from sktransfer.backbones._weights import fill, fingerprint
 from sktransfer.inputs import ImagePreprocessing
 
@@ -194,7 +192,7 @@ class Backbone:
         """
         return self._traced.parameter_names_before(self._cut(freeze_depth))
 
-    def feature_network(self, layer: Any = None, pooling: str = "avg") -> "FeatureNetwork":
+    def feature_network(self, layer: Any = None, pooling: str = "avg") -> FeatureNetwork:
         """Return the network that computes the features of one layer, or of several, concatenated.
 
         Parameters
@@ -295,7 +293,7 @@ class Backbone:
 
     # What a person sees
 
-    def summary(self, freeze_depth: Any = None) -> "BackboneSummary":
+    def summary(self, freeze_depth: Any = None) -> BackboneSummary:
         """Return a table of the blocks.
 
         Parameters
@@ -378,113 +376,3 @@ class Backbone:
                     "file). Put the original weights back, or fit again."
                 )
             self._install(network)
-
-
-class FeatureNetwork(nn.Module):
-    """Computes the outputs of several layers in one run and joins them.
-
-    Parameters
-    ----------
-    parts : sequence of nn.Module
-        Each continues where the one before ended.
-    order : sequence of int
-        Parts whose outputs are joined.
-    pooling : str
-        How maps and tokens become vectors.
-    """
-
-    def __init__(self, parts: Sequence[nn.Module], order: Sequence[int], pooling: str):
-        super().__init__()
-        self.parts = nn.ModuleList(parts)
-        self.order = list(order)
-        self.pooling = pooling
-        self.identity: str | None = None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        vectors = []
-        for part in self.parts:
-            x = part(x)
-            vector = pool(x, self.pooling)
-            # What follows may work in place, on what the vector may be a view of.
-            vectors.append(vector if part is self.parts[-1] else vector.clone())
-        return vectors[0] if len(self.order) == 1 else torch.cat([vectors[i] for i in self.order], dim=1)
-
-
-@dataclass(frozen=True)
-class BlockRow:
-    """One row of a summary."""
-
-    number: int
-    name: str
-    output_shape: tuple[int, ...]
-    n_parameters: int
-    n_frozen: int
-
-    @property
-    def state(self) -> str:
-        """`"frozen"`, `"trained"`, or `"partly frozen"` where a block is cut through."""
-        if self.n_frozen == self.n_parameters:
-            return "frozen"
-        return "trained" if self.n_frozen == 0 else "partly frozen"
-
-
-@dataclass(frozen=True)
-class BackboneSummary:
-    """A table of blocks that prints as text and shows as HTML.
-
-    Attributes
-    ----------
-    title : str
-        What is summed up.
-    rows : tuple of BlockRow
-        One a block, in order.
-    """
-
-    title: str
-    rows: tuple[BlockRow, ...]
-
-    @property
-    def n_frozen(self) -> int:
-        """Parameters that stay as loaded."""
-        return sum(row.n_frozen for row in self.rows)
-
-    @property
-    def n_trainable(self) -> int:
-        """Parameters of the blocks that are trained; the head's come on top."""
-        return sum(row.n_parameters for row in self.rows) - self.n_frozen
-
-    def _cells(self) -> list[tuple[str, ...]]:
-        shapes = [" x ".join(map(str, row.output_shape)) or "?" for row in self.rows]
-        return [
-            (str(row.number), row.name, shape, f"{row.n_parameters:,}", row.state)
-            for row, shape in zip(self.rows, shapes, strict=True)
-        ]
-
-    def __str__(self) -> str:
-        header = ("", "block", "output shape", "parameters", "state")
-        table = [header, *self._cells()]
-        widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-        aligned = [
-            "  ".join(
-                cell.rjust(width) if column in (0, 3) else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in table
-        ]
-        rule = "-" * max(map(len, aligned))
-        return "\n".join([self.title, rule, aligned[0], rule, *aligned[1:], rule, self._totals()])
-
-    __repr__ = __str__
-
-    def _totals(self) -> str:
-        return f"trainable {self.n_trainable:,}, frozen {self.n_frozen:,} parameters, before the head"
-
-    def _repr_html_(self) -> str:
-        header = "".join(f"<th>{name}</th>" for name in ("", "block", "output shape", "parameters", "state"))
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>" for cells in self._cells()
-        )
-        return (
-            f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{header}</tr></thead>"
-            f'<tbody>{body}</tbody><tfoot><tr><td colspan="5">{self._totals()}</td></tr></tfoot></table>'
-        )

@@ -294,10 +294,11 @@ class ImageSamples(Samples):
             digest.update(f"array {image.dtype} {image.shape}".encode())
             digest.update(np.ascontiguousarray(image).data)
         elif isinstance(image, Image.Image):
-            digest.update(f"picture {image.mode} {image.size} {image.getexif().get(0x0112)} {image.info}".encode())
             # What cannot be decoded or read is refused by name when it is loaded, and so is what is too large.
             with contextlib.suppress(Exception):
                 check_size(image, "the picture")
+                orientation = image.getexif().get(0x0112)
+                digest.update(f"picture {image.mode} {image.size} {orientation} {image.info}".encode())
                 digest.update(np.array(image.getpalette() or [0], dtype=np.uint8).data)
                 digest.update(image.tobytes())
         else:

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -272,17 +273,19 @@ def test_a_summary_prints_as_a_table(tiny: Backbone):
 
 def test_a_summary_shows_in_a_notebook_as_a_table_of_escaped_text():
     def network() -> nn.Module:
-        return tiny_cnn()
+        return nn.Sequential(OrderedDict({"<b>": nn.Linear(4, 4), "next": nn.Linear(4, 4), "head": nn.Linear(4, 2)}))
 
     network.__name__ = "<script>alert(1)</script>"
     backbone = load_backbone(network)
-    html = backbone.summary(1)._repr_html_()
-    assert html.count("<tr>") == 1 + 4 + 1
-    assert "<td>partly" not in html
-    assert html.count("<td>trained</td>") == 3
+    backbone.describe_use(1, (4,), True)
+    html = backbone.summary()._repr_html_()
+    assert html.count("<tr>") == 1 + 2 + 1
+    assert html.count("<td>frozen</td>") == html.count("<td>trained</td>") == 1
+    assert "trainable 20, frozen 20 parameters" in html
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
-    assert backbone._repr_html_() == backbone.summary()._repr_html_()
+    assert "<td>&lt;b&gt;</td>" in html
+    assert backbone._repr_html_() == html
 
 
 def test_a_summary_of_a_network_whose_samples_nobody_has_seen_leaves_their_shapes_open():

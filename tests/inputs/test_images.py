@@ -662,3 +662,63 @@ def test_nan_and_infinity_are_refused_in_every_form(bad, form):
     X[1, 2, 3] = bad
     with pytest.raises(ValueError, match="contains NaN" if np.isnan(bad) else "contains infinity"):
         read(form(X), image_shape=(4, 4))
+
+
+# What activations are kept by
+
+
+def digest_of(image):
+    return make_reader("images", ImagePreprocessing(crop=(8, 8)), None, (0, 255)).learn([image]).digest(0)
+
+
+def test_a_digest_is_of_the_content_wherever_it_lies(pixels, files, tmp_path):
+    image = pixels[0]
+    for same in (image.copy(), np.asfortranarray(image), image[::-1].copy()[::-1], read_only(image)):
+        assert digest_of(same) == digest_of(image)
+    assert digest_of(Image.fromarray(image)) == digest_of(Image.fromarray(image.copy()))
+    (tmp_path / "copy.dat").write_bytes(files[0].read_bytes())
+    assert digest_of(tmp_path / "copy.dat") == digest_of(files[0]) == digest_of(str(files[0]))
+
+
+def test_a_digest_differs_where_the_picture_does(pixels, files):
+    turned = Image.fromarray(pixels[0])
+    turned.getexif()[0x0112] = 3
+    see_through, opaque = palette_picture(True)[0], palette_picture(False)[0]
+    other_colours = palette_picture(False)[0]
+    other_colours.putpalette([9] * 21)
+    pictures = [
+        pixels[0],
+        pixels[1],
+        pixels[0].swapaxes(0, 1),
+        pixels[0].astype(np.int16),
+        pixels[0].astype(np.float32),
+        pixels[0].reshape(WIDTH, HEIGHT, 3),
+        Image.fromarray(pixels[0]),
+        Image.fromarray(pixels[0]).convert("L"),
+        turned,
+        see_through,
+        opaque,
+        other_colours,
+        files[0],
+        files[1],
+    ]
+    assert len({digest_of(picture) for picture in pictures}) == len(pictures)
+
+
+def test_a_recipe_differs_where_the_reading_does(pixels):
+    recipes = [
+        make_reader("images", preprocessing, None, pixel_range).learn(X).recipe
+        for preprocessing, pixel_range, X in [
+            (ImagePreprocessing(crop=(8, 8)), "auto", pixels),
+            (ImagePreprocessing(crop=(8, 9)), "auto", pixels),
+            (ImagePreprocessing(9, crop=(8, 8)), "auto", pixels),
+            (ImagePreprocessing(crop=(8, 8), interpolation="bicubic"), "auto", pixels),
+            (ImagePreprocessing(crop=(8, 8), mean=(0.5,)), "auto", pixels),
+            (ImagePreprocessing(crop=(8, 8), std=(0.5,)), "auto", pixels),
+            (ImagePreprocessing(crop=(8, 8), channels=1), "auto", pixels),
+            (ImagePreprocessing(crop=(8, 8)), (0, 200), pixels),
+            (ImagePreprocessing(crop=(8, 8)), "auto", [pixels[0], pixels[1] / 2]),
+        ]
+    ]
+    assert len(set(recipes)) == len(recipes)
+    assert make_reader("images", ImagePreprocessing(crop=(8, 8)), None, "auto").learn(pixels[2:]).recipe == recipes[0]

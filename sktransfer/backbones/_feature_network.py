@@ -1,0 +1,38 @@
+"""The outputs of one layer, or of several, as one vector a sample, in one run of the network."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from sktransfer.backbones._pooling import pool
+
+
+class FeatureNetwork(nn.Module):
+    """Computes the outputs of several layers in one run and joins them.
+
+    Parameters
+    ----------
+    parts : sequence of nn.Module
+        Each continues where the one before ended.
+    order : sequence of int
+        Parts whose outputs are joined.
+    pooling : str
+        How maps and tokens become vectors.
+    """
+
+    def __init__(self, parts: Sequence[nn.Module], order: Sequence[int], pooling: str):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.order = list(order)
+        self.pooling = pooling
+        self.identity: str | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        vectors = []
+        for part in self.parts:
+            x = part(x)
+            vector = pool(x, self.pooling)
+            # What follows may work in place, on what the vector may be a view of.
+            vectors.append(vector if part is self.parts[-1] else vector.clone())
+        return vectors[0] if len(self.order) == 1 else torch.cat([vectors[i] for i in self.order], dim=1)

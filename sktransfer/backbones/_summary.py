@@ -1,0 +1,84 @@
+"""What a person sees of a backbone: a table of its blocks, as text and as HTML."""
+
+import html
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """One row of a summary."""
+
+    number: int
+    name: str
+    output_shape: tuple[int, ...]
+    n_parameters: int
+    n_frozen: int
+
+    @property
+    def state(self) -> str:
+        """`"frozen"`, `"trained"`, or `"partly frozen"` where a block is cut through."""
+        if self.n_frozen == self.n_parameters:
+            return "frozen"
+        return "trained" if self.n_frozen == 0 else "partly frozen"
+
+
+@dataclass(frozen=True)
+class BackboneSummary:
+    """A table of blocks that prints as text and shows as HTML.
+
+    Attributes
+    ----------
+    title : str
+        What is summed up.
+    rows : tuple of BlockRow
+        One a block, in order.
+    """
+
+    title: str
+    rows: tuple[BlockRow, ...]
+
+    @property
+    def n_frozen(self) -> int:
+        """Parameters that stay as loaded."""
+        return sum(row.n_frozen for row in self.rows)
+
+    @property
+    def n_trainable(self) -> int:
+        """Parameters of the blocks that are trained; the head's come on top."""
+        return sum(row.n_parameters for row in self.rows) - self.n_frozen
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        shapes = [" x ".join(map(str, row.output_shape)) or "?" for row in self.rows]
+        return [
+            (str(row.number), row.name, shape, f"{row.n_parameters:,}", row.state)
+            for row, shape in zip(self.rows, shapes, strict=True)
+        ]
+
+    def __str__(self) -> str:
+        header = ("", "block", "output shape", "parameters", "state")
+        table = [header, *self._cells()]
+        widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+        aligned = [
+            "  ".join(
+                cell.rjust(width) if column in (0, 3) else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in table
+        ]
+        rule = "-" * max(map(len, aligned))
+        return "\n".join([self.title, rule, aligned[0], rule, *aligned[1:], rule, self._totals()])
+
+    __repr__ = __str__
+
+    def _totals(self) -> str:
+        return f"trainable {self.n_trainable:,}, frozen {self.n_frozen:,} parameters, before the head"
+
+    def _repr_html_(self) -> str:
+        header = "".join(f"<th>{name}</th>" for name in ("", "block", "output shape", "parameters", "state"))
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>" for cells in self._cells()
+        )
+        return (
+            f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{header}</tr></thead>"
+            f'<tbody>{body}</tbody><tfoot><tr><td colspan="5">{self._totals()}</td></tr></tfoot></table>'
+        )
