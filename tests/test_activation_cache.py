@@ -59,7 +59,11 @@ def test_grid_search_passes_each_image_once_for_each_depth(pictures, passed):
 
 def test_same_results_with_and_without(pictures):
     X, y = pictures
-    for make in (extractor, lambda **p: FineTunedClassifier(tiny_cnn, freeze_depth=2, max_epochs=2, random_state=0, **p)):
+
+    def classifier(**parameters):
+        return FineTunedClassifier(tiny_cnn, freeze_depth=2, max_epochs=2, random_state=0, **parameters)
+
+    for make in (extractor, classifier):
         kept, anew = make().fit(X, y), make(feature_cache=None).fit(X, y)
         np.testing.assert_array_equal(kept.transform(X), anew.transform(X))
         np.testing.assert_allclose(kept.transform(X[::-1]), anew.transform(X[::-1]), rtol=1e-4, atol=1e-5)

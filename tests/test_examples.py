@@ -1,0 +1,109 @@
+"""Each example runs as its first lines say, offline, in the time it promises."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def run(name, folder, *arguments, expected=0, **variables):
+    start = time.perf_counter()
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == expected, done.stdout + done.stderr
+    return done.stdout + done.stderr, time.perf_counter() - start
+
+
+def accuracies(output):
+    return {name.strip(): float(mean) for name, mean in re.findall(r"^ +(\S.*?) +(\d\.\d{3}) ± ", output, re.MULTILINE)}
+
+
+def is_picture(path):
+    with Image.open(path) as picture:
+        return picture.width > 400 and len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 10
+
+
+def test_quickstart_shows_a_table_in_which_transfer_helps(tmp_path):
+    output, seconds = run("quickstart.py", tmp_path)
+    table = accuracies(output)
+    assert len(table) == 6
+    tuned = table["FineTunedClassifier, 2 of 3 blocks tuned"]
+    assert tuned > table["pixels + LogisticRegression"] + 0.005
+    assert tuned > table["PCA + LogisticRegression"] + 0.005
+    assert tuned > table["GradientBoosting"] + 0.05
+    assert tuned > table["the network, from scratch"] - 0.01
+    assert table["frozen features + LogisticRegression"] > table["pixels + LogisticRegression"]
+    assert is_picture(tmp_path / "quickstart.png")
+    assert seconds < 180  # a minute, on a machine that does nothing else
+
+
+def test_recipes_all_run(tmp_path):
+    output, seconds = run("recipes.py", tmp_path)
+    rows = re.findall(
+        r"^(\S.{22,24}) +(\d+\.\d) s, (\d+) epochs; .* ([\d,]+) parameters trained, ([\d,]+) frozen", output, re.M
+    )
+    assert len(rows) == 10
+    assert all(int(epochs) >= 1 for _, _, epochs, _, _ in rows)
+    assert "validation accuracy" in output
+    assert "trainable 1,681,344, frozen 542,528" in output
+    assert seconds < 300
+
+
+def test_ants_and_bees_on_any_folder_and_weights(tmp_path):
+    from torchvision.models import squeezenet1_1
+
+    rng = np.random.default_rng(0)
+    for name in ("dark", "light"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(9):
+            pixels = rng.integers(0, 128, size=(40, 50, 3)) + (100 if name == "light" else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photos" / name / f"{number}.jpg")
+    torch.manual_seed(0)
+    torch.save(squeezenet1_1().state_dict(), tmp_path / "weights.pth")
+    options = ["--data", tmp_path / "photos", "--weights", tmp_path / "weights.pth", "--backbone", "squeezenet1_1"]
+    output, _ = run("plot_ants_and_bees.py", tmp_path, *options, "--output", "out.png")
+    assert "18 photos: 9 dark, 9 light" in output
+    assert len(accuracies(output)) == 3
+    assert len(re.findall(r"freeze_depth=\S+ +lr=\S+ +\d\.\d{3}", output)) == 6
+    assert is_picture(tmp_path / "out.png")
+
+
+def test_ants_and_bees_on_real_photos(tmp_path, assets):
+    for name in ("ants", "bees"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for file in sorted((assets / "data" / "hymenoptera" / "train" / name).glob("*.jpg"))[:30]:
+            shutil.copy(file, tmp_path / "photos" / name)
+    weights = assets / "weights" / "mobilenet_v2-int8-dequantized.pth"
+    output, seconds = run("plot_ants_and_bees.py", tmp_path, "--data", tmp_path / "photos", "--weights", weights)
+    table = accuracies(output)
+    features = table["frozen features, logistic regression"]
+    assert features > table["pixels, PCA, logistic regression"] + 0.1
+    assert table["FineTunedClassifier, defaults"] >= features - 0.05
+    assert seconds < 300
+
+
+def test_ants_and_bees_says_what_it_needs_without_a_network(tmp_path):
+    nowhere = "http://127.0.0.1:9"
+    output, _ = run(
+        "plot_ants_and_bees.py",
+        tmp_path,
+        "--cache",
+        tmp_path / "cache",
+        expected=1,
+        http_proxy=nowhere,
+        https_proxy=nowhere,
+        TORCH_HOME=str(tmp_path),
+    )
+    assert "needs either a network" in output
+    assert "--data FOLDER --weights PATH" in output
+    assert "Traceback" not in output
