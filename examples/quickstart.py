@@ -136,9 +136,7 @@ def main():
     old, new = y < 5, y >= 5
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digits_0_to_4.pth"
-        print(
-            f"1. Pretraining a network of three blocks on {old.sum()} images of the digits 0 to 4, and turns of them ..."
-        )
+        print(f"1. Pretraining a network on {old.sum()} images of the digits 0 to 4, and quarter turns of them ...")
         accuracy = pretrain(X[old], y[old], path)
         print(f"   It tells held-out digits and turns apart with accuracy {accuracy:.3f}. Its weights are saved.")
         print(f"2. Six ways to learn 5 to 9 from 50 images, tested on the other {new.sum() - 50}, {DRAWS} times ...")

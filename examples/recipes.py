@@ -3,8 +3,9 @@
     python examples/recipes.py
 
 runs each of them offline, with random weights, on a dozen images made on the spot and for an epoch: to see that it
-runs, not how well. With images of your own and the functions' defaults, they are the recipes. A table of classical baselines, frozen features and fine-tuning is `plot_ants_and_bees.py`; transfer from
-one task to another, against training from scratch, is `quickstart.py`.
+runs, not how well. With images of your own and the functions' defaults, they are the recipes. A table of classical
+baselines, frozen features and fine-tuning is `plot_ants_and_bees.py`; transfer from one task to another, against
+training from scratch, is `quickstart.py`.
 """
 
 import tempfile
