@@ -4,7 +4,9 @@ An estimator holds the backbone (what runs), the reader (how X is read) and noth
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import isfinite
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -59,6 +61,17 @@ class BackboneEstimator(BaseEstimator):
         "verbose": ["verbose"],
     }
 
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Leave the estimator as it was, unfitted or with the fit before, if anything goes wrong inside."""
+        before = self.__dict__.copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
     def _check_parameters(self) -> None:
         """Raise before anything is loaded."""
         self._validate_params()
@@ -68,7 +81,8 @@ class BackboneEstimator(BaseEstimator):
             raise ValueError("Got n_jobs=0; expected a number of threads, -1 for all processors, or None for 1.")
         if not isinstance(self.pixel_range, str):
             bounds = tuple(self.pixel_range)
-            if len(bounds) != 2 or not all(isinstance(b, Real) for b in bounds) or not bounds[0] < bounds[1]:
+            numbers = len(bounds) == 2 and all(isinstance(bound, Real) and isfinite(float(bound)) for bound in bounds)
+            if not (numbers and bounds[0] < bounds[1]):
                 raise ValueError(
                     f'Got pixel_range={self.pixel_range!r}; expected "auto" or two numbers (low, high), low < high.'
                 )

@@ -146,11 +146,12 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             If paths in X, or the weights, are no files.
         """
         self._check_parameters()
-        samples, backbone, reader = self._learn(X)
-        network = backbone.feature_network(self.layer, self.pooling)
-        n_features_out = probe(network, samples, self._run(reader)).shape[1]
-        backbone.describe_use("all", samples.shape, self.store_backbone)
-        self.backbone_, self._reader, self.n_features_out_ = backbone, reader, int(n_features_out)
+        with self._all_or_nothing():
+            samples, backbone, reader = self._learn(X)
+            network = backbone.feature_network(self.layer, self.pooling)
+            n_features_out = probe(network, samples, self._run(reader)).shape[1]
+            backbone.describe_use("all", samples.shape, self.store_backbone)
+            self.backbone_, self._reader, self.n_features_out_ = backbone, reader, int(n_features_out)
         return self
 
     def transform(self, X: Any) -> np.ndarray:

@@ -283,21 +283,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
             If paths in X, or the weights, are no files.
         """
         self._check_parameters()
-        samples, backbone, reader = self._learn(X)
-        classes, labels = self._check_y(y, len(samples))
-        weights = self._weigh(sample_weight, classes, labels)
-        if reader.kind != "images" and self.augment is not None:
-            raise ValueError(f"Got augment={self.augment!r} for X that holds {reader.kind}; expected None: use images.")
-        backbone = backbone.ending_at(self.layer)
-        frozen = "all" if self.strategy == "linear_probe" else self.freeze_depth
-        backbone.describe_use(frozen, samples.shape, self.store_backbone)
-        settings = TrainingSettings(**{field.name: getattr(self, field.name) for field in fields(TrainingSettings)})
-        earlier = self._earlier(backbone, classes)
-        with torch.random.fork_rng():
-            torch.manual_seed(self._seed())
-            trained = train(backbone, samples, Task(classes, labels, weights), self._run(reader), settings, earlier)
-        self.classes_, self.backbone_, self._reader = classes, backbone, reader
-        self.net_, self.history_, self.n_iter_ = trained.net, trained.history, trained.n_iter
+        with self._all_or_nothing():
+            self._fit(X, y, sample_weight)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -348,6 +335,23 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         """
         check_is_fitted(self, "backbone_")
         return self._compute(X, FeaturesOf(self.net_.module_))
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
+        samples, backbone, reader = self._learn(X)
+        classes, labels = self._check_y(y, len(samples))
+        weights = self._weigh(sample_weight, classes, labels)
+        if reader.kind != "images" and self.augment is not None:
+            raise ValueError(f"Got augment={self.augment!r} for X that holds {reader.kind}; expected None: use images.")
+        backbone = backbone.ending_at(self.layer)
+        frozen = "all" if self.strategy == "linear_probe" else self.freeze_depth
+        backbone.describe_use(frozen, samples.shape, self.store_backbone)
+        settings = TrainingSettings(**{field.name: getattr(self, field.name) for field in fields(TrainingSettings)})
+        earlier = self._earlier(backbone, classes)
+        with torch.random.fork_rng():
+            torch.manual_seed(self._seed())
+            trained = train(backbone, samples, Task(classes, labels, weights), self._run(reader), settings, earlier)
+        self.classes_, self.backbone_, self._reader = classes, backbone, reader
+        self.net_, self.history_, self.n_iter_ = trained.net, trained.history, trained.n_iter
 
     def _compute(self, X: Any, suffix: nn.Module) -> np.ndarray:
         """Run samples through the frozen part and then through what was trained."""

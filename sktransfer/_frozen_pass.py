@@ -238,9 +238,10 @@ def _compute(network: nn.Module, samples: Samples, rows: Sequence[int], run: Run
             except (RuntimeError, AssertionError, TypeError, IndexError) as error:
                 if isinstance(error, torch.cuda.OutOfMemoryError):
                     raise
+                hint = " Where rows are flat images, say so: image_shape=(height, width)." if prepared.ndim == 2 else ""
                 raise ValueError(
                     f"The backbone could not run samples of shape {tuple(prepared.shape[1:])}: {error}. Give X of the "
-                    "shape that it takes, or a backbone that takes this one."
+                    f"shape that it takes, or a backbone that takes this one.{hint}"
                 ) from error
         yield result
 

@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.exceptions import NotFittedError, SkipTestWarning
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+from sklearn.utils.validation import check_is_fitted
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 
@@ -163,3 +164,18 @@ def test_vectors_of_any_width():
         X, y = make_classification(n_features=max(width, 4), n_informative=3, n_redundant=0, random_state=0)
         X = X[:, :width]
         assert FineTunedClassifier(tiny_vectors, random_state=0).fit(X, y).predict(X).shape == y.shape
+
+
+@pytest.mark.parametrize("kind", ["extractor", "classifier"])
+def test_failed_fit_leaves_the_estimator_as_it_was(kind, pictures):
+    X, y = pictures
+    flat = X.reshape(len(X), -1)
+    estimator = make(kind, "flat")
+    with pytest.raises(ValueError, match="image_shape"):
+        estimator.fit(flat[:, :-1], y)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(estimator)
+    expected = outputs(estimator.fit(flat, y), flat)
+    with pytest.raises(ValueError, match="image_shape"):
+        estimator.fit(flat[:, :-1], y)
+    np.testing.assert_array_equal(outputs(estimator, flat), expected)
