@@ -102,7 +102,7 @@ def densenet121_for_chest_x_rays(X, y, weights="DEFAULT", max_epochs=10):
 
 
 def thaw_one_block_after_another(X, y, weights="DEFAULT", freeze_depth=0.75, max_epochs=10):
-    """The head first; then the last block, then the one before it, until the last quarter is trained."""
+    """Train the head first, then the last block too, then the one before it, down to the last quarter."""
     return FineTunedClassifier(
         "resnet18", weights=weights, strategy="gradual", freeze_depth=freeze_depth, max_epochs=max_epochs
     ).fit(X, y)

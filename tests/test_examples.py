@@ -49,12 +49,17 @@ def test_quickstart_shows_a_table_in_which_transfer_helps(tmp_path):
 
 def test_recipes_all_run(tmp_path):
     output, seconds = run("recipes.py", tmp_path)
-    rows = re.findall(
-        r"^(\S.{22,24}) +(\d+\.\d) s, (\d+) epochs; .* ([\d,]+) parameters trained, ([\d,]+) frozen", output, re.M
-    )
-    assert len(rows) == 10
-    assert all(int(epochs) >= 1 for _, _, epochs, _, _ in rows)
-    assert "validation accuracy" in output
+    rows = re.findall(r"^(\w+) +(\w+) +(\d+) epochs, +([\d,]+) of +([\d,]+) weights tuned, +\d+\.\d s$", output, re.M)
+    backbones = {recipe: backbone for recipe, backbone, *_ in rows}
+    assert len(backbones) == len(rows) == 11
+    assert {"vgg16", "resnet50", "mobilenet_v2", "efficientnet_b0", "efficientnet_b7"} <= set(backbones.values())
+    assert {"mobilenet_v3_large", "densenet121", "resnet18"} <= set(backbones.values())
+    tuned = {recipe: (int(epochs), int(n.replace(",", ""))) for recipe, _, epochs, n, _ in rows}
+    assert tuned["vgg16_with_a_dense_head"] == (3, 0)
+    assert tuned["efficientnet_b7"] == (0, 0)  # a linear head is solved, in no epochs
+    frozen = ("vgg16_with_a_dense_head", "efficientnet_b7")
+    assert all(epochs > 0 and n > 0 for recipe, (epochs, n) in tuned.items() if recipe not in frozen)
+    assert "held-out accuracy after each epoch" in output
     assert "trainable 1,681,344, frozen 542,528" in output
     assert seconds < 300
 
