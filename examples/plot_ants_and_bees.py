@@ -70,15 +70,14 @@ def find_inputs(options):
     """Return the photos, and see to it that the weights are there before anything is computed."""
     socket.setdefaulttimeout(30)  # a network that says nothing is no network
     try:
-        folder = options.data or download_photos(options.cache)
+        photos = read_photos(options.data or download_photos(options.cache))
         weights = load_backbone(options.backbone, options.weights).weights_name
-        photos = read_photos(folder)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(str(error))
     except OSError as error:
         sys.exit(
             f"This example needs either a network, to download the photos and the weights of {options.backbone}, or "
-            f"both in files, as --data FOLDER --weights PATH ({error})."
+            f"both in files, as --data FOLDER --weights PATH ({error.__cause__ or error})."
         )
     print(f"{options.backbone} with weights {weights}")
     return photos

@@ -173,7 +173,8 @@ def _start(
         module.attach(backbone)
         return module
     tail = copy.deepcopy(backbone.split_features(backbone.freeze_depth)[1])
-    module = SuffixNetwork(tail, nn.Identity(), settings.pooling, settings.train_bn).eval()
+    channels_last = backbone.features_have_channels_last
+    module = SuffixNetwork(tail, nn.Identity(), settings.pooling, settings.train_bn, channels_last).eval()
     width = _features(module, sources.computed, np.arange(1), run).shape[1]
     module.head = make_head(width, settings.hidden_layer_sizes, settings.dropout, len(task.classes))
     return module.eval()

@@ -52,19 +52,29 @@ class SuffixNetwork(nn.Module):
         How maps and tokens become features.
     train_bn : bool
         Whether BatchNorm layers of thawed blocks update their statistics.
+    channels_last : bool, default=False
+        Whether the channels of a map that leaves the tail are its last axis.
     """
 
-    def __init__(self, tail: nn.Module | None, head: nn.Module, pooling: str, train_bn: bool):
+    def __init__(
+        self,
+        tail: nn.Module | None,
+        head: nn.Module,
+        pooling: str,
+        train_bn: bool,
+        channels_last: bool = False,
+    ):
         super().__init__()
         self.tail = tail
         self.head = head
         self.pooling = pooling
         self.train_bn = train_bn
+        self.channels_last = channels_last
         self._tail_state: dict[str, torch.Tensor] | None = None
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Return the tuned features of activations, of shape (n, n_features)."""
-        return pool(x if self.tail is None else self.tail(x), self.pooling)
+        return pool(x if self.tail is None else self.tail(x), self.pooling, self.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(x))

@@ -11,6 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+# Tiny networks gain nothing from threads, and lose much where other programs want the processors too.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def assets() -> Path:

@@ -212,15 +212,17 @@ class Backbone:
         if not layers:
             raise ValueError("Got layer=[]; expected at least one block name or number, or None.")
         cuts = [self._cut("all") if one is None else self._layer_cut(one) for one in layers]
-        parts = []
-        last: fx.Node | None = None
-        for cut in self._traced.in_order(cuts):
-            parts.append(self._between(last, cut))
-            last = cut
         in_order = self._traced.in_order(cuts)
-        network = FeatureNetwork(parts, [in_order.index(cut) for cut in cuts], pooling)
-        network.identity = self._identify(*parts, also=f"{network.order} {pooling}")
+        parts = [self._between(start, end) for start, end in zip([None, *in_order], in_order, strict=False)]
+        layouts = [self._traced.has_channels_last(cut) for cut in in_order]
+        network = FeatureNetwork(parts, [in_order.index(cut) for cut in cuts], pooling, layouts)
+        network.identity = self._identify(*parts, also=f"{network.order} {pooling} {layouts}")
         return network
+
+    @property
+    def features_have_channels_last(self) -> bool:
+        """Whether the channels of the features, where they are maps, are their last axis."""
+        return self._traced.has_channels_last(self._cut("all"))
 
     def _identify(self, *parts: fx.GraphModule, also: str = "") -> str:
         """Say in one string what parts of this network compute: their operations, layers and weights."""

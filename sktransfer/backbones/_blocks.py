@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -117,6 +118,22 @@ class NetworkGraph:
     def used_names(self) -> set[str]:
         """Return the names of all parameters and buffers that the output depends on."""
         return self.parameter_names_before(self._output)
+
+    def has_channels_last(self, node: fx.Node) -> bool:
+        """Tell whether a map's channels are its last axis, by the last operation that says so."""
+        while node is not self._input:
+            layer = self._modules.get(str(node.target)) if node.op == "call_module" else None
+            if isinstance(layer, (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)):
+                return False
+            if type(layer) in (nn.Linear, nn.LayerNorm):
+                return True
+            if (order := _permutation(node, layer)) is not None:
+                return order == [0, *range(2, len(order)), 1]
+            earlier = [source for source in node.all_input_nodes if source not in self._constants]
+            if not earlier:
+                return False
+            node = earlier[0]
+        return False
 
     def between(self, start: fx.Node, end: fx.Node | None = None) -> fx.GraphModule:
         """Return the part of the network that computes one value from another.
@@ -389,6 +406,15 @@ def _find_constants(graph: fx.Graph) -> set[fx.Node]:
         if node.op not in ("placeholder", "output") and all(source in constants for source in node.all_input_nodes):
             constants.add(node)
     return constants
+
+
+def _permutation(node: fx.Node, layer: nn.Module | None) -> list[int] | None:
+    """Order of axes that an operation brings about, or `None` where it moves none."""
+    if layer is None and getattr(node.target, "__name__", node.target) != "permute":
+        return None
+    given: Any = getattr(layer, "dims", None) if layer is not None else node.args[1:]
+    flat = given[0] if given and isinstance(given[0], tuple | list) else given
+    return list(flat) if flat and all(isinstance(axis, int) for axis in flat) else None
 
 
 def _scopes(node: fx.Node) -> list[str]:

@@ -19,20 +19,23 @@ class FeatureNetwork(nn.Module):
         Parts whose outputs are joined.
     pooling : str
         How maps and tokens become vectors.
+    channels_last : sequence of bool
+        Of each part, whether the channels of its map are the last axis.
     """
 
-    def __init__(self, parts: Sequence[nn.Module], order: Sequence[int], pooling: str):
+    def __init__(self, parts: Sequence[nn.Module], order: Sequence[int], pooling: str, channels_last: Sequence[bool]):
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.order = list(order)
         self.pooling = pooling
+        self.channels_last = list(channels_last)
         self.identity: str | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         vectors = []
-        for part in self.parts:
+        for part, channels_last in zip(self.parts, self.channels_last, strict=True):
             x = part(x)
-            vector = pool(x, self.pooling)
+            vector = pool(x, self.pooling, channels_last)
             # What follows may work in place, on what the vector may be a view of.
             vectors.append(vector if part is self.parts[-1] else vector.clone())
         return vectors[0] if len(self.order) == 1 else torch.cat([vectors[i] for i in self.order], dim=1)

@@ -5,16 +5,19 @@ import torch
 POOLINGS = ("avg", "max", "flatten", "cls", "mean")
 
 
-def pool(x: torch.Tensor, pooling: str) -> torch.Tensor:
+def pool(x: torch.Tensor, pooling: str, channels_last: bool = False) -> torch.Tensor:
     """Turn activations into vectors.
 
     Parameters
     ----------
     x : Tensor
         Of shape (n, features), (n, tokens, features), (n, channels, height, width) or (n, height, width, channels).
-        Vectors are returned as they are. Maps are read as channels first, but where only the other order is square.
+        Vectors are returned as they are.
     pooling : {"avg", "max", "flatten", "cls", "mean"}
         `"avg"` and `"mean"` are the same: over positions of a map, over all tokens.
+
+    channels_last : bool, default=False
+        Whether the channels of a map are its last axis.
 
     Returns
     -------
@@ -37,7 +40,7 @@ def pool(x: torch.Tensor, pooling: str) -> torch.Tensor:
                 '(tokens, features). Use pooling="avg" or "max" for maps.'
             )
         return x[:, 0]
-    if x.ndim == 4 and x.shape[1] == x.shape[2] != x.shape[3]:
+    if x.ndim > 3 and channels_last:
         x = x.movedim(-1, 1)
     positions = tuple(range(2, x.ndim)) if x.ndim > 3 else (1,)
     return x.amax(positions) if pooling == "max" else x.mean(positions)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+from torchvision.ops import Permute
 
 from sktransfer.backbones import POOLINGS, load_backbone, pool
 
@@ -74,3 +76,28 @@ def test_a_vision_transformers_class_token_is_its_first():
         tokens = backbone.split(6)[0](x)
         assert tokens.shape == (1, 50, 768)
         assert torch.equal(backbone.feature_network(6, "cls")(x), tokens[:, 0])
+
+
+@pytest.mark.parametrize("size", [(16, 24), (24, 16), (16, 16), (8, 16)])
+def test_maps_of_any_sides_are_pooled_over_their_positions(size: tuple[int, int]):
+    first = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.Tanh())
+    last = nn.Sequential(nn.Conv2d(3, 16, 1), Permute([0, 2, 3, 1]), nn.Linear(16, 8), nn.GELU())
+    back = nn.Sequential(nn.Conv2d(3, 8, 1), Permute([0, 2, 3, 1]), nn.LayerNorm(8), Permute([0, 3, 1, 2]), nn.ReLU())
+    x = torch.rand(2, 3, *size)
+    for network, axes in ((first, (2, 3)), (last, (1, 2)), (back, (2, 3))):
+        network.eval()
+        backbone = load_backbone(network)
+        with torch.no_grad():
+            assert torch.equal(backbone.feature_network(None, "avg")(x), network(x).mean(axes))
+        assert backbone.features_have_channels_last == (axes == (1, 2))
+
+
+def test_layout_is_known_for_every_block_of_torchvisions_families():
+    for name in ("swin_t", "convnext_tiny", "maxvit_t", "resnet18", "densenet121", "squeezenet1_1"):
+        backbone = load_backbone(name, weights=None)
+        shapes = [row.output_shape for row in backbone.summary().rows]
+        for number, shape in enumerate(shapes, start=1):
+            if len(shape) == 3 and shape[0] != shape[1]:
+                assert backbone.feature_network(number).channels_last == [False], (name, number)
+            elif len(shape) == 3 and shape[1] != shape[2]:
+                assert backbone.feature_network(number).channels_last == [True], (name, number)
