@@ -57,7 +57,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     head_epochs : int or "auto", default="auto"
         Epochs in which the head alone is trained. `"auto"` solves the head where that is a convex problem: where it is
         linear, without dropout and label smoothing, and neither `early_stopping` nor `augment` asks for epochs of a
-        head that is all there is to train. Elsewhere it is 30.
+        head that is all there is to train. Then it is logistic regression on Pareto-scaled features. Elsewhere it is
+        30 epochs.
     max_epochs : int, default=10
         Epochs in which blocks are trained with the head.
     head_lr, lr : float, default=1e-3, 1e-4

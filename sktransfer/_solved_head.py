@@ -1,7 +1,9 @@
 """A linear head is a convex problem, so it is solved, not trained.
 
-Features are centred and divided by one number, the root mean square of their deviations, so that the same penalty
-means the same on every network; the scaling is then folded into the weights.
+Features are centred and divided by the square root of their standard deviation (Pareto scaling: van den Berg et al.,
+"Centering, scaling, and transformations", BMC Genomics 7:142, 2006), then all by one number, so that their mean square
+is 1 and the same penalty means the same on every network. That lies halfway between features as they are, where a few
+large ones rule, and standardised ones, where many that hardly vary do. The scaling is then folded into the weights.
 """
 
 from typing import NamedTuple
@@ -11,7 +13,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-# Inverse strength of the L2 penalty, on features of unit mean square: see benchmarks/defaults.py.
+# Inverse strength of the L2 penalty, on features of unit mean square: see benchmarks/head.py.
 C = 1.0
 
 
@@ -45,7 +47,7 @@ def solve_head(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_
     features, labels, weights = features[counted].astype(np.float64), labels[counted], weights[counted]
     mean = np.average(features, axis=0, weights=weights)
     features -= mean
-    scale = np.sqrt(np.average((features**2).mean(axis=1), weights=weights)) or 1.0
+    scale = _pareto_scale(features, weights)
     features /= scale
     present = np.unique(labels)
     coefficients = np.zeros((n_classes, features.shape[1]))
@@ -66,3 +68,14 @@ def solve_head(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_
         head.weight.copy_(torch.from_numpy(coefficients))
         head.bias.copy_(torch.from_numpy(intercept - coefficients @ mean))
     return Solution(head, n_iter)
+
+
+def _pareto_scale(centred: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return what to divide each centred feature by."""
+    variance = np.average(centred**2, axis=0, weights=weights)
+    overall = variance.mean()
+    if overall == 0:  # constant features, of constant images
+        return np.ones_like(variance)
+    # A feature that hardly varies is not blown up.
+    scale = np.sqrt(np.sqrt(np.maximum(variance, 1e-6 * overall)))
+    return scale * np.sqrt((variance / scale**2).mean())
