@@ -99,7 +99,18 @@ def changed_pixel(X):
 
 @pytest.mark.parametrize(
     "change",
-    ["pixel", "weights", "layer", "pooling", "precision", "range", "random state", "activation function", "constant"],
+    [
+        "pixel",
+        "weights",
+        "buffer",
+        "layer",
+        "pooling",
+        "precision",
+        "range",
+        "random state",
+        "activation function",
+        "constant",
+    ],
 )
 def test_whatever_changes_the_result_misses(pictures, change):
     X, _ = pictures
@@ -112,6 +123,9 @@ def test_whatever_changes_the_result_misses(pictures, change):
     if change == "pixel":
         X = changed_pixel(X)
     elif change == "weights":
+        with torch.no_grad():
+            other[4].conv1.weight[0, 0, 0, 0] += 1e-3
+    elif change == "buffer":
         with torch.no_grad():
             other[4].bn1.running_mean[0] += 1e-3
     elif change == "activation function":
