@@ -1,7 +1,15 @@
 """Transfer learning as scikit-learn estimators."""
 
+from sktransfer._cache_control import cache_info, clear_cache, set_cache_limit
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer.inputs import load_image_folder
 
-__all__ = ["FineTunedClassifier", "PretrainedFeatureExtractor", "load_image_folder"]
+__all__ = [
+    "FineTunedClassifier",
+    "PretrainedFeatureExtractor",
+    "cache_info",
+    "clear_cache",
+    "load_image_folder",
+    "set_cache_limit",
+]

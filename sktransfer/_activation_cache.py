@@ -6,15 +6,17 @@ and the precision: never from a position, so any order, fold, clone or path of t
 
 import hashlib
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 # Part of every key: to be raised when the way that activations are computed changes.
-FORMAT = 1
+FORMAT = 2
 
 # Bytes of activations that one process keeps; the least recently used leave first.
-LIMIT = 512 * 2**20
+MEMORY_LIMIT = 2**30
 
 
 def activation_key(sample: bytes, recipe: str, part: str, arithmetic: str) -> bytes:
@@ -43,62 +45,132 @@ def activation_key(sample: bytes, recipe: str, part: str, arithmetic: str) -> by
     return digest.digest()
 
 
-class ActivationCache:
-    """A bounded store in memory, safe for several threads.
+class ActivationStore(ABC):
+    """A bounded store, safe for several threads."""
+
+    limit: int
+
+    @abstractmethod
+    def holds(self, keys: Sequence[bytes]) -> list[bool]:
+        """Tell which keys something is kept under."""
+
+    @abstractmethod
+    def find(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
+        """Return what is kept under each key, or `None`."""
+
+    @abstractmethod
+    def keep(self, items: Iterable[tuple[bytes, np.ndarray]]) -> None:
+        """Keep copies of activations, and let the least recently used go until all fit."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Forget everything."""
+
+    @property
+    @abstractmethod
+    def n_bytes(self) -> int:
+        """Bytes that are kept."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of activations that are kept."""
+
+
+class MemoryStore(ActivationStore):
+    """A store in memory.
 
     Parameters
     ----------
     limit : int
         Bytes of activations to keep.
-
-    Attributes
-    ----------
-    n_hits, n_misses : int
-        How often an activation was found, or not, since the last `clear`.
-    n_bytes : int
-        Bytes that are kept.
     """
 
-    def __init__(self, limit: int = LIMIT):
+    def __init__(self, limit: int = MEMORY_LIMIT):
         self.limit = limit
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
-        self.n_hits = self.n_misses = self.n_bytes = 0
+        self._n_bytes = 0
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, keys: list[bytes]) -> list[np.ndarray | None]:
-        """Return what is kept under each key, or `None`."""
-        with self._lock:
-            found = [self._kept.get(key) for key in keys]
-            for key, value in zip(keys, found, strict=True):
-                if value is not None:
-                    self._kept.move_to_end(key)
-            self.n_hits += sum(value is not None for value in found)
-            self.n_misses += sum(value is None for value in found)
-        return found
+    @property
+    def n_bytes(self) -> int:
+        return self._n_bytes
 
-    def keep(self, key: bytes, value: np.ndarray) -> None:
-        """Keep a copy of an activation, and let the least recently used go until all fit."""
-        if value.nbytes > self.limit:
-            return
-        value = value.copy()
-        value.flags.writeable = False
+    def holds(self, keys: Sequence[bytes]) -> list[bool]:
         with self._lock:
-            old = self._kept.pop(key, None)
-            self.n_bytes += value.nbytes - (0 if old is None else old.nbytes)
-            self._kept[key] = value
-            while self.n_bytes > self.limit:
-                _, gone = self._kept.popitem(last=False)
-                self.n_bytes -= gone.nbytes
+            for key in keys:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+            return [key in self._kept for key in keys]
+
+    def find(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
+        with self._lock:
+            for key in keys:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+            return [self._kept.get(key) for key in keys]
+
+    def keep(self, items: Iterable[tuple[bytes, np.ndarray]]) -> None:
+        for key, value in items:
+            if value.nbytes > self.limit:
+                continue
+            value = value.copy(order="K")
+            value.flags.writeable = False
+            with self._lock:
+                old = self._kept.pop(key, None)
+                self._n_bytes += value.nbytes - (0 if old is None else old.nbytes)
+                self._kept[key] = value
+                self._shrink()
+
+    def set_limit(self, limit: int) -> None:
+        """Keep no more than so many bytes from now on."""
+        with self._lock:
+            self.limit = limit
+            self._shrink()
 
     def clear(self) -> None:
-        """Forget everything."""
         with self._lock:
             self._kept.clear()
-            self.n_hits = self.n_misses = self.n_bytes = 0
+            self._n_bytes = 0
 
+    def _shrink(self) -> None:
+        while self._n_bytes > self.limit:
+            _, gone = self._kept.popitem(last=False)
+            self._n_bytes -= gone.nbytes
+
+
+class Counts:
+    """How often samples were found, or passed through a network, in this process since the last `clear`.
+
+    Attributes
+    ----------
+    hits : int
+        Samples whose activation was found.
+    misses : int
+        Samples that were passed through a network from its input, whether there is a cache or not.
+    continued : int
+        Samples whose activation was computed from one that an earlier cut had left.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.clear()
+
+    def add(self, hits: int = 0, misses: int = 0, continued: int = 0) -> None:
+        """Count some more."""
+        with self._lock:
+            self.hits += hits
+            self.misses += misses
+            self.continued += continued
+
+    def clear(self) -> None:
+        """Start from 0."""
+        self.hits = self.misses = self.continued = 0
+
+
+COUNTS = Counts()
 
 # What `feature_cache="auto"` means: one for the process, whichever clone of whichever estimator asks.
-PROCESS_CACHE = ActivationCache()
+PROCESS_CACHE = MemoryStore()

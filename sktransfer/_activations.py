@@ -1,18 +1,24 @@
 """What reaches the part of a network that is trained: activations held in memory, or computed each time.
 
-This file is the one that knows which: random augmentation lies below the frozen part, so what is augmented cannot be
-kept, and what would not fit is not.
+This file is the one that knows which: random augmentation lies below the frozen part, so what is augmented anew in each
+epoch cannot be kept, only the decoded image below it can; a fixed number of augmented views can be kept like any other
+sample; and what would not fit is computed each time.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import nn
 
-from sktransfer._frozen_pass import Run, collect, forward, probe
-from sktransfer.inputs import Augmentation, Samples, augment_batch, load_batches
+from sktransfer._activation_cache import COUNTS, PROCESS_CACHE, activation_key
+from sktransfer._forward import Change, compute
+from sktransfer._frozen_pass import Variant, collect
+from sktransfer._run import Run
+from sktransfer.backbones import FrozenPart
+from sktransfer.inputs import Augmentation, Samples, augment_batch
 
 # Bytes of activations that are held for training; more are computed anew in each epoch.
 KEPT_BYTES = 2 * 2**30
@@ -49,12 +55,33 @@ class KeptActivations(Activations):
         return torch.from_numpy(self.values[rows])
 
 
+class ViewedActivations(Activations):
+    """Several views of each sample, held in memory; each time one of them is drawn from torch's generator.
+
+    Parameters
+    ----------
+    views : list of ndarray of shape (n_samples, ...)
+        The activations of each view.
+    """
+
+    def __init__(self, views: list[np.ndarray]):
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.views[0])
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        drawn = torch.randint(len(self.views), (len(rows),)).tolist()
+        chosen = [self.views[view][row] for view, row in zip(drawn, rows, strict=True)]
+        return torch.from_numpy(np.stack(chosen))
+
+
 class ComputedActivations(Activations):
     """Computed each time they are wanted, from samples that may change at random each time.
 
     Parameters
     ----------
-    prefix : nn.Module
+    part : FrozenPart
         The frozen part.
     samples : Samples
         What enters it.
@@ -64,19 +91,164 @@ class ComputedActivations(Activations):
         Changes a loaded sample at random.
     """
 
-    def __init__(self, prefix: nn.Module, samples: Samples, run: Run, augmentation: Augmentation | None):
-        self.prefix, self.samples, self.run, self.augmentation = prefix, samples, run, augmentation
+    def __init__(self, part: FrozenPart, samples: Samples, run: Run, augmentation: Augmentation | None):
+        self.part, self.samples, self.run = part, samples, run
+        self._change = None if augmentation is None else _each(augmentation)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
-        (batch,) = load_batches(self.samples, rows, len(rows), self.run.n_jobs)
-        if self.augmentation is not None:
-            batch = augment_batch(batch, self.augmentation)
-        with torch.no_grad(), self.run.autocast():
-            prepared = self.samples.prepare(batch.to(self.run.device))
-            return forward(self.prefix, prepared, self.run.batch_size)
+        ready = self.part.ready(self.run.device, self.run.bfloat16)
+        COUNTS.add(misses=len(rows))
+        return torch.cat(list(compute(ready, self.samples, [int(row) for row in rows], self.run, self._change)))
+
+
+def _each(augmentation: Augmentation) -> Change:
+    return lambda batch, rows: augment_batch(batch, augmentation)
+
+
+class _Decoded(Samples):
+    """Samples that are loaded more than once: once loaded they are kept, while the process's memory for it lasts."""
+
+    def __init__(self, samples: Samples, recipe: str):
+        self._samples, self._recipe = samples, recipe
+        self._keys: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def load(self, index: int) -> torch.Tensor:
+        if index not in self._keys:
+            self._keys[index] = activation_key(self.digest(index), self._recipe, "decoded", "")
+        (value,) = PROCESS_CACHE.find([self._keys[index]])
+        if value is not None:
+            return torch.from_numpy(value.copy(order="K"))
+        sample = self._samples.load(index)
+        PROCESS_CACHE.keep([(self._keys[index], sample.numpy())])
+        return sample
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        return self._samples.prepare(batch)
+
+    @property
+    def n_values(self) -> int:
+        return self._samples.n_values
+
+    @property
+    def recipe(self) -> str:
+        return self._recipe
+
+    def digest(self, index: int) -> bytes:
+        return self._samples.digest(index)
+
+
+def decoded_once(samples: Samples, run: Run) -> Samples:
+    """Return samples that are decoded once, though several epochs or several depths of a search load them.
+
+    Parameters
+    ----------
+    samples : Samples
+        What is to be trained on.
+    run : Run
+        Whether anything is to be kept.
+
+    Returns
+    -------
+    Samples
+        The same, if they are few enough to take a quarter of the process's memory for activations at most.
+    """
+    if run.store is None or samples.recipe is None:
+        return samples
+    first = samples.load(0)
+    fits = len(samples) * first.numel() * first.element_size() <= PROCESS_CACHE.limit // 4
+    return _Decoded(samples, samples.recipe) if fits else samples
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """How samples are augmented.
+
+    Parameters
+    ----------
+    augmentation : callable
+        Changes a loaded sample at random.
+    name : str or None
+        What tells it from others; `None` where nothing can.
+    n_views : int or None
+        Fixed number of views of each sample; `None` draws anew each time.
+    seed : int
+        Of the views.
+    """
+
+    augmentation: Augmentation
+    name: str | None
+    n_views: int | None
+    seed: int
+
+    def view(self, number: int, samples: Samples) -> Variant:
+        """Return the change that makes one view: the same of the same image, wherever and whenever it is met."""
+
+        def change(batch: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+            with torch.random.fork_rng(devices=[]):
+                changed = []
+                for image, row in zip(batch, rows, strict=True):
+                    label = f"{self.seed} {number}".encode()
+                    drawn = hashlib.blake2b(samples.digest(row), digest_size=8, key=label).digest()
+                    torch.manual_seed(int.from_bytes(drawn, "little") >> 1)
+                    changed.append(augment_batch(image[None], self.augmentation))
+            return torch.cat(changed)
+
+        return Variant(f"augment={self.name} seed={self.seed} view={number}", change)
+
+
+def activations(
+    part: FrozenPart,
+    samples: Samples,
+    run: Run,
+    first: torch.Tensor,
+    augmented: Augmented | None = None,
+    report: Callable[[str], None] = lambda message: None,
+) -> Activations:
+    """Return what a frozen part makes of samples: kept where it can be and fits, else computed each time.
+
+    Parameters
+    ----------
+    part : FrozenPart
+        The frozen part.
+    samples : Samples
+        What enters it.
+    run : Run
+        How it is run.
+    first : Tensor of shape (1, ...)
+        One activation, to measure.
+    augmented : Augmented or None, default=None
+        How samples are augmented.
+    report : callable, default=nothing
+        Told in a sentence what was decided.
+
+    Returns
+    -------
+    Activations
+        One row a sample.
+    """
+    views = 1 if augmented is None else augmented.n_views or 0
+    needed = first.numel() * 4 * len(samples) * views
+    if needed > KEPT_BYTES:
+        report(
+            f"Activations are computed in each epoch: {needed / 2**30:.1f} GiB would be needed to keep them, and "
+            f"{KEPT_BYTES / 2**30:.1f} GiB are kept at most."
+        )
+    elif views == 0:
+        report("Activations are computed in each epoch: the samples below them are augmented anew.")
+    else:
+        report(f"Activations are kept: {needed / 2**20:.1f} MiB.")
+        if augmented is None:
+            return KeptActivations(collect(part, samples, run, report=report))
+        keyed = run if augmented.name is not None else replace(run, store=None)
+        variants = [augmented.view(number, samples) for number in range(views)]
+        return ViewedActivations([collect(part, samples, keyed, variant, report) for variant in variants])
+    return ComputedActivations(part, samples, run, None if augmented is None else augmented.augmentation)
 
 
 def take_batches(activations: Activations, rows: np.ndarray, batch_size: int) -> Iterator[torch.Tensor]:
@@ -98,45 +270,3 @@ def take_batches(activations: Activations, rows: np.ndarray, batch_size: int) ->
     """
     for start in range(0, len(rows), batch_size):
         yield activations.take(rows[start : start + batch_size])
-
-
-def activations(
-    prefix: nn.Module,
-    samples: Samples,
-    run: Run,
-    augmentation: Augmentation | None = None,
-    report: Callable[[str], None] = lambda message: None,
-) -> Activations:
-    """Return what a frozen prefix makes of samples: kept where it can be and fits, else computed each time.
-
-    Parameters
-    ----------
-    prefix : nn.Module
-        The frozen part, in eval mode.
-    samples : Samples
-        What enters it.
-    run : Run
-        How it is run.
-    augmentation : callable or None, default=None
-        Changes a loaded sample at random, so that nothing can be kept.
-    report : callable, default=nothing
-        Told in a sentence what was decided.
-
-    Returns
-    -------
-    Activations
-        One row a sample.
-    """
-    if augmentation is not None:
-        report("Activations are computed in each epoch: the samples below them are augmented.")
-        return ComputedActivations(prefix, samples, run, augmentation)
-    first = probe(prefix, samples, run)
-    needed = first.nbytes * len(samples)
-    if needed > KEPT_BYTES:
-        report(
-            f"Activations are computed in each epoch: {needed / 2**30:.1f} GiB would be needed to keep them, and "
-            f"{KEPT_BYTES / 2**30:.1f} GiB are kept at most."
-        )
-        return ComputedActivations(prefix, samples, run, None)
-    report(f"Activations are kept: {needed / 2**20:.1f} MiB.")
-    return KeptActivations(collect(prefix, samples, run))

@@ -17,8 +17,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 from torch import nn
 
-from sktransfer._frozen_pass import PRECISIONS, Run
 from sktransfer._names import check_choice
+from sktransfer._run import PRECISIONS, Run
 from sktransfer.backbones import POOLINGS, Backbone, load_backbone
 from sktransfer.inputs import Reader, Samples, is_table, make_reader, modality
 
@@ -36,7 +36,7 @@ class BackboneEstimator(BaseEstimator):
     n_jobs: int | None
     device: str
     precision: str
-    feature_cache: str | None
+    feature_cache: Any
     store_backbone: bool
     random_state: Any
     verbose: int
@@ -55,7 +55,7 @@ class BackboneEstimator(BaseEstimator):
         "n_jobs": [Integral, None],
         "device": [str],
         "precision": [str],
-        "feature_cache": [StrOptions({"auto"}), None],
+        "feature_cache": [str, os.PathLike, None],
         "store_backbone": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],

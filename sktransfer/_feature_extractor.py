@@ -148,8 +148,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self._check_parameters()
         with self._all_or_nothing():
             samples, backbone, reader = self._learn(X)
-            network = backbone.feature_network(self.layer, self.pooling)
-            n_features_out = probe(network, samples, self._run(reader)).shape[1]
+            part = backbone.feature_part(self.layer, self.pooling)
+            n_features_out = probe(part, samples, self._run(reader)).shape[1]
             backbone.describe_use("all", samples.shape, self.store_backbone)
             self.backbone_, self._reader, self.n_features_out_ = backbone, reader, int(n_features_out)
         return self
@@ -175,8 +175,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             If paths in X are no files.
         """
         check_is_fitted(self, "backbone_")
-        network = self.backbone_.feature_network(self.layer, self.pooling)
-        return collect(network, self._read(X), self._run(self._reader))
+        part = self.backbone_.feature_part(self.layer, self.pooling)
+        return collect(part, self._read(X), self._run(self._reader))
 
     @property
     def _n_features_out(self) -> int:

@@ -15,11 +15,13 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
-from sktransfer._frozen_pass import lend, run_batch, stream
+from sktransfer._forward import run_batch
+from sktransfer._frozen_pass import stream
 from sktransfer._names import check_choice
 from sktransfer._phases import STRATEGIES, Task, train
+from sktransfer._run import lend
 from sktransfer._suffix_network import FeaturesOf, SuffixNetwork
-from sktransfer._suffix_training import OPTIMIZERS, TrainingSettings
+from sktransfer._training_settings import OPTIMIZERS, TrainingSettings
 from sktransfer.backbones import Backbone
 from sktransfer.inputs import make_augmentation
 
@@ -72,6 +74,10 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     augment : {"light", "standard", "strong"}, callable or None, default=None
         Random changes to training images, never in `predict`: a level, or a transform of one uint8 tensor of shape
         (channels, height, width), as torchvision's transforms v2 are.
+    augment_views : int or None, default=None
+        Number of augmented views of each training image, from which every epoch draws one; they pass the frozen part
+        once, and a level's views are found again in other folds and candidates of the same `random_state`. `None`
+        augments anew in each epoch, so that each epoch passes every image.
     train_bn : bool, default=False
         Whether BatchNorm layers of trained blocks update their statistics; those of frozen blocks never do.
     class_weight : dict, "balanced" or None, default=None
@@ -173,6 +179,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         "optimizer": [str, type],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "augment": [str, callable, None],
+        "augment_views": [Interval(Integral, 1, None, closed="left"), None],
         "train_bn": ["boolean"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
@@ -203,6 +210,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         optimizer: Any = "adamw",
         weight_decay: float = 0.01,
         augment: Any = None,
+        augment_views: int | None = None,
         train_bn: bool = False,
         class_weight: Any = None,
         label_smoothing: float = 0.0,
@@ -239,6 +247,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         self.optimizer = optimizer
         self.weight_decay = weight_decay
         self.augment = augment
+        self.augment_views = augment_views
         self.train_bn = train_bn
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
@@ -346,7 +355,10 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         backbone = backbone.ending_at(self.layer)
         frozen = "all" if self.strategy == "linear_probe" else self.freeze_depth
         backbone.describe_use(frozen, samples.shape, self.store_backbone)
-        settings = TrainingSettings(**{field.name: getattr(self, field.name) for field in fields(TrainingSettings)})
+        given = {
+            field.name: getattr(self, field.name) for field in fields(TrainingSettings) if hasattr(self, field.name)
+        }
+        settings = TrainingSettings(**given, views_seed=0 if self.random_state is None else self._seed())
         earlier = self._earlier(backbone, classes)
         with torch.random.fork_rng():
             torch.manual_seed(self._seed())
@@ -357,10 +369,12 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     def _compute(self, X: Any, suffix: nn.Module) -> np.ndarray:
         """Run samples through the frozen part and then through what was trained."""
         samples, run = self._read(X), self._run(self._reader)
-        prefix, _ = self.backbone_.split_features(self.backbone_.freeze_depth)
-        self.net_.module_.attach(self.backbone_)
+        module = self.net_.module_
+        module.attach(self.backbone_)
+        module.compute_in(run.bfloat16)
+        frozen = self.backbone_.frozen_part(module.pooling)
         with lend(suffix, run.device):
-            parts = [run_batch(suffix, part, run.batch_size).cpu().numpy() for part in stream(prefix, samples, run)]
+            parts = [run_batch(suffix, part, run).cpu().numpy() for part in stream(frozen, samples, run)]
         return np.concatenate(parts)
 
     def _check_parameters(self) -> None:

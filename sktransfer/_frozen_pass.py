@@ -1,278 +1,95 @@
-"""From samples to the activations of a frozen network: batched, without gradients, a few batches at a time.
+"""From samples to the activations of a frozen network: each computed once, kept, and found again.
 
 An activation is a pure function of (weights, cut, preprocessing, precision, sample), so it is looked up before it is
-computed.
+computed, and computed from what an earlier cut has left of the same sample where that was kept.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm.auto import tqdm
 
-from sktransfer._activation_cache import PROCESS_CACHE, ActivationCache, activation_key
-from sktransfer.inputs import Samples, load_batches
+from sktransfer._activation_cache import COUNTS, ActivationStore, activation_key
+from sktransfer._forward import Change, compute
+from sktransfer._run import Run
+from sktransfer.backbones import FrozenPart
+from sktransfer.inputs import Samples
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+# Bytes of one kept activation beyond which it is not worth reading to save the layers before it: those that are larger
+# stand so near the input that decoding the image and computing them anew takes about as long.
+WORTH_READING = 2**20
 
 
 @dataclass(frozen=True)
-class Run:
-    """How a network is run.
+class Variant:
+    """A change to samples that gives the same result for the same sample each time.
 
     Parameters
     ----------
-    batch_size : int
-        Samples a step.
-    n_jobs : int or None
-        Threads that load samples.
-    device : torch.device
-        Where the network runs.
-    bfloat16 : bool
-        Whether layers that tolerate it compute in bfloat16.
-    verbose : int
-        Whether to show progress.
-    cache : ActivationCache or None, default=None
-        Where activations are kept.
+    recipe : str
+        What tells it from others; a part of the key.
+    change : callable
+        Applied to what was loaded.
     """
 
-    batch_size: int
-    n_jobs: int | None
-    device: torch.device
-    bfloat16: bool
-    verbose: int
-    cache: ActivationCache | None = None
-
-    @classmethod
-    def plan(
-        cls,
-        batch_size: int,
-        n_jobs: int | None,
-        device: str,
-        precision: str,
-        verbose: int,
-        feature_cache: str | None,
-    ) -> "Run":
-        """Find out what `"auto"` means on this machine.
-
-        Parameters
-        ----------
-        batch_size, n_jobs, device, precision, verbose, feature_cache : object
-            As the estimators take them.
-
-        Returns
-        -------
-        Run
-            With a device that exists.
-
-        Raises
-        ------
-        ValueError
-            If torch does not know the device, or does not find it here.
-        """
-        cuda = torch.cuda.is_available()
-        try:
-            chosen = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
-        except RuntimeError as error:
-            raise ValueError(f'Got device={device!r}; expected "auto", "cpu", "cuda" or "cuda:0".') from error
-        if chosen.type == "cuda" and not (cuda and (chosen.index or 0) < torch.cuda.device_count()):
-            raise ValueError(
-                f"Got device={device!r}; torch finds {torch.cuda.device_count()} CUDA devices here. "
-                'Use device="auto" or "cpu".'
-            )
-        fast = chosen.type == "cuda" and torch.cuda.get_device_capability(chosen)[0] >= 8
-        bfloat16 = precision == "bfloat16" or (precision == "auto" and fast)
-        cache = PROCESS_CACHE if feature_cache == "auto" else None
-        return cls(batch_size, n_jobs, chosen, bfloat16, verbose, cache)
-
-    @property
-    def arithmetic(self) -> str:
-        """What of the run an activation depends on."""
-        return f"{self.device.type} {'bfloat16' if self.bfloat16 else 'float32'}"
-
-    def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Return the context in which frozen layers run."""
-        if self.bfloat16:
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+    recipe: str
+    change: Change
 
 
-@contextlib.contextmanager
-def lend(network: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-    """Move a network to a device and back to the CPU, so that nothing stays on the device.
-
-    Parameters
-    ----------
-    network : nn.Module
-        On the CPU.
-    device : torch.device
-        Where it is needed.
-
-    Yields
-    ------
-    nn.Module
-        The same network, there.
-    """
-    first = next(network.parameters(), None)
-    if first is None or first.device.type == device.type:
-        yield network  # on the CPU, or lent already further up
-        return
-    try:
-        yield network.to(device)
-    finally:
-        network.to("cpu")
-
-
-def forward(network: nn.Module, batch: torch.Tensor, full: int) -> torch.Tensor:
-    """Run one batch.
-
-    Vectors are padded to a full batch: it costs next to nothing, and matrix products of one shape give each row the
-    same bits whoever stands beside it. For images that would multiply the price of a lone one.
-
-    Parameters
-    ----------
-    network : nn.Module
-        In eval mode.
-    batch : Tensor of shape (n, ...)
-        At most `full` samples.
-    full : int
-        Samples of a full batch.
-
-    Returns
-    -------
-    Tensor of shape (n, ...)
-        The output, in float32.
-    """
-    n = len(batch)
-    if batch.ndim == 2 and n < full:
-        batch = torch.cat([batch, batch.new_zeros(full - n, batch.shape[1])])
-    elif batch.ndim == 4:
-        batch = batch.contiguous(memory_format=torch.channels_last)
-    return network(batch)[:n].float()
-
-
-def run_batch(network: nn.Module, batch: torch.Tensor, full: int) -> torch.Tensor:
-    """Run one batch without gradients, as `forward` does.
-
-    Parameters
-    ----------
-    network : nn.Module
-        In eval mode, on the device to run on.
-    batch : Tensor of shape (n, ...)
-        At most `full` samples, on any device.
-    full : int
-        Samples of a full batch.
-
-    Returns
-    -------
-    Tensor of shape (n, ...)
-        Float32.
-    """
-    parameter = next(network.parameters(), None)
-    with torch.inference_mode():
-        return forward(network, batch if parameter is None else batch.to(parameter.device), full)
-
-
-def stream(network: nn.Module, samples: Samples, run: Run) -> Iterator[torch.Tensor]:
+def stream(
+    part: FrozenPart,
+    samples: Samples,
+    run: Run,
+    variant: Variant | None = None,
+    report: Callable[[str], None] = lambda message: None,
+) -> Iterator[torch.Tensor]:
     """Run all samples through a frozen network, in order.
 
     Parameters
     ----------
-    network : nn.Module
-        In eval mode.
+    part : FrozenPart
+        The network.
     samples : Samples
         What to run.
     run : Run
         How.
+    variant : Variant or None, default=None
+        How they are changed first.
+    report : callable, default=nothing
+        Told in a sentence where activations came from.
 
     Yields
     ------
     Tensor of shape (n, ...)
-        Float32 activations of the next batch, on the device.
+        Float32 activations of the next batch, on the CPU.
 
     Raises
     ------
     ValueError
         If the network does not take such samples.
     """
-    keys = _keys(network, samples, run)
-    found: dict[int, np.ndarray] = {}
-    if keys is not None and run.cache is not None:
-        kept = run.cache.find(keys)
-        found = {row: value for row, value in enumerate(kept) if value is not None}
-    missing = [row for row in range(len(samples)) if row not in found]
-    bar = tqdm(total=len(samples), unit="sample", disable=not run.verbose, leave=False)
-    with lend(network, run.device), bar:
-        computed = _compute(network, samples, missing, run)
-        if not found:
-            for start, batch in zip(range(0, len(samples), run.batch_size), computed, strict=True):
-                _keep(batch, keys, range(start, start + len(batch)), len(samples), run)
-                bar.update(len(batch))
-                yield batch
-            return
-        waiting: dict[int, np.ndarray] = {}
-        rows_to_come = iter(missing)
-        for start in range(0, len(samples), run.batch_size):
-            rows = range(start, min(start + run.batch_size, len(samples)))
-            while any(row not in found and row not in waiting for row in rows):
-                batch = next(computed)
-                arrived = [next(rows_to_come) for _ in range(len(batch))]
-                _keep(batch, keys, arrived, len(samples), run)
-                waiting.update(zip(arrived, batch.cpu().numpy(), strict=True))
-            joined = np.stack([found[row] if row in found else waiting.pop(row) for row in rows])
-            bar.update(len(rows))
-            yield torch.from_numpy(joined).to(run.device)
+    with tqdm(total=len(samples), unit="sample", disable=not run.verbose, leave=False) as bar:
+        for batch in _stream(_Pass(part, samples, run, variant, report)):
+            bar.update(len(batch))
+            yield batch
 
 
-def _compute(network: nn.Module, samples: Samples, rows: Sequence[int], run: Run) -> Iterator[torch.Tensor]:
-    """Load some rows and run them through the network, batch by batch."""
-    for batch in load_batches(samples, rows, run.batch_size, run.n_jobs):
-        # Modes are entered for each step, not around the yield, where they would leak to whoever takes the batch.
-        with torch.inference_mode(), run.autocast():
-            prepared = samples.prepare(batch.to(run.device))
-            try:
-                result = forward(network, prepared, run.batch_size)
-            except (RuntimeError, AssertionError, TypeError, IndexError) as error:
-                if isinstance(error, torch.cuda.OutOfMemoryError):
-                    raise
-                hint = " Where rows are flat images, say so: image_shape=(height, width)." if prepared.ndim == 2 else ""
-                raise ValueError(
-                    f"The backbone could not run samples of shape {tuple(prepared.shape[1:])}: {error}. Give X of the "
-                    f"shape that it takes, or a backbone that takes this one.{hint}"
-                ) from error
-        yield result
-
-
-def _keys(network: nn.Module, samples: Samples, run: Run) -> list[bytes] | None:
-    """Keys of all samples, or `None` where nothing is kept: of vectors, of parts without an identity."""
-    part = getattr(network, "identity", None)
-    recipe = samples.recipe
-    if run.cache is None or part is None or recipe is None:
-        return None
-    return [activation_key(samples.digest(row), recipe, part, run.arithmetic) for row in range(len(samples))]
-
-
-def _keep(batch: torch.Tensor, keys: list[bytes] | None, rows: Sequence[int], total: int, run: Run) -> None:
-    """Keep what was computed, unless so much is to come that it would only push itself out."""
-    if keys is not None and run.cache is not None and batch.nbytes // len(batch) * total <= run.cache.limit:
-        for row, value in zip(rows, batch.cpu().numpy(), strict=True):
-            run.cache.keep(keys[row], value)
-
-
-def collect(network: nn.Module, samples: Samples, run: Run) -> np.ndarray:
+def collect(
+    part: FrozenPart,
+    samples: Samples,
+    run: Run,
+    variant: Variant | None = None,
+    report: Callable[[str], None] = lambda message: None,
+) -> np.ndarray:
     """Run all samples through a frozen network and return the result.
 
     Parameters
     ----------
-    network : nn.Module
-        In eval mode.
-    samples : Samples
-        What to run.
-    run : Run
-        How.
+    part, samples, run, variant, report : object
+        As in `stream`.
 
     Returns
     -------
@@ -281,27 +98,56 @@ def collect(network: nn.Module, samples: Samples, run: Run) -> np.ndarray:
     """
     result: np.ndarray | None = None
     start = 0
-    for batch in stream(network, samples, run):
+    for batch in stream(part, samples, run, variant, report):
         if result is None:
             result = np.empty((len(samples), *batch.shape[1:]), dtype=np.float32)
-        result[start : start + len(batch)] = batch.cpu().numpy()
+        result[start : start + len(batch)] = batch.numpy()
         start += len(batch)
     assert result is not None
     return result
 
 
+def probe(part: FrozenPart, samples: Samples, run: Run) -> torch.Tensor:
+    """See what becomes of the first sample.
+
+    Parameters
+    ----------
+    part : FrozenPart
+        The network.
+    samples : Samples
+        At least one.
+    run : Run
+        How it is run. Where activations are kept, the first batch is computed and kept, so that nothing is computed for
+        the look alone; else the first sample.
+
+    Returns
+    -------
+    Tensor of shape (1, ...)
+        Its activation.
+    """
+    kept = run.store is not None and samples.recipe is not None
+    few = _First(samples, min(len(samples), run.batch_size) if kept else 1)
+    return next(_stream(_Pass(part, few, replace(run, verbose=0), None, lambda message: None)))[:1]
+
+
 class _First(Samples):
-    def __init__(self, samples: Samples):
-        self._samples = samples
+    """The first few of some samples."""
+
+    def __init__(self, samples: Samples, count: int):
+        self._samples, self._count = samples, count
 
     def __len__(self) -> int:
-        return 1
+        return self._count
 
     def load(self, index: int) -> torch.Tensor:
         return self._samples.load(index)
 
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         return self._samples.prepare(batch)
+
+    @property
+    def n_values(self) -> int:
+        return self._samples.n_values
 
     @property
     def recipe(self) -> str | None:
@@ -311,21 +157,179 @@ class _First(Samples):
         return self._samples.digest(index)
 
 
-def probe(network: nn.Module, samples: Samples, run: Run) -> torch.Tensor:
-    """Run the first sample, to see what becomes of one.
+class _Left(Samples):
+    """What an earlier cut has left of some samples, by row of these."""
 
-    Parameters
-    ----------
-    network : nn.Module
-        In eval mode.
-    samples : Samples
-        At least one.
-    run : Run
-        How it is run. Nothing is kept: alone, a sample is rounded otherwise than in a batch.
+    def __init__(self, work: "_Pass", before: FrozenPart, shape: tuple[int, ...], keys: dict[int, bytes]):
+        self._work, self._shape, self._keys = work, shape, keys
+        self._before = replace(work, part=before)
 
-    Returns
-    -------
-    Tensor of shape (1, ...)
-        Its activation.
-    """
-    return next(stream(network, _First(samples), replace(run, cache=None)))
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def load(self, index: int) -> torch.Tensor:
+        assert self._work.run.store is not None
+        (value,) = self._work.run.store.find([self._keys[index]])
+        if value is None:  # it left in the meantime
+            return next(self._before.compute([index]))[0]
+        return torch.from_numpy(value.copy())
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch
+
+    @property
+    def n_values(self) -> int:
+        return int(np.prod(self._shape))
+
+    @property
+    def recipe(self) -> None:
+        return None
+
+    def digest(self, index: int) -> bytes:
+        return self._keys[index]
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One way of samples through a network."""
+
+    part: FrozenPart
+    samples: Samples
+    run: Run
+    variant: Variant | None
+    report: Callable[[str], None]
+
+    def compute(self, rows: Sequence[int]) -> Iterator[torch.Tensor]:
+        """Run some rows through the network from its input."""
+        ready = self.part.ready(self.run.device, self.run.bfloat16)
+        change = self.variant.change if self.variant else None
+        for batch in compute(ready, self.samples, rows, self.run, change):
+            COUNTS.add(misses=len(batch))
+            yield batch
+
+    def go_on(self, behind: FrozenPart, left: _Left, rows: Sequence[int]) -> Iterator[torch.Tensor]:
+        """Run what is left of some rows through the rest of the network."""
+        for batch in compute(behind.ready(self.run.device, self.run.bfloat16), left, rows, self.run):
+            COUNTS.add(continued=len(batch))
+            yield batch
+
+    def keys(self, part: FrozenPart, digests: Sequence[bytes]) -> list[bytes]:
+        recipe = f"{self.samples.recipe} {self.variant.recipe if self.variant else ''}"
+        identity = part.identity
+        return [activation_key(digest, recipe, identity, self.run.arithmetic) for digest in digests]
+
+
+Keyed = Iterator[list[tuple[Hashable, torch.Tensor]]]
+
+
+def _stream(work: _Pass) -> Iterator[torch.Tensor]:
+    n, store = len(work.samples), work.run.store
+    if store is None or work.samples.recipe is None:  # vectors are not worth keeping
+        keys: list[Hashable] = list(range(n))
+        held: dict[Hashable, bool] = {}
+        ways: list[tuple[Sequence[int], Iterator[torch.Tensor]]] = [(range(n), work.compute(range(n)))]
+    else:
+        digests = [work.samples.digest(row) for row in range(n)]
+        contents = work.keys(work.part, digests)
+        keys = list(contents)
+        held = dict(zip(keys, store.holds(contents), strict=True))
+        first = {key: row for row, key in reversed(list(enumerate(contents)))}
+        missing = [row for row, key in enumerate(contents) if not held[key] and first[key] == row]
+        ways = [
+            (rows, _keeping(computed, rows, contents, digests, work, store, len(first)))
+            for rows, computed in _ways(work, store, missing, digests)
+        ]
+        COUNTS.add(hits=sum(map(held.__getitem__, keys)))
+    coming: dict[Hashable, Keyed] = {}
+    for rows, computed in ways:
+        keyed = _with_keys(computed, iter([keys[row] for row in rows]))
+        coming |= dict.fromkeys([keys[row] for row in rows], keyed)
+    waiting: dict[Hashable, torch.Tensor] = {}
+    uses = Counter(keys)
+    for start in range(0, n, work.run.batch_size):
+        rows = range(start, min(start + work.run.batch_size, n))
+        if held:
+            waiting |= _look_up(work, {keys[row]: row for row in rows if held[keys[row]]})
+        for row in rows:
+            while keys[row] not in waiting:
+                waiting.update(next(coming[keys[row]]))
+        yield torch.stack([waiting[keys[row]] for row in rows])
+        uses.subtract(keys[row] for row in rows)
+        for key in {keys[row] for row in rows}:
+            if not uses[key] or held.get(key):
+                del waiting[key]
+
+
+def _with_keys(computed: Iterator[torch.Tensor], keys: Iterator[Hashable]) -> Keyed:
+    for batch in computed:
+        yield [(next(keys), value) for value in batch]
+
+
+def _look_up(work: _Pass, row_of: dict[Hashable, int]) -> dict[Hashable, torch.Tensor]:
+    """Find what is kept; what left or was damaged in the meantime is computed after all."""
+    assert work.run.store is not None
+    keys = list(row_of)
+    values = work.run.store.find([key for key in keys if isinstance(key, bytes)])
+    found = {key: torch.from_numpy(value.copy()) for key, value in zip(keys, values, strict=True) if value is not None}
+    lost = [key for key in keys if key not in found]
+    if lost:
+        COUNTS.add(hits=-len(lost))
+        found |= zip(lost, torch.cat(list(work.compute([row_of[key] for key in lost]))), strict=True)
+    return found
+
+
+def _ways(
+    work: _Pass, store: ActivationStore, missing: list[int], digests: list[bytes]
+) -> Iterator[tuple[list[int], Iterator[torch.Tensor]]]:
+    """Yield rows and how they are computed: from the deepest cut that has left something of them, or from the input."""
+    asked = [digests[missing[at * (len(missing) - 1) // 2]] for at in range(3)] if missing else []
+    halves = list(work.part.halves()) if missing else []
+    probed = [work.keys(before, asked) for before, _ in halves]
+    there = {key for key, held in _answers(store, [key for keys in probed for key in keys]) if held}
+    for (before, behind), keys in zip(halves, probed, strict=True):
+        if there.isdisjoint(keys):
+            continue
+        value = next((value for value in store.find(keys) if value is not None), None)
+        if value is None or value.nbytes > WORTH_READING:
+            continue
+        keys = work.keys(before, [digests[row] for row in missing])
+        left = {row: key for row, (key, held) in zip(missing, _answers(store, keys), strict=True) if held}
+        rows = list(left)
+        work.report(f"{len(rows)} activations are computed from those that an earlier cut has left.")
+        yield rows, work.go_on(behind, _Left(work, before, value.shape, left), rows)
+        missing = [row for row in missing if row not in left]
+        if not missing:
+            return
+    if missing:
+        yield missing, work.compute(missing)
+
+
+def _answers(store: ActivationStore, keys: list[bytes]) -> Iterator[tuple[bytes, bool]]:
+    return zip(keys, store.holds(keys), strict=True)
+
+
+def _keeping(
+    computed: Iterator[torch.Tensor],
+    rows: Sequence[int],
+    keys: list[bytes],
+    digests: list[bytes],
+    work: _Pass,
+    store: ActivationStore,
+    total: int,
+) -> Iterator[torch.Tensor]:
+    """Keep what is computed, unless so much is to come that it would only push itself out."""
+    coming = iter(rows)
+    told = False
+    for batch in computed:
+        needed = batch[0].numpy().nbytes * total
+        if needed <= store.limit:
+            arrived = [(next(coming), value) for value in batch.numpy()]
+            # A file that was written to between the look and the load is not what its key says.
+            store.keep([(keys[row], value) for row, value in arrived if work.samples.digest(row) == digests[row]])
+        elif not told:
+            told = True
+            work.report(
+                f"Activations are not kept: {needed / 2**20:.0f} MiB would be needed, and the cache holds "
+                f"{store.limit / 2**20:.0f} MiB. They are computed each time; sktransfer.set_cache_limit raises it."
+            )
+        yield batch

@@ -4,21 +4,29 @@ A linear head is solved where nothing but epochs could serve better; the phase a
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import nn
 
-from sktransfer._activations import Activations, ComputedActivations, KeptActivations, activations, take_batches
-from sktransfer._frozen_pass import Run, lend, run_batch
-from sktransfer._solved_head import solve_head
+from sktransfer._activations import (
+    Activations,
+    Augmented,
+    KeptActivations,
+    activations,
+    decoded_once,
+    take_batches,
+)
+from sktransfer._forward import run_batch
+from sktransfer._frozen_pass import probe
+from sktransfer._labelled import LabelledActivations
+from sktransfer._run import Run, lend
 from sktransfer._suffix_network import FeaturesOf, SuffixNetwork, make_head
-from sktransfer._suffix_training import LabelledActivations, TrainingSettings, train_suffix, untrained_net
-from sktransfer.backbones import Backbone, Block
+from sktransfer._training_settings import TrainingSettings
+from sktransfer.backbones import Backbone, Block, FrozenPart
 from sktransfer.inputs import Samples, make_augmentation
 
 STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
@@ -90,28 +98,30 @@ def train(
     Trained
         On the CPU.
     """
-    prefix, _ = backbone.split_features(backbone.freeze_depth)
+    # skorch, and scikit-learn's linear models, come in when something is trained.
+    from sktransfer._solved_head import solve_head
+    from sktransfer._suffix_training import train_suffix, untrained_net
+
     blocks = () if settings.strategy == "linear_probe" else tuple(backbone.trained_blocks(backbone.freeze_depth))
     rows, held_out = _hold_out(task, settings)
-    with lend(prefix, run.device):
-        sources = _Sources(prefix, samples, run, settings)
-        training = task.of(sources.changing, rows)
-        validation = task.of(sources.plain, held_out) if len(held_out) else None
-        module = _start(backbone, sources, task, run, settings, earlier)
-        net, history, n_iter = None, [], 0
-        head_first = settings.strategy != "fine_tune" and not (blocks and earlier is not None)
-        if head_first and _is_solved(settings, blocks):
-            features = _features(module, sources.plain, rows, run)
-            solution = solve_head(features, task.labels[rows], task.weights[rows], len(task.classes))
-            module.head, n_iter = nn.Sequential(solution.head), solution.n_iter
-            net = untrained_net(module, task.classes)
-        elif head_first:
-            net = _train_head(module, training, validation, task, run, settings)
-            history += _records("head", net)
-        if blocks or net is None:
-            epochs = settings.max_epochs
-            net = train_suffix(module, training, validation, task.classes, settings, run, epochs, blocks)
-            history += _records("fine_tune", net)
+    sources = _Sources(backbone.frozen_part(settings.pooling), samples, run, settings)
+    module = _start(backbone, sources.first, task, run, settings, earlier)
+    training = task.of(sources.changing, rows)
+    validation = task.of(sources.plain, held_out) if len(held_out) else None
+    net, history, n_iter = None, [], 0
+    head_first = settings.strategy != "fine_tune" and not (blocks and earlier is not None)
+    if head_first and _is_solved(settings, blocks):
+        features = _features(module, sources.plain, rows, run)
+        solution = solve_head(features, task.labels[rows], task.weights[rows], len(task.classes))
+        module.head, n_iter = nn.Sequential(solution.head), solution.n_iter
+        net = untrained_net(module, task.classes)
+    elif head_first:
+        net = _train_head(module, training, validation, task, run, settings)
+        history += _records("head", net)
+    if blocks or net is None:
+        epochs = settings.max_epochs
+        net = train_suffix(module, training, validation, task.classes, settings, run, epochs, blocks)
+        history += _records("fine_tune", net)
     return Trained(net, history, n_iter + len(history))
 
 
@@ -126,26 +136,30 @@ class _Sources:
     Each is made when first wanted: which of them that is depends on the strategy.
     """
 
-    def __init__(self, prefix: nn.Module, samples: Samples, run: Run, settings: TrainingSettings):
-        self._arguments = prefix, samples, run
-        self._augmentation = make_augmentation(settings.augment)
+    def __init__(self, part: FrozenPart, samples: Samples, run: Run, settings: TrainingSettings):
+        self._part, self._samples, self._run = part, decoded_once(samples, run), run
+        augmentation = make_augmentation(settings.augment)
+        name = settings.augment if isinstance(settings.augment, str) else None
+        self._augmented = augmentation and Augmented(augmentation, name, settings.augment_views, settings.views_seed)
+
+    @cached_property
+    def first(self) -> torch.Tensor:
+        """The activation of one sample, to measure."""
+        run = self._run if self._augmented is None else replace(self._run, store=None)
+        return probe(self._part, self._samples, run)
 
     @cached_property
     def plain(self) -> Activations:
-        return activations(*self._arguments, report=self._report)
-
-    @property
-    def computed(self) -> Activations:
-        return ComputedActivations(*self._arguments, None)
+        return activations(self._part, self._samples, self._run, self.first, None, self._report)
 
     @cached_property
     def changing(self) -> Activations:
-        if self._augmentation is None:
+        if self._augmented is None:
             return self.plain
-        return activations(*self._arguments, self._augmentation, self._report)
+        return activations(self._part, self._samples, self._run, self.first, self._augmented, self._report)
 
     def _report(self, message: str) -> None:
-        if self._arguments[2].verbose:
+        if self._run.verbose:
             print(message)  # noqa: T201
 
 
@@ -153,6 +167,8 @@ def _hold_out(task: Task, settings: TrainingSettings) -> tuple[np.ndarray, np.nd
     rows = np.arange(len(task.labels))
     if not settings.early_stopping:
         return rows, rows[:0]
+    from sklearn.model_selection import train_test_split
+
     seed = int(torch.randint(2**31 - 1, ()))
     fraction = settings.validation_fraction
     training, held_out = train_test_split(rows, test_size=fraction, stratify=task.labels, random_state=seed)
@@ -161,7 +177,7 @@ def _hold_out(task: Task, settings: TrainingSettings) -> tuple[np.ndarray, np.nd
 
 def _start(
     backbone: Backbone,
-    sources: _Sources,
+    first: torch.Tensor,
     task: Task,
     run: Run,
     settings: TrainingSettings,
@@ -172,21 +188,19 @@ def _start(
         module = copy.deepcopy(earlier)
         module.attach(backbone)
         return module
-    tail = copy.deepcopy(backbone.split_features(backbone.freeze_depth)[1])
+    tail = backbone.tail(backbone.freeze_depth, settings.train_bn)
     channels_last = backbone.features_have_channels_last
     module = SuffixNetwork(tail, nn.Identity(), settings.pooling, settings.train_bn, channels_last).eval()
-    width = _features(module, sources.computed, np.arange(1), run).shape[1]
+    width = _features(module, KeptActivations(first.numpy()), np.arange(1), run).shape[1]
     module.head = make_head(width, settings.hidden_layer_sizes, settings.dropout, len(task.classes))
     return module.eval()
 
 
 def _features(module: SuffixNetwork, source: Activations, rows: np.ndarray, run: Run) -> np.ndarray:
+    module.compute_in(run.bfloat16)
     compute = FeaturesOf(module)
     with lend(module, run.device):
-        parts = [
-            run_batch(compute, part, run.batch_size).cpu().numpy()
-            for part in take_batches(source, rows, run.batch_size)
-        ]
+        parts = [run_batch(compute, part, run).cpu().numpy() for part in take_batches(source, rows, run.batch_size)]
     return np.concatenate(parts)
 
 
@@ -199,6 +213,8 @@ def _train_head(
     settings: TrainingSettings,
 ) -> Any:
     """Train the head alone: on features computed once, unless they change at random."""
+    from sktransfer._suffix_training import train_suffix, untrained_net
+
     epochs = HEAD_EPOCHS if settings.head_epochs == "auto" else settings.head_epochs
     nothing: tuple[Block, ...] = ()
     if settings.augment is not None:

@@ -11,10 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 # Inverse strength of the L2 penalty, on features of unit mean square: see benchmarks/head.py.
 C = 1.0
+
+# Values of all features up to which one thread solves.
+SMALL = 2**21
 
 
 class Solution(NamedTuple):
@@ -56,7 +60,9 @@ def solve_head(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_
     intercept[present] = 0.0
     n_iter = 1
     if len(present) > 1:
-        solver = LogisticRegression(C=C, max_iter=1000).fit(features, labels, sample_weight=weights)
+        # Small products gain nothing from threads, which spin on for a while and keep torch's from the processors.
+        with threadpool_limits(1 if features.size <= SMALL else None, user_api="blas"):
+            solver = LogisticRegression(C=C, max_iter=1000).fit(features, labels, sample_weight=weights)
         n_iter = int(solver.n_iter_.max())
         # scikit-learn keeps one row of coefficients for two classes: the difference of their logits.
         two = len(present) == 2

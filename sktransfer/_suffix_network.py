@@ -1,6 +1,5 @@
 """The network behind the cut: tuned blocks, pooling and a head of one's own classes, and what of it is frozen."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,17 +69,28 @@ class SuffixNetwork(nn.Module):
         self.pooling = pooling
         self.train_bn = train_bn
         self.channels_last = channels_last
+        self.in_bfloat16 = False
         self._tail_state: dict[str, torch.Tensor] | None = None
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the tuned features of activations, of shape (n, n_features)."""
-        return pool(x if self.tail is None else self.tail(x), self.pooling, self.channels_last)
+        """Return the tuned features of activations, float32 of shape (n, n_features)."""
+        if self.tail is not None:
+            if x.ndim == 4:
+                x = x.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+                x = self.tail(x)
+        return pool(x.float(), self.pooling, self.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(x))
 
+    def compute_in(self, bfloat16: bool) -> None:
+        """Set whether the tail multiplies in bfloat16, forwards and backwards; weights and head are float32."""
+        self.in_bfloat16 = bfloat16
+
     def thaw(self, names: set[str]) -> None:
-        """Let these parameters of the tail be trained, and no others."""
+        """Let the head and these parameters of the tail be trained, and no others."""
+        self.head.requires_grad_(True)
         if self.tail is not None:
             for name, parameter in self.tail.named_parameters():
                 parameter.requires_grad_(name in names)
@@ -105,7 +115,8 @@ class SuffixNetwork(nn.Module):
     def attach(self, backbone: Backbone) -> None:
         """Cut the tail from its backbone again and put its tensors back, after a pickle left the traced graph out."""
         if self.tail is None and self._tail_state is not None:
-            tail = copy.deepcopy(backbone.split_features(backbone.freeze_depth)[1])
+            tail = backbone.tail(backbone.freeze_depth, self.train_bn)
+            assert tail is not None
             tail.load_state_dict(self._tail_state)
             self.tail, self._tail_state = tail.eval().requires_grad_(False), None
 

@@ -3,8 +3,7 @@
 The suffix is a copy: the backbone that it was cut from stays as it was loaded.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import copy
 from typing import Any
 
 import numpy as np
@@ -13,99 +12,13 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from sktransfer._activations import Activations
-from sktransfer._frozen_pass import Run, lend
+from sktransfer._labelled import LabelledActivations, SliceBatches
+from sktransfer._run import Run, lend
 from sktransfer._suffix_network import SuffixNetwork
+from sktransfer._training_settings import TrainingSettings, optimizer_class
 from sktransfer.backbones import Block
-
-# Names that `optimizer=` takes, and what torch calls them.
-OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "sgd": "SGD"}
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """The parameters of the classifier that say how to train, under the same names and with the same meaning."""
-
-    strategy: str
-    pooling: str
-    hidden_layer_sizes: Sequence[int]
-    dropout: float
-    head_epochs: Any
-    max_epochs: int
-    head_lr: float
-    lr: float
-    layer_decay: float
-    optimizer: Any
-    weight_decay: float
-    augment: Any
-    train_bn: bool
-    label_smoothing: float
-    early_stopping: bool
-    validation_fraction: float
-    n_iter_no_change: int
-    tol: float
-    callbacks: list[Any] | None
-
-    @property
-    def head_is_convex(self) -> bool:
-        """Whether the head may be solved: a linear one whose loss is plain cross-entropy, of no stated epochs."""
-        return self.head_epochs == "auto" and not (self.hidden_layer_sizes or self.dropout or self.label_smoothing)
-
-
-class LabelledActivations(Dataset[Any]):
-    """Activations with the index of each row's class, and its weight.
-
-    Parameters
-    ----------
-    activations : Activations
-        Where rows come from.
-    rows : ndarray of int
-        Rows of them.
-    labels : int64 ndarray
-        A class index for each of `rows`.
-    weights : float ndarray
-        A weight for each of `rows`.
-    """
-
-    def __init__(self, activations: Activations, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray):
-        self.activations, self.rows = activations, rows
-        self.labels = torch.as_tensor(labels, dtype=torch.int64)
-        self.weights = torch.as_tensor(weights, dtype=torch.float32)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, which: np.ndarray) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """Return a batch as skorch wants it: X, y."""
-        return self.activations.take(self.rows[which]), (self.labels[which], self.weights[which])
-
-
-class SliceBatches:
-    """Batches that are taken whole, not put together sample by sample.
-
-    Parameters
-    ----------
-    dataset : LabelledActivations
-        What to draw from.
-    batch_size : int
-        Samples a batch. A last batch of one joins the one before: BatchNorm has no statistics of one.
-    shuffle : bool, default=False
-        Whether to draw in random order, from torch's generator.
-    """
-
-    def __init__(self, dataset: LabelledActivations, batch_size: int, shuffle: bool = False):
-        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
-
-    def __iter__(self) -> Iterator[Any]:
-        n = len(self.dataset)
-        order = torch.randperm(n).numpy() if self.shuffle else np.arange(n)
-        starts = list(range(0, n, self.batch_size))
-        if len(starts) > 1 and n - starts[-1] == 1:
-            starts.pop()
-        for start, stop in zip(starts, [*starts[1:], n], strict=True):
-            yield self.dataset.take(order[start:stop])
 
 
 class WeightedCrossEntropy(nn.CrossEntropyLoss):
@@ -207,6 +120,34 @@ def train_suffix(
     ValueError
         If the loss is no number any more.
     """
+    module.compute_in(run.bfloat16)
+    before = copy.deepcopy(module.state_dict())
+    generator = torch.get_rng_state()
+    batch_size = min(run.batch_size, run.fits.n_samples or run.batch_size)
+    while True:
+        try:
+            return _train(module, training, validation, classes, settings, run, epochs, blocks, batch_size)
+        except torch.cuda.OutOfMemoryError:
+            if not run.fits.halve(batch_size):
+                raise
+        # Outside the handler, whose traceback would hold on to what filled the memory: from the start, in halves.
+        torch.cuda.empty_cache()
+        module.load_state_dict(before)
+        torch.set_rng_state(generator)
+        batch_size //= 2
+
+
+def _train(
+    module: SuffixNetwork,
+    training: LabelledActivations,
+    validation: LabelledActivations | None,
+    classes: np.ndarray,
+    settings: TrainingSettings,
+    run: Run,
+    epochs: int,
+    blocks: tuple[Block, ...],
+    batch_size: int,
+) -> NeuralNetClassifier:
     callbacks: list[Any] = [
         ("thaw", _Thaw(blocks, epochs, settings.strategy == "gradual")),
         ("nan", _StopOnNan(settings, blocks)),
@@ -217,7 +158,7 @@ def train_suffix(
         )
         callbacks += [("validation_accuracy", _ValidationAccuracy()), ("early_stopping", patience)]
     net = NeuralNetClassifier(
-        module,
+        module.to(memory_format=torch.channels_last),
         classes=classes,
         criterion=WeightedCrossEntropy,
         criterion__label_smoothing=settings.label_smoothing,
@@ -226,7 +167,7 @@ def train_suffix(
         optimizer__param_groups=_parameter_groups(settings, blocks),
         lr=settings.lr,
         max_epochs=epochs,
-        batch_size=run.batch_size,
+        batch_size=batch_size,
         iterator_train=SliceBatches,
         iterator_train__shuffle=True,
         iterator_valid=SliceBatches,
@@ -286,22 +227,6 @@ def _rest(net: NeuralNetClassifier) -> NeuralNetClassifier:
     net.optimizer__param_groups = None
     net.device = "cpu"
     return net
-
-
-def optimizer_class(optimizer: Any) -> Any:
-    """Return torch's optimiser class of a name.
-
-    Parameters
-    ----------
-    optimizer : str or type
-        A name from `OPTIMIZERS`, or a class.
-
-    Returns
-    -------
-    type
-        The class.
-    """
-    return getattr(torch.optim, OPTIMIZERS[optimizer]) if isinstance(optimizer, str) else optimizer
 
 
 def _parameter_groups(settings: TrainingSettings, blocks: tuple[Block, ...]) -> list[tuple[str, dict[str, float]]]:

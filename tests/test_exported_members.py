@@ -10,7 +10,14 @@ import sktransfer.inputs
 
 
 def test_public_names_are_the_list():
-    assert sorted(sktransfer.__all__) == ["FineTunedClassifier", "PretrainedFeatureExtractor", "load_image_folder"]
+    assert sorted(sktransfer.__all__) == [
+        "FineTunedClassifier",
+        "PretrainedFeatureExtractor",
+        "cache_info",
+        "clear_cache",
+        "load_image_folder",
+        "set_cache_limit",
+    ]
     for module in (sktransfer, sktransfer.backbones, sktransfer.inputs):
         for name in module.__all__:
             member = getattr(module, name)
@@ -22,7 +29,8 @@ def test_nothing_public_is_off_the_list():
     assert public - set(sktransfer.__all__) <= {"backbones", "inputs"}
 
 
-def test_import_brings_in_neither_torchvision_nor_a_display():
-    code = "import sys, sktransfer; print([m for m in ('torchvision', 'matplotlib') if m in sys.modules])"
+def test_import_brings_in_only_what_is_needed_at_once():
+    late = ("torchvision", "skorch", "matplotlib", "sklearn.linear_model", "sqlite3")
+    code = f"import sys, sktransfer; print([m for m in {late} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

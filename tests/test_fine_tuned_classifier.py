@@ -65,7 +65,7 @@ def test_frozen_parameters_and_buffers_stay_bit_identical(pictures, strategy, fr
     ).fit(X, y)
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in state_of(classifier).items())
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in network.state_dict().items())
-    tail = classifier.net_.module_.tail.state_dict()
+    tail = tail_of(classifier)
     frozen = classifier.backbone_.frozen_names(classifier.backbone_.freeze_depth)
     assert not frozen & set(tail)
     thawed = {name for block in classifier.backbone_.trained_blocks(freeze_depth) for name in block.parameter_names}
@@ -73,6 +73,12 @@ def test_frozen_parameters_and_buffers_stay_bit_identical(pictures, strategy, fr
         assert all(torch.equal(tensor, loaded[name]) for name, tensor in tail.items())
     elif thawed:
         assert any(not torch.equal(tail[name], loaded[name]) for name in thawed)
+
+
+def tail_of(classifier):
+    """What was trained; nothing where all of the backbone is frozen."""
+    tail = classifier.net_.module_.tail
+    return {} if tail is None else tail.state_dict()
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -98,7 +104,7 @@ def test_frozen_part_of_each_family_stays_bit_identical(name):
         assert all(torch.equal(tensor, loaded[key]) for key, tensor in after.items())
         frozen = classifier.backbone_.frozen_names(classifier.backbone_.freeze_depth)
         assert frozen
-        assert not frozen & set(classifier.net_.module_.tail.state_dict())
+        assert not frozen & set(tail_of(classifier))
 
 
 def test_statistics_of_thawed_batch_norm_move_only_when_asked(pictures):
@@ -122,11 +128,18 @@ def test_dropout_and_batch_norm_of_frozen_blocks_never_train(pictures):
                 modes.append({name: module.training for name, module in tail.named_modules()})
 
     X, y = pictures
-    tiny(strategy="gradual", freeze_depth=1, max_epochs=3, callbacks=[Watch()]).fit(X, y)
+    how = {"strategy": "gradual", "freeze_depth": 1, "max_epochs": 3, "callbacks": [Watch()]}
+    tiny(train_bn=True, **how).fit(X, y)
     assert not modes[0]["4.dropout"]
+    assert not modes[0]["4.bn1"]
     assert modes[0]["6"]
     assert modes[-1]["4.dropout"]
-    assert not any(mode for step in modes for name, mode in step.items() if "bn" in name)
+    assert modes[-1]["4.bn1"]
+    kept = tiny(train_bn=False, **how).fit(X, y)
+    statistics = {name: value for name, value in tail_of(kept).items() if "running" in name}
+    assert statistics
+    loaded = state_of(kept)
+    assert all(torch.equal(value, loaded[name]) for name, value in statistics.items())
 
 
 def test_predict_runs_in_eval_mode(pictures):
@@ -171,6 +184,20 @@ def test_lp_ft_starts_from_the_solved_head(pictures):
     solved = tiny(strategy="linear_probe").fit(X, y)
     barely = tiny(strategy="lp_ft", max_epochs=1, lr=1e-12, head_lr=1e-12, weight_decay=0.0).fit(X, y)
     np.testing.assert_allclose(barely.predict_proba(X), solved.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["lp_ft", "gradual", "fine_tune"])
+@pytest.mark.parametrize("head_epochs", ["auto", 1])
+def test_the_head_is_trained_with_the_blocks(pictures, strategy, head_epochs):
+    X, y = pictures
+    how = {"strategy": strategy, "head_epochs": head_epochs, "max_epochs": 3, "head_lr": 0.1}
+    weights = [
+        tiny(freeze_depth=2, lr=lr, **how).fit(X, y).net_.module_.head[0].weight.detach().clone()
+        for lr in (1e-12, 1e-2)  # with blocks that hardly move, and with blocks that do
+    ]
+    before = tiny(freeze_depth=2, **{**how, "strategy": "linear_probe"}).fit(X, y).net_.module_.head[0].weight
+    assert not torch.allclose(weights[0], before, atol=1e-3)
+    assert not torch.equal(weights[0], weights[1])
 
 
 def test_gradual_thaws_from_the_head_down_to_freeze_depth(pictures):

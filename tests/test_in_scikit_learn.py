@@ -220,8 +220,9 @@ def test_feature_union_joins_layers(pictures):
     union = FeatureUnion([("early", extractor(layer=1)), ("late", extractor()), ("both", extractor(layer=[1, 4]))])
     early, late = extractor(layer=1).fit_transform(X), extractor().fit_transform(X)
     joined = union.fit_transform(X)
-    np.testing.assert_array_equal(joined[:, : early.shape[1] + late.shape[1]], np.hstack([early, late]))
-    np.testing.assert_array_equal(joined[:, early.shape[1] + late.shape[1] :], np.hstack([early, late]))
+    both = np.hstack([early, late])
+    np.testing.assert_array_equal(joined[:, : both.shape[1]], both)
+    np.testing.assert_allclose(joined[:, both.shape[1] :], both, rtol=0.02, atol=1e-3)  # bfloat16, where it is fast
 
 
 def test_vectors_in_a_pipeline_with_a_scaler():

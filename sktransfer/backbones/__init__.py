@@ -6,10 +6,13 @@ from collections.abc import Callable
 from torch import nn
 
 from sktransfer.backbones import _torchvision
-from sktransfer.backbones._backbone import Backbone, Source
+from sktransfer.backbones._backbone import Backbone
 from sktransfer.backbones._blocks import Block, UntraceableError
+from sktransfer.backbones._frozen_part import FrozenPart
+from sktransfer.backbones._loaded_network import count_networks, forget_networks
 from sktransfer.backbones._own import OwnSource
 from sktransfer.backbones._pooling import POOLINGS, pool
+from sktransfer.backbones._source import Source
 from sktransfer.backbones._summary import BackboneSummary
 from sktransfer.backbones._torchvision import TorchvisionSource
 from sktransfer.inputs import ImagePreprocessing
@@ -19,8 +22,11 @@ __all__ = [
     "Backbone",
     "BackboneSummary",
     "Block",
+    "FrozenPart",
     "ImagePreprocessing",
     "UntraceableError",
+    "count_networks",
+    "forget_networks",
     "list_backbones",
     "load_backbone",
     "pool",
@@ -101,4 +107,4 @@ def load_backbone(
         raise ValueError(
             f"Got backbone={backbone!r}; expected a name, a torch.nn.Module, or a function that returns one."
         )
-    return Backbone(source, source.pretrained())
+    return Backbone(source)

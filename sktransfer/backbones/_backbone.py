@@ -3,47 +3,22 @@
 A backbone is never changed by training: whoever trains a part of it trains a copy.
 """
 
+import copy
 from numbers import Integral, Real
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from sktransfer._names import closest
-from sktransfer.backbones._blocks import Block, NetworkGraph, describe
+from sktransfer.backbones._blocks import Block, NetworkGraph
 from sktransfer.backbones._feature_network import FeatureNetwork
+from sktransfer.backbones._frozen_part import FrozenPart
+from sktransfer.backbones._inference import scale_convolutions
+from sktransfer.backbones._loaded_network import LoadedNetwork, load, share
+from sktransfer.backbones._source import Source
 from sktransfer.backbones._summary import BackboneSummary, BlockRow
-from sktransfer.backbones._weights import fill, fingerprint
-from sktransfer.inputs import ImagePreprocessing
-
-
-class Source(Protocol):
-    """Where a backbone comes from: enough to build it again. Each kind of backbone has its own."""
-
-    @property
-    def name(self) -> str:
-        """What to call the backbone."""
-
-    @property
-    def weights_name(self) -> str:
-        """What to call its weights."""
-
-    @property
-    def ends_in_classifier(self) -> bool | None:
-        """Whether its last layer classifies; `None` where that is to be seen from the layer."""
-
-    @property
-    def keeps_network(self) -> bool:
-        """Whether a pickle of the source holds the network itself, with its weights."""
-
-    def architecture(self) -> nn.Module:
-        """Return the network with weights of no importance, or with its own where the source keeps it."""
-
-    def pretrained(self) -> nn.Module:
-        """Return the network with its weights."""
-
-    def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
-        """Return what the network wants of an image."""
+from sktransfer.backbones._weights import fill
 
 
 class Backbone:
@@ -53,8 +28,6 @@ class Backbone:
     ----------
     source : Source
         Where the network comes from.
-    network : nn.Module
-        The network, with its weights.
 
     Attributes
     ----------
@@ -70,22 +43,22 @@ class Backbone:
         How much of it is frozen; `"all"` unless an estimator set it.
     """
 
-    def __init__(self, source: Source, network: nn.Module):
+    def __init__(self, source: Source):
         self._source = source
         self._end: Any = None
-        self._install(network)
+        self._install(load(source))
         self.freeze_depth: Any = "all"
         self._store_weights = True
         self._sample_shape: tuple[int, ...] | None = None
 
-    def _install(self, network: nn.Module) -> None:
-        self._digest: str | None = None
-        self._network: nn.Module | None = network.eval().requires_grad_(False)
-        self._graph: NetworkGraph | None = NetworkGraph(network, self._source.ends_in_classifier)
-        self.preprocessing = self._source.preprocessing(network)
-        self.blocks: tuple[Block, ...] = self._graph.blocks
+    def _install(self, loaded: LoadedNetwork) -> None:
+        self._loaded: LoadedNetwork | None = loaded
+        self._source = self._source.adopt(loaded.network)
+        self._graph: NetworkGraph | None = loaded.graph
+        self.preprocessing = loaded.preprocessing
+        self.blocks: tuple[Block, ...] = loaded.graph.blocks
         if self._end is not None:
-            self._graph = self._graph.ending_at(self._layer_cut(self._end))
+            self._graph = loaded.graph.ending_at(self._layer_cut(self._end))
             self.blocks = self._graph.blocks
 
     @property
@@ -99,14 +72,12 @@ class Backbone:
     @property
     def network(self) -> nn.Module:
         """The whole network, classification layer included, in eval mode."""
-        self._find_weights()
-        assert self._network is not None
-        return self._network
+        return self._shared.network
 
     @property
     def fingerprint(self) -> str:
         """Digest of every parameter and buffer, as 64 hexadecimal digits."""
-        return fingerprint(self.network)
+        return self._shared.fingerprint
 
     def __repr__(self) -> str:
         return f"<Backbone {self.name!r}, weights={self.weights_name!r}, {len(self.blocks)} blocks>"
@@ -149,9 +120,45 @@ class Backbone:
             `suffix(prefix(x))` gives the features.
         """
         cut = self._cut(freeze_depth)
-        prefix = self._between(None, cut)
-        prefix.identity = self._identify(prefix)  # type: ignore[assignment]
-        return prefix, self._between(cut, self._cut("all"))
+        return self._between(None, cut), self._between(cut, self._cut("all"))
+
+    def tail(self, freeze_depth: Any, train_bn: bool = False) -> nn.Module | None:
+        """Return a copy of what is trained: the blocks behind a cut, up to the features.
+
+        Parameters
+        ----------
+        freeze_depth : int, float or str
+            As in `split`.
+        train_bn : bool, default=False
+            Whether BatchNorm layers will be called as such, to update their statistics. Where they keep them, scale and
+            shift are applied to the weights of the convolution in front, which computes the same in less time.
+
+        Returns
+        -------
+        nn.Module or None
+            With the names of the network's own layers; `None` where nothing behind the cut has weights.
+        """
+        if not self.trained_blocks(freeze_depth):
+            return None
+        part = copy.deepcopy(self._between(self._cut(freeze_depth), self._cut("all")))
+        return part if train_bn else scale_convolutions(part)
+
+    def frozen_part(self, pooling: str) -> FrozenPart:
+        """Return what runs frozen: up to `freeze_depth`, or up to the features where nothing behind it has weights.
+
+        Parameters
+        ----------
+        pooling : str
+            How maps and tokens become features, where it comes to them.
+
+        Returns
+        -------
+        FrozenPart
+            From prepared samples to activations, or to features.
+        """
+        if self.trained_blocks(self.freeze_depth):
+            return self._part((self._cut(self.freeze_depth),))
+        return self.feature_part(None, pooling)
 
     def trained_blocks(self, freeze_depth: Any) -> list[Block]:
         """Return the blocks that have weights behind a cut, in order; a block cut through counts, with those alone.
@@ -192,8 +199,8 @@ class Backbone:
         """
         return self._traced.parameter_names_before(self._cut(freeze_depth))
 
-    def feature_network(self, layer: Any = None, pooling: str = "avg") -> FeatureNetwork:
-        """Return the network that computes the features of one layer, or of several, concatenated.
+    def feature_part(self, layer: Any = None, pooling: str = "avg") -> FrozenPart:
+        """Return the part that computes the features of one layer, or of several, concatenated.
 
         Parameters
         ----------
@@ -205,30 +212,35 @@ class Backbone:
 
         Returns
         -------
-        FeatureNetwork
-            From a prepared batch to a Tensor of shape (n, n_features).
+        FrozenPart
+            From prepared samples to a Tensor of shape (n, n_features).
         """
         layers = list(layer) if isinstance(layer, list | tuple) else [layer]
         if not layers:
             raise ValueError("Got layer=[]; expected at least one block name or number, or None.")
         cuts = [self._cut("all") if one is None else self._layer_cut(one) for one in layers]
-        in_order = self._traced.in_order(cuts)
-        parts = [self._between(start, end) for start, end in zip([None, *in_order], in_order, strict=False)]
-        layouts = [self._traced.has_channels_last(cut) for cut in in_order]
-        network = FeatureNetwork(parts, [in_order.index(cut) for cut in cuts], pooling, layouts)
-        network.identity = self._identify(*parts, also=f"{network.order} {pooling} {layouts}")
-        return network
+        in_order = tuple(self._traced.in_order(cuts))
+        return self._part(in_order, tuple(in_order.index(cut) for cut in cuts), pooling)
+
+    def feature_network(self, layer: Any = None, pooling: str = "avg") -> FeatureNetwork:
+        """Return the network that computes the features of one layer, or of several, concatenated.
+
+        Parameters
+        ----------
+        layer, pooling : object
+            As in `feature_part`.
+
+        Returns
+        -------
+        FeatureNetwork
+            From a prepared batch to a Tensor of shape (n, n_features), with the network's own layers.
+        """
+        return self.feature_part(layer, pooling).network()
 
     @property
     def features_have_channels_last(self) -> bool:
         """Whether the channels of the features, where they are maps, are their last axis."""
         return self._traced.has_channels_last(self._cut("all"))
-
-    def _identify(self, *parts: fx.GraphModule, also: str = "") -> str:
-        """Say in one string what parts of this network compute: their operations, layers and weights."""
-        if self._digest is None:
-            self._digest = self.fingerprint
-        return f"{self._digest} {also} " + " ".join(describe(part) for part in parts)
 
     def _layer_cut(self, layer: Any) -> fx.Node:
         if isinstance(layer, Integral) and not isinstance(layer, bool) and not 1 <= int(layer) <= len(self.blocks):
@@ -240,6 +252,12 @@ class Backbone:
         return self._cut(layer, "layer")
 
     @property
+    def _shared(self) -> LoadedNetwork:
+        self._find_weights()
+        assert self._loaded is not None
+        return self._loaded
+
+    @property
     def _traced(self) -> NetworkGraph:
         self._find_weights()
         assert self._graph is not None
@@ -247,6 +265,9 @@ class Backbone:
 
     def _between(self, start: fx.Node | None, end: fx.Node) -> fx.GraphModule:
         return self._traced.between(start or self._traced.end_of_block(0), end)
+
+    def _part(self, cuts: tuple[fx.Node, ...], order: tuple[int, ...] = (0,), pooling: str | None = None) -> FrozenPart:
+        return FrozenPart(self._shared, self._traced, self._shared.identity, cuts, order, pooling)
 
     def _cut(self, depth: Any, parameter: str = "freeze_depth") -> fx.Node:
         count = len(self.blocks)
@@ -286,11 +307,10 @@ class Backbone:
         """
         if layer is None:
             return self
-        network = self.network
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._end = layer
-        other._install(network)
+        other._install(self._shared)
         return other
 
     # What a person sees
@@ -349,11 +369,11 @@ class Backbone:
     def __getstate__(self) -> dict[str, Any]:
         """Leave the traced graph out, always; the weights too where they can be found again and that is wanted."""
         state = self.__dict__.copy()
-        if self._network is not None:
+        if self._loaded is not None:
             state["_fingerprint"] = self.fingerprint
             if self._store_weights and not self._source.keeps_network:
-                state["_state"] = {name: tensor.cpu() for name, tensor in self._network.state_dict().items()}
-        state["_network"] = state["_graph"] = None
+                state["_state"] = self.network.state_dict()
+        state["_loaded"] = state["_graph"] = None
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -362,19 +382,19 @@ class Backbone:
         if tensors is not None:
             network = self._source.architecture()
             fill(network, tensors, tensors, "the pickle")
-            self._install(network)
+            self._install(share(LoadedNetwork(network, self._source)))
         elif self._source.keeps_network:
-            self._install(self._source.architecture())
+            self._install(share(LoadedNetwork(self._source.architecture(), self._source)))
 
     def _find_weights(self) -> None:
         """Load weights that a pickle left out, and refuse any that are not the same."""
-        if self._network is None:
-            network = self._source.pretrained()
-            found, expected = fingerprint(network), self.__dict__["_fingerprint"]
+        if self._loaded is None:
+            loaded = load(self._source)
+            found, expected = loaded.fingerprint, self.__dict__["_fingerprint"]
             if found != expected:
                 raise ValueError(
                     f"Got weights {self.weights_name!r} of {self.name!r} with fingerprint {found[:12]}; expected "
                     f"{expected[:12]}, the ones this model was fitted with (store_backbone=False left them out of the "
                     "file). Put the original weights back, or fit again."
                 )
-            self._install(network)
+            self._install(loaded)

@@ -107,6 +107,11 @@ class NetworkGraph:
         """Return the value that leaves a module, or `None` where the network cannot be cut there."""
         return self._module_ends().get(name)
 
+    def places_before(self, node: fx.Node) -> list[fx.Node]:
+        """Return the values on the way to this one, itself included, at which the network can be cut, in order."""
+        on_the_way = set(self._slice(node, self._input))
+        return [place for place in self._places if place in on_the_way]
+
     def in_order(self, cuts: Iterable[fx.Node]) -> list[fx.Node]:
         """Sort cuts from the input onwards, each once."""
         return sorted(set(cuts), key=self._order.__getitem__)

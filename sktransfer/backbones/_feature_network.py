@@ -17,25 +17,28 @@ class FeatureNetwork(nn.Module):
         Each continues where the one before ended.
     order : sequence of int
         Parts whose outputs are joined.
-    pooling : str
-        How maps and tokens become vectors.
+    pooling : str or None
+        How maps and tokens become vectors; `None` leaves one value as it is.
     channels_last : sequence of bool
         Of each part, whether the channels of its map are the last axis.
     """
 
-    def __init__(self, parts: Sequence[nn.Module], order: Sequence[int], pooling: str, channels_last: Sequence[bool]):
+    def __init__(
+        self, parts: Sequence[nn.Module], order: Sequence[int], pooling: str | None, channels_last: Sequence[bool]
+    ):
         super().__init__()
         self.parts = nn.ModuleList(parts)
         self.order = list(order)
         self.pooling = pooling
         self.channels_last = list(channels_last)
-        self.identity: str | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         vectors = []
         for part, channels_last in zip(self.parts, self.channels_last, strict=True):
             x = part(x)
-            vector = pool(x, self.pooling, channels_last)
+            if self.pooling is None:
+                return x
+            vector = pool(x.float(), self.pooling, channels_last)
             # What follows may work in place, on what the vector may be a view of.
             vectors.append(vector if part is self.parts[-1] else vector.clone())
         return vectors[0] if len(self.order) == 1 else torch.cat([vectors[i] for i in self.order], dim=1)

@@ -57,6 +57,10 @@ class OwnSource:
         return "its own" if self._path is None else os.fspath(self._path)
 
     @property
+    def key(self) -> None:
+        return None
+
+    @property
     def _path(self) -> str | os.PathLike[str] | None:
         return None if self.weights == "DEFAULT" else self.weights
 
@@ -79,6 +83,13 @@ class OwnSource:
             graph = NetworkGraph(network)
             fill(network, read_state_dict(self._path), graph.used_names(), repr(self.weights_name))
         return network
+
+    def adopt(self, network: nn.Module) -> "OwnSource":
+        if not self.keeps_network:
+            return self
+        same = copy.copy(self)
+        object.__setattr__(same, "backbone", network)
+        return same
 
     def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
         own = getattr(network, "preprocessing", None)

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 
 from sktransfer._names import check_choice, closest
 from sktransfer.backbones._blocks import NetworkGraph
-from sktransfer.backbones._weights import fetch, fill, read_state_dict
+from sktransfer.backbones._weights import fetch, fill, place_of, read_state_dict
 from sktransfer.inputs import ImagePreprocessing
 
 if TYPE_CHECKING:
@@ -63,6 +64,15 @@ class TorchvisionSource:
         known = self._enum()
         return str(self.weights) if known is None else known.name
 
+    @property
+    def key(self) -> Hashable | None:
+        if self.weights is None:
+            return self.name, None, self.seed
+        enum = self._enum()
+        file = place_of(enum) if enum is not None else Path(self.weights).expanduser().absolute()
+        found = file.stat() if file.exists() else None
+        return self.name, str(file), found and (found.st_mtime_ns, found.st_size, found.st_ino)
+
     def architecture(self) -> nn.Module:
         return self._as_pretrained(self._build())
 
@@ -79,6 +89,9 @@ class TorchvisionSource:
         graph = NetworkGraph(network, ends_in_classifier=True)
         fill(network, read_state_dict(self.weights), graph.used_names(), repr(os.fspath(self.weights)))
         return self._as_pretrained(network)
+
+    def adopt(self, network: nn.Module) -> "TorchvisionSource":
+        return self
 
     def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
         return ImagePreprocessing.from_torchvision(self._recipe().transforms())

@@ -134,6 +134,22 @@ def _count(what: str, names: list[str]) -> str:
     return f"{len(names)} {what}{plural}" + (f" ({shown})" if names else "")
 
 
+def place_of(weights: "WeightsEnum") -> Path:
+    """Return where torch keeps, or would keep, the file of these weights.
+
+    Parameters
+    ----------
+    weights : WeightsEnum
+        A member of one of torchvision's enumerations of weights.
+
+    Returns
+    -------
+    Path
+        In torch's folder of checkpoints.
+    """
+    return Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+
+
 def fetch(weights: "WeightsEnum") -> None:
     """Make sure that torchvision's file of these weights is in torch's folder, whole, and holds tensors alone.
 
@@ -152,7 +168,7 @@ def fetch(weights: "WeightsEnum") -> None:
     ValueError
         If the file is damaged, or what was downloaded is not what its name promises; that is not kept.
     """
-    place = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    place = place_of(weights)
     by_hand = (
         f"Download {weights.url} on a machine that can, and put it at {str(place)!r}, or anywhere and give its path: "
         "weights=PATH."

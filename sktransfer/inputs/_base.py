@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from joblib import effective_n_jobs
 
-# Batches that may wait, loaded, for the network: enough to keep it busy, few enough to keep memory flat.
+# Batches that may wait, loaded, beyond one a thread: enough to keep a network busy, few enough to keep memory flat.
 BATCHES_AHEAD = 2
 
 
@@ -45,6 +45,11 @@ class Samples(ABC):
         """Return a digest of one sample's content: of a file's bytes, not of its path."""
 
     @property
+    @abstractmethod
+    def n_values(self) -> int:
+        """Number of values of one loaded sample."""
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample as the network takes it."""
         return tuple(self.prepare(self.load(0)[None]).shape[1:])
@@ -65,7 +70,7 @@ class Reader(ABC):
 
 
 def load_batches(
-    samples: Samples, order: np.ndarray | Sequence[int], batch_size: int, n_jobs: int | None
+    samples: Samples, order: np.ndarray | Sequence[int], batch_size: int, n_jobs: int | None, pin: bool = False
 ) -> Iterator[torch.Tensor]:
     """Load samples in threads ahead of whoever takes the batches.
 
@@ -78,31 +83,40 @@ def load_batches(
     batch_size : int
         Samples a batch; the last may be smaller.
     n_jobs : int or None
-        Threads, as joblib counts them.
+        Threads, as joblib counts them. A single batch is loaded without any.
+    pin : bool, default=False
+        Whether to load into page-locked memory, from which a GPU copies while it computes.
 
     Yields
     ------
     Tensor of shape (n, ...)
         The next batch, on the CPU, not yet prepared.
     """
-    threads = effective_n_jobs(n_jobs)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
-    def load(rows: np.ndarray | Sequence[int]) -> list[torch.Tensor]:
-        return [samples.load(int(row)) for row in rows]
+    def load(rows: np.ndarray | Sequence[int]) -> torch.Tensor:
+        batch = _stack([samples.load(int(row)) for row in rows])
+        return batch.pin_memory() if pin else batch
 
+    if len(batches) <= 1:
+        yield from map(load, batches)
+        return
+    threads = effective_n_jobs(n_jobs)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="sktransfer-load")
-    waiting: deque[list[Future[list[torch.Tensor]]]] = deque()
+    waiting: deque[Future[torch.Tensor]] = deque()
     try:
-        for position in range(len(batches) + BATCHES_AHEAD):
-            if position < len(batches):
-                parts = [batches[position][start::threads] for start in range(threads)]
-                waiting.append([pool.submit(load, part) for part in parts if len(part)])
-            if position >= BATCHES_AHEAD:
-                rows = batches[position - BATCHES_AHEAD]
-                loaded: list[torch.Tensor] = [torch.empty(0)] * len(rows)
-                for start, part in enumerate(waiting.popleft()):
-                    loaded[start::threads] = part.result()
-                yield torch.stack(loaded)
+        for rows in batches:
+            waiting.append(pool.submit(load, rows))
+            if len(waiting) > threads + BATCHES_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _stack(samples: list[torch.Tensor]) -> torch.Tensor:
+    """Stack samples in the order that they have in memory: pictures are decoded with channels last."""
+    if samples[0].ndim == 3 and not samples[0].is_contiguous():
+        return torch.stack([sample.movedim(0, -1) for sample in samples]).movedim(-1, 1)
+    return torch.stack(samples)

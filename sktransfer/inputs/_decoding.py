@@ -8,10 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
+
+# A JPEG is decoded at half, a quarter or an eighth of its size where this many times the size that is wanted is left:
+# resizing then averages over what was averaged before, and the result hardly differs.
+SPARE = 2
 
 
-def decode(image: "str | os.PathLike[str] | Image.Image", name: str, channels: int) -> Image.Image:
+def decode(
+    image: "str | os.PathLike[str] | Image.Image", name: str, channels: int, enough: int | None = None
+) -> Image.Image:
     """Open, decode and convert one picture.
 
     Parameters
@@ -22,6 +28,8 @@ def decode(image: "str | os.PathLike[str] | Image.Image", name: str, channels: i
         What to call it in messages.
     channels : int
         3 for RGB, 1 for grey.
+    enough : int or None, default=None
+        Length, in pixels, that the shorter side will be resized to: a large JPEG need not be decoded at full size.
 
     Returns
     -------
@@ -38,6 +46,8 @@ def decode(image: "str | os.PathLike[str] | Image.Image", name: str, channels: i
     with opened as picture:
         check_size(picture, name)
         with _naming(name):
+            if enough is not None and picture.format == "JPEG":
+                picture.draft(None, (SPARE * enough, SPARE * enough))
             picture.load()
             return upright(picture, channels)
 
@@ -57,7 +67,8 @@ def upright(picture: Image.Image, channels: int) -> Image.Image:
     PIL.Image.Image
         Of mode `"RGB"` or `"L"`; transparency is dropped.
     """
-    picture = ImageOps.exif_transpose(picture)
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I", "F"):
         picture = _to_8_bits(picture)
     mode = "L" if channels == 1 else "RGB"

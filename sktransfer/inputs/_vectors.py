@@ -24,6 +24,10 @@ class VectorSamples(Samples):
         return batch
 
     @property
+    def n_values(self) -> int:
+        return int(self._X.shape[1])
+
+    @property
     def recipe(self) -> str | None:
         return None
 

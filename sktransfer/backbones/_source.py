@@ -1,0 +1,47 @@
+"""What a kind of backbone owes: enough to build its networks, and to build them again from a pickle."""
+
+from collections.abc import Hashable
+from typing import Protocol
+
+from torch import nn
+
+from sktransfer.inputs import ImagePreprocessing
+
+
+class Source(Protocol):
+    """Where a backbone comes from: enough to build it again. Each kind of backbone has its own."""
+
+    @property
+    def name(self) -> str:
+        """What to call the backbone."""
+
+    @property
+    def weights_name(self) -> str:
+        """What to call its weights."""
+
+    @property
+    def ends_in_classifier(self) -> bool | None:
+        """Whether its last layer classifies; `None` where that is to be seen from the layer."""
+
+    @property
+    def keeps_network(self) -> bool:
+        """Whether a pickle of the source holds the network itself, with its weights."""
+
+    @property
+    def key(self) -> Hashable | None:
+        """What tells, before it is loaded, that a network is the same as one loaded before; `None` where nothing can.
+
+        A file counts with its time of change and its size.
+        """
+
+    def architecture(self) -> nn.Module:
+        """Return the network with weights of no importance, or with its own where the source keeps it."""
+
+    def pretrained(self) -> nn.Module:
+        """Return the network with its weights."""
+
+    def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
+        """Return what the network wants of an image."""
+
+    def adopt(self, network: nn.Module) -> "Source":
+        """Return this source holding a network, the same as its own, that others share."""

@@ -1,0 +1,206 @@
+"""Threads, devices and short memory change how fast activations come, not what they are."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from joblib import Parallel, delayed
+from networks import tiny_cnn
+from torch import nn
+
+from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer._run import VALUES_AT_ONCE, Run, multiplies_bfloat16
+
+
+@pytest.fixture
+def threads():
+    """Four threads of torch, which are set back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield 4
+    torch.set_num_threads(before)
+
+
+def many(count=400):
+    return np.random.default_rng(0).integers(0, 256, (count, 40, 40, 3), dtype=np.uint8)
+
+
+def features(X, **parameters):
+    how = {"feature_cache": None, "random_state": 0, "precision": "float32", **parameters}
+    return PretrainedFeatureExtractor(tiny_cnn, **how).fit_transform(X)
+
+
+def test_threads_give_the_same_features_in_the_same_order(threads):
+    X = many()
+    several = features(X)
+    assert torch.get_num_threads() == threads, "the caller's number is as it was"
+    torch.set_num_threads(1)
+    np.testing.assert_allclose(several, features(X), rtol=1e-4, atol=1e-5)
+
+
+def test_each_thread_computes_alone(threads, monkeypatch):
+    seen = set()
+    original = nn.Conv2d.forward
+
+    def look(self, x):
+        seen.add((threading.current_thread().name, torch.get_num_threads()))
+        return original(self, x)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", look)
+    features(many())
+    workers = {name for name, count in seen if count == 1}
+    assert len(workers) > 1
+    assert all(name.startswith("sktransfer-compute") for name in workers)
+    seen.clear()
+    features(many(3))
+    assert seen == {(threading.current_thread().name, threads)}, "a few samples use all threads at once"
+
+
+def test_threads_end_with_the_pass_and_with_its_failure(threads):
+    class Picky(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 3)
+
+        def forward(self, x):
+            torch._assert(x.sum() >= 0, "a negative batch")
+            return self.conv(x).mean((2, 3))
+
+    X = many().astype(np.float32) / 255
+    extractor = PretrainedFeatureExtractor(Picky(), feature_cache=None, pixel_range=(0, 1)).fit(X)
+    extractor.transform(X)
+    with pytest.raises(ValueError, match="could not run samples of shape"):
+        PretrainedFeatureExtractor(nn.Sequential(nn.Conv2d(5, 2, 3)), feature_cache=None).fit(X)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sktransfer")]
+
+
+def test_what_one_processor_computes_at_once_depends_on_the_size_of_samples():
+    run = Run.plan(32, None, "cpu", "float32", 0, None)
+    assert run.at_once(3 * 224 * 224) == 8
+    assert run.at_once(3 * 32 * 32) == 32
+    assert run.at_once(VALUES_AT_ONCE * 5) == 1
+
+
+def test_workers_of_a_search_share_the_processors():
+    """In joblib's processes torch has its share of threads, and this package starts no others beside them."""
+    counts = Parallel(n_jobs=2)(delayed(torch.get_num_threads)() for _ in range(4))
+    assert sum(sorted(counts)[:2]) <= max(2, os.cpu_count() or 1)
+
+
+def test_auto_is_bfloat16_only_where_the_processor_multiplies_it():
+    fast = multiplies_bfloat16(torch.device("cpu"))
+    assert Run.plan(32, None, "cpu", "auto", 0, None).bfloat16 == fast
+    assert Run.plan(32, None, "cpu", "bfloat16", 0, None).bfloat16
+    assert not Run.plan(32, None, "cpu", "float32", 0, None).bfloat16
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vit_b_32", "convnext_tiny"])
+def test_bfloat16_features_point_where_float32_features_do(name):
+    X = many(4)
+    exact, fast = (
+        PretrainedFeatureExtractor(
+            name, weights=None, random_state=0, precision=precision, feature_cache=None
+        ).fit_transform(X)
+        for precision in ("float32", "bfloat16")
+    )
+    cosines = (exact * fast).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(fast, axis=1)
+    assert cosines.min() > 0.999
+
+
+class Hungry(nn.Module):
+    """Runs out of memory with more than `most` samples, as CUDA would."""
+
+    most = 3
+    tried: list[int] = []  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.conv(ration(x)).mean((2, 3))
+
+
+def ration(x):
+    Hungry.tried.append(len(x))
+    if len(x) > Hungry.most:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+    return x
+
+
+torch.fx.wrap("ration")
+
+
+@pytest.mark.parametrize("most", [1, 3, 5])
+def test_out_of_memory_halves_the_batch_with_one_warning(most, monkeypatch):
+    monkeypatch.setattr(Hungry, "most", 100)
+    torch.manual_seed(0)
+    network, X = Hungry(), many(60)
+    extractor = PretrainedFeatureExtractor(network, feature_cache=None, batch_size=20, precision="float32").fit(X)
+    expected = extractor.transform(X)
+    monkeypatch.setattr(Hungry, "most", most)
+    monkeypatch.setattr(Hungry, "tried", [])
+    with pytest.warns(UserWarning, match="CUDA ran out of memory with 20 samples at once") as caught:
+        got = extractor.transform(X)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    assert len([warning for warning in caught if "CUDA" in str(warning.message)]) == 1
+    assert sum(size > most for size in Hungry.tried) <= 4, "what fits is remembered"
+
+
+def test_not_even_one_sample_fits(monkeypatch):
+    monkeypatch.setattr(Hungry, "most", 100)
+    X = many(10)
+    extractor = PretrainedFeatureExtractor(Hungry(), feature_cache=None).fit(X)
+    monkeypatch.setattr(Hungry, "most", 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            extractor.transform(X)
+
+
+def test_training_out_of_memory_goes_on_with_half_the_batch(monkeypatch, pictures):
+    X, y = pictures
+    monkeypatch.setattr(Hungry, "most", 6)
+    monkeypatch.setattr(Hungry, "tried", [])
+    how = {"freeze_depth": 0, "strategy": "fine_tune", "max_epochs": 2, "random_state": 0, "precision": "float32"}
+    with pytest.warns(UserWarning, match="CUDA ran out of memory"):
+        halved = FineTunedClassifier(Hungry, batch_size=24, **how).fit(X, y)
+    monkeypatch.setattr(Hungry, "most", 100)
+    small = FineTunedClassifier(Hungry, batch_size=6, **how).fit(X, y)
+    np.testing.assert_allclose(halved.predict_proba(X), small.predict_proba(X), rtol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_features_on_a_gpu_are_those_of_the_cpu_and_nothing_but_shared_networks_stays_there():
+    import sktransfer
+
+    X = many()
+    on_cpu = features(X, device="cpu")
+    np.testing.assert_allclose(features(X, device="cuda"), on_cpu, rtol=1e-2, atol=1e-3)
+    held = torch.cuda.memory_allocated()
+    features(X, device="cuda")
+    assert torch.cuda.memory_allocated() == held
+    sktransfer.clear_cache()
+    assert torch.cuda.memory_allocated() < held
+
+
+def test_import_is_fast_beside_torch_and_scikit_learn():
+    code = """
+        import time, torch, sklearn
+        start = time.perf_counter()
+        import sktransfer
+        print(time.perf_counter() - start)
+    """
+    took = [
+        float(subprocess.check_output([sys.executable, "-c", textwrap.dedent(code)], cwd=Path(__file__).parent))
+        for _ in range(3)
+    ]
+    assert min(took) < 0.3
