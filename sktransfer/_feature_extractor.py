@@ -15,7 +15,9 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     """Features of images from a pretrained network.
 
     `fit` trains nothing: it loads the network, checks X and learns what X looks like. `transform` runs the network in
-    eval mode, without gradients, in batches, with decoding in threads ahead of it.
+    eval mode, without gradients, in batches, with decoding in threads ahead of it. Pictures are resized and cropped as
+    torchvision does for these weights, to two of 255 levels; JPEGs of four times that size and more are decoded at a
+    half, a quarter or an eighth of theirs.
 
     Parameters
     ----------
@@ -38,18 +40,22 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         Values of arrays that stand for black and white. `"auto"` learns it in `fit`: uint8 is 0 to 255, floats within
         [0, 1] are 0 to 1; anything else is taken from least to greatest, with a warning.
     batch_size : int, default=32
-        Images a step.
+        Images a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
+        halved, with one warning.
     n_jobs : int or None, default=None
-        Threads that decode. `None` is 1, -1 is all processors.
+        Threads that load and decode. `None` is as many as torch computes with, which is their share in processes that
+        joblib starts; -1 is all processors.
     device : str, default="auto"
         `"auto"` is CUDA where there is one, else the CPU; or torch's name of a device.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        `"auto"` is bfloat16 on CUDA devices of compute capability 8 and above, else float32.
-    feature_cache : "auto" or None, default="auto"
-        Whether activations of frozen blocks are kept, so that the same image is not computed again in another fold,
-        candidate or estimator. `"auto"` keeps up to 512 MiB in this process, by content, and lets the least recently
-        used go first; `None` keeps nothing. Results agree to rounding: a kept activation has the bits of the batch that
-        it was computed in.
+        `"auto"` is bfloat16 where the hardware multiplies it: CUDA devices of compute capability 8 and above,
+        processors with AVX512-BF16 or AMX; else float32. Plain rows of numbers stay float32.
+    feature_cache : "auto", path-like or None, default="auto"
+        Where activations of frozen blocks are kept, so that no image is computed again in another fold, candidate,
+        estimator or process: by content, never by position. `"auto"` is this process's memory, up to 1 GiB; a path is
+        a folder that processes and sessions share, up to 10 GiB (:func:`sktransfer.set_cache_limit`); the least
+        recently used leave first, and what would not fit as a whole is computed each time. `None` keeps nothing.
+        Results agree to rounding: a kept activation has the bits of the batch that it was computed in.
     store_backbone : bool, default=True
         Whether a pickle holds the weights. Without them it holds their name and fingerprint; they are found again when
         first needed, and others are refused.
@@ -101,7 +107,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         n_jobs: int | None = None,
         device: str = "auto",
         precision: str = "auto",
-        feature_cache: str | None = "auto",
+        feature_cache: Any = "auto",
         store_backbone: bool = True,
         random_state: Any = None,
         verbose: int = 0,

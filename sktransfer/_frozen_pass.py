@@ -107,7 +107,9 @@ def collect(
     return result
 
 
-def probe(part: FrozenPart, samples: Samples, run: Run) -> torch.Tensor:
+def probe(
+    part: FrozenPart, samples: Samples, run: Run, report: Callable[[str], None] = lambda message: None
+) -> torch.Tensor:
     """See what becomes of the first sample.
 
     Parameters
@@ -119,6 +121,8 @@ def probe(part: FrozenPart, samples: Samples, run: Run) -> torch.Tensor:
     run : Run
         How it is run. Where activations are kept, the first batch is computed and kept, so that nothing is computed for
         the look alone; else the first sample.
+    report : callable, default=nothing
+        As in `stream`.
 
     Returns
     -------
@@ -127,7 +131,7 @@ def probe(part: FrozenPart, samples: Samples, run: Run) -> torch.Tensor:
     """
     kept = run.store is not None and samples.recipe is not None
     few = _First(samples, min(len(samples), run.batch_size) if kept else 1)
-    return next(_stream(_Pass(part, few, replace(run, verbose=0), None, lambda message: None)))[:1]
+    return next(_stream(_Pass(part, few, run, None, report)))[:1]
 
 
 class _First(Samples):
@@ -329,7 +333,7 @@ def _keeping(
         elif not told:
             told = True
             work.report(
-                f"Activations are not kept: {needed / 2**20:.0f} MiB would be needed, and the cache holds "
-                f"{store.limit / 2**20:.0f} MiB. They are computed each time; sktransfer.set_cache_limit raises it."
+                f"Activations are not kept: {needed / 2**20:.1f} MiB would be needed, and the cache holds "
+                f"{store.limit / 2**20:.1f} MiB. They are computed each time; sktransfer.set_cache_limit raises it."
             )
         yield batch

@@ -146,7 +146,7 @@ class _Sources:
     def first(self) -> torch.Tensor:
         """The activation of one sample, to measure."""
         run = self._run if self._augmented is None else replace(self._run, store=None)
-        return probe(self._part, self._samples, run)
+        return probe(self._part, self._samples, run, self._report)
 
     @cached_property
     def plain(self) -> Activations:

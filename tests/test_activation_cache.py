@@ -13,8 +13,15 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor, cache_info, clear_cache
-from sktransfer._activation_cache import COUNTS, PROCESS_CACHE, MemoryStore, activation_key
+from sktransfer import (
+    FineTunedClassifier,
+    PretrainedFeatureExtractor,
+    _frozen_pass,
+    cache_info,
+    clear_cache,
+    set_cache_limit,
+)
+from sktransfer._activation_cache import COUNTS, MEMORY_LIMIT, PROCESS_CACHE, MemoryStore, activation_key
 from sktransfer.inputs import _images
 
 
@@ -242,3 +249,165 @@ def test_key_depends_on_each_of_its_parts_and_on_where_one_ends():
         activation_key(b"ab", "", "c", "d"),
     }
     assert len(keys) == 6
+
+
+# Partial prefixes
+
+
+@pytest.mark.parametrize("where", ["memory", "folder"])
+def test_a_deeper_activation_goes_on_from_a_shallower_one(pictures, passed, where, tmp_path):
+    X, y = pictures
+    how = {"feature_cache": "auto" if where == "memory" else tmp_path, "random_state": 0, "precision": "float32"}
+    for depth in (1, 3, "all"):
+        FineTunedClassifier(tiny_cnn, freeze_depth=depth, max_epochs=1, **how).fit(X, y)
+    assert len(passed) == len(X)
+    assert cache_info()[:3] == (3 * len(X), len(X), 2 * len(X))
+    features = extractor(feature_cache=how["feature_cache"]).fit_transform(X)
+    assert len(passed) == len(X), "the extractor finds what the classifier left"
+    clear_cache()
+    np.testing.assert_allclose(features, extractor(feature_cache=None).fit_transform(X), rtol=1e-4, atol=1e-5)
+
+
+def test_a_grid_over_depths_from_the_shallowest_passes_each_image_once(pictures, passed):
+    X, y = pictures
+    grid = {"freeze_depth": [1, 3, "all"], "lr": [1e-4, 1e-3]}
+    search = GridSearchCV(FineTunedClassifier(tiny_cnn, random_state=0, max_epochs=1), grid, cv=3, error_score="raise")
+    search.fit(X, y)
+    assert len(passed) == len(X)
+    search.set_params(param_grid={**grid, "hidden_layer_sizes": [(), (8,)], "strategy": ["lp_ft", "gradual"]}).fit(X, y)
+    assert len(passed) == len(X), "more candidates need no pass at all"
+
+
+def test_several_layers_go_on_from_what_is_kept(pictures, passed):
+    X, y = pictures
+    FineTunedClassifier(tiny_cnn, random_state=0, freeze_depth=1, max_epochs=1, precision="float32").fit(X, y)
+    several = extractor(layer=[3, 4], pooling="max").fit_transform(X)
+    assert len(passed) == len(X)
+    np.testing.assert_allclose(
+        several, extractor(layer=[3, 4], pooling="max", feature_cache=None).fit_transform(X), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_what_is_kept_of_some_rows_serves_these_and_the_others_are_computed(pictures, passed):
+    X, y = pictures
+    FineTunedClassifier(tiny_cnn, random_state=0, freeze_depth=2, max_epochs=1, precision="float32").fit(X[:10], y[:10])
+    features = extractor(batch_size=5).fit_transform(X)
+    assert len(passed) == len(X)
+    np.testing.assert_allclose(
+        features, extractor(batch_size=5, feature_cache=None).fit_transform(X), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_large_activations_near_the_input_are_not_gone_on_from(pictures, passed, monkeypatch):
+    X, y = pictures
+    monkeypatch.setattr(_frozen_pass, "WORTH_READING", 100)
+    FineTunedClassifier(tiny_cnn, random_state=0, freeze_depth=1, max_epochs=1).fit(X, y)
+    extractor(precision="auto").fit_transform(X)
+    assert len(passed) == 2 * len(X)
+    assert cache_info().continued == 0
+
+
+def test_what_leaves_while_it_is_wanted_is_computed_after_all(pictures, monkeypatch):
+    X, y = pictures
+    expected = extractor(feature_cache=None).fit_transform(X)
+    FineTunedClassifier(tiny_cnn, random_state=0, freeze_depth=2, max_epochs=1, precision="float32").fit(X, y)
+    monkeypatch.setattr(MemoryStore, "holds", lambda self, keys: [True] * len(keys))
+    np.testing.assert_allclose(extractor().fit_transform(X), expected, rtol=1e-4, atol=1e-5)
+    monkeypatch.undo()
+    fitted = extractor().fit(X)
+    found = MemoryStore.find
+
+    def lose(self, keys):
+        return [None if key[0] % 2 else value for key, value in zip(keys, found(self, keys), strict=True)]
+
+    monkeypatch.setattr(MemoryStore, "find", lose)
+    np.testing.assert_allclose(fitted.transform(X), expected, rtol=1e-4, atol=1e-5)
+
+
+# Sameness
+
+
+def test_an_image_that_stands_in_x_more_than_once_is_computed_once(pictures, passed):
+    X, _ = pictures
+    order = np.random.default_rng(0).integers(0, len(X), 100)
+    fitted = extractor(batch_size=7).fit(X[:1])
+    before = len(passed)
+    features = fitted.transform(X[order])
+    assert len(passed) == before + len(set(order.tolist()) - {0})
+    np.testing.assert_array_equal(features, fitted.transform(X)[order])
+
+
+def test_a_search_scores_the_same_with_and_without(pictures):
+    X, y = pictures
+    grid = {"freeze_depth": ["all", 2], "lr": [1e-3, 1e-2]}
+    scores = []
+    for feature_cache in ("auto", None):
+        classifier = FineTunedClassifier(tiny_cnn, random_state=0, max_epochs=2, feature_cache=feature_cache)
+        scores.append(GridSearchCV(classifier, grid, cv=3, error_score="raise").fit(X, y).cv_results_)
+    np.testing.assert_allclose(scores[0]["mean_test_score"], scores[1]["mean_test_score"], atol=1e-6)
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_not_kept_under_its_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "image.png"
+    old, new = (np.full((16, 16, 3), value, dtype=np.uint8) for value in (10, 200))
+    Image.fromarray(old).save(path)
+    fitted = extractor(feature_cache=None).fit([path])
+    expected = fitted.transform([path])
+    original = _images.decode
+
+    def change_first(image, *arguments):
+        Image.fromarray(new).save(path)
+        return original(image, *arguments)
+
+    fitted.set_params(feature_cache="auto")
+    with monkeypatch.context() as patch:
+        patch.setattr(_images, "decode", change_first)
+        assert not np.array_equal(fitted.transform([path]), expected)
+    Image.fromarray(old).save(path)
+    np.testing.assert_array_equal(fitted.transform([path]), expected)
+
+
+# What is kept, and how much
+
+
+def test_verbose_says_what_is_kept_and_what_is_not(pictures, capsys):
+    X, y = pictures
+    how = {"freeze_depth": 1, "max_epochs": 1, "random_state": 0, "verbose": 1}
+    FineTunedClassifier(tiny_cnn, **how).fit(X, y)
+    assert "Activations are kept" in capsys.readouterr().out
+    FineTunedClassifier(tiny_cnn, **{**how, "freeze_depth": 3}).fit(X, y)
+    assert "from those that an earlier cut has left" in capsys.readouterr().out
+    clear_cache()
+    try:
+        set_cache_limit(memory=10_000)
+        FineTunedClassifier(tiny_cnn, **how).fit(X, y)
+        said = capsys.readouterr().out
+        assert "Activations are not kept: 0.1 MiB would be needed, and the cache holds 0.0 MiB" in said
+        assert cache_info().n_bytes <= 10_000
+    finally:
+        set_cache_limit(memory=MEMORY_LIMIT)
+
+
+def test_a_smaller_limit_lets_go_at_once(pictures):
+    X, _ = pictures
+    extractor().fit_transform(X)
+    try:
+        set_cache_limit(memory=5 * 64)
+        assert cache_info().n_bytes <= 5 * 64
+        assert 0 < cache_info().n_activations <= 5
+    finally:
+        set_cache_limit(memory=MEMORY_LIMIT)
+
+
+@pytest.mark.parametrize("limit", [-1, 1.5, "1 GB", True])
+def test_a_limit_is_a_number_of_bytes(limit):
+    with pytest.raises(ValueError, match="expected a number of bytes"):
+        set_cache_limit(memory=limit)
+
+
+def test_clear_cache_empties_everything(pictures):
+    X, _ = pictures
+    extractor().fit_transform(X)
+    assert min(cache_info().misses, cache_info().n_activations, cache_info().n_bytes, cache_info().n_networks) > 0
+    clear_cache()
+    assert cache_info() == (0,) * 6
