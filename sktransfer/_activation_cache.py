@@ -19,13 +19,13 @@ FORMAT = 2
 MEMORY_LIMIT = 2**30
 
 
-def activation_key(sample: bytes, recipe: str, part: str, arithmetic: str) -> bytes:
-    """Make the key of one activation.
+def activation_keys(samples: Iterable[bytes], recipe: str, part: str, arithmetic: str) -> list[bytes]:
+    """Make the keys of activations.
 
     Parameters
     ----------
-    sample : bytes
-        Digest of the sample's content.
+    samples : iterable of bytes
+        Digest of each sample's content.
     recipe : str
         What is done to a sample before it enters the network.
     part : str
@@ -35,14 +35,19 @@ def activation_key(sample: bytes, recipe: str, part: str, arithmetic: str) -> by
 
     Returns
     -------
-    bytes
-        32 bytes; equal where all of these are equal.
+    list of bytes
+        32 bytes for each sample; equal where all of these are equal.
     """
-    digest = hashlib.blake2b(digest_size=32)
-    for item in (str(FORMAT).encode(), sample, recipe.encode(), part.encode(), arithmetic.encode()):
-        digest.update(len(item).to_bytes(8, "little"))
-        digest.update(item)
-    return digest.digest()
+    common = hashlib.blake2b(digest_size=32)
+    for item in (str(FORMAT), recipe, part, arithmetic):
+        encoded = item.encode()
+        common.update(len(encoded).to_bytes(8, "little") + encoded)
+    keys = []
+    for sample in samples:
+        digest = common.copy()
+        digest.update(sample)
+        keys.append(digest.digest())
+    return keys
 
 
 class ActivationStore(ABC):

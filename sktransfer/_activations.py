@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from sktransfer._activation_cache import COUNTS, PROCESS_CACHE, activation_key
+from sktransfer._activation_cache import COUNTS, PROCESS_CACHE, activation_keys
 from sktransfer._forward import Change, compute
 from sktransfer._frozen_pass import Variant, collect
 from sktransfer._run import Run
@@ -120,7 +120,7 @@ class _Decoded(Samples):
 
     def load(self, index: int) -> torch.Tensor:
         if index not in self._keys:
-            self._keys[index] = activation_key(self.digest(index), self._recipe, "decoded", "")
+            (self._keys[index],) = activation_keys([self.digest(index)], self._recipe, "decoded", "")
         (value,) = PROCESS_CACHE.find([self._keys[index]])
         if value is not None:
             return torch.from_numpy(value.copy(order="K"))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from sktransfer._activation_cache import COUNTS, ActivationStore, activation_key
+from sktransfer._activation_cache import COUNTS, ActivationStore, activation_keys
 from sktransfer._forward import Change, compute
 from sktransfer._run import Run
 from sktransfer.backbones import FrozenPart
@@ -219,8 +219,7 @@ class _Pass:
 
     def keys(self, part: FrozenPart, digests: Sequence[bytes]) -> list[bytes]:
         recipe = f"{self.samples.recipe} {self.variant.recipe if self.variant else ''}"
-        identity = part.identity
-        return [activation_key(digest, recipe, identity, self.run.arithmetic) for digest in digests]
+        return activation_keys(digests, recipe, part.identity, self.run.arithmetic)
 
 
 Keyed = Iterator[list[tuple[Hashable, torch.Tensor]]]
@@ -286,11 +285,13 @@ def _ways(
     work: _Pass, store: ActivationStore, missing: list[int], digests: list[bytes]
 ) -> Iterator[tuple[list[int], Iterator[torch.Tensor]]]:
     """Yield rows and how they are computed: from the deepest cut that has left something of them, or from the input."""
-    asked = [digests[missing[at * (len(missing) - 1) // 2]] for at in range(3)] if missing else []
-    halves = list(work.part.halves()) if missing else []
-    probed = [work.keys(before, asked) for before, _ in halves]
+    if not missing:
+        return
+    asked = [digests[row] for row in dict.fromkeys((missing[0], missing[len(missing) // 2], missing[-1]))]
+    parts = work.part.parts_before()
+    probed = [work.keys(before, asked) for before in parts]
     there = {key for key, held in _answers(store, [key for keys in probed for key in keys]) if held}
-    for (before, behind), keys in zip(halves, probed, strict=True):
+    for before, keys in zip(parts, probed, strict=True):
         if there.isdisjoint(keys):
             continue
         value = next((value for value in store.find(keys) if value is not None), None)
@@ -300,7 +301,7 @@ def _ways(
         left = {row: key for row, (key, held) in zip(missing, _answers(store, keys), strict=True) if held}
         rows = list(left)
         work.report(f"{len(rows)} activations are computed from those that an earlier cut has left.")
-        yield rows, work.go_on(behind, _Left(work, before, value.shape, left), rows)
+        yield rows, work.go_on(work.part.behind(before), _Left(work, before, value.shape, left), rows)
         missing = [row for row in missing if row not in left]
         if not missing:
             return

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from sktransfer._labelled import LabelledActivations, SliceBatches
 from sktransfer._run import Run, lend
 from sktransfer._suffix_network import SuffixNetwork
-from sktransfer._training_settings import TrainingSettings, optimizer_class
+from sktransfer._training_settings import FUSED, TrainingSettings, optimizer_class
 from sktransfer.backbones import Block
 
 
@@ -165,6 +165,7 @@ def _train(
         optimizer=optimizer_class(settings.optimizer),
         optimizer__weight_decay=settings.weight_decay,
         optimizer__param_groups=_parameter_groups(settings, blocks),
+        **({"optimizer__fused": True} if settings.optimizer in FUSED else {}),
         lr=settings.lr,
         max_epochs=epochs,
         batch_size=batch_size,

@@ -9,6 +9,9 @@ import torch
 # Names that `optimizer=` takes, and what torch calls them.
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "sgd": "SGD"}
 
+# Those of which torch has a version that updates all parameters in one pass.
+FUSED = ("adam", "adamw", "sgd")
+
 
 @dataclass(frozen=True)
 class TrainingSettings:

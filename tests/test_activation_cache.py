@@ -21,7 +21,7 @@ from sktransfer import (
     clear_cache,
     set_cache_limit,
 )
-from sktransfer._activation_cache import COUNTS, MEMORY_LIMIT, PROCESS_CACHE, MemoryStore, activation_key
+from sktransfer._activation_cache import COUNTS, MEMORY_LIMIT, PROCESS_CACHE, MemoryStore, activation_keys
 from sktransfer.inputs import _images
 
 
@@ -240,15 +240,19 @@ def test_kept_activations_cannot_be_changed_from_outside(pictures):
 
 
 def test_key_depends_on_each_of_its_parts_and_on_where_one_ends():
-    keys = {
-        activation_key(b"a", "b", "c", "d"),
-        activation_key(b"x", "b", "c", "d"),
-        activation_key(b"a", "x", "c", "d"),
-        activation_key(b"a", "b", "x", "d"),
-        activation_key(b"a", "b", "c", "x"),
-        activation_key(b"ab", "", "c", "d"),
-    }
-    assert len(keys) == 6
+    parts = [
+        ([b"a"], "b", "c", "d"),
+        ([b"x"], "b", "c", "d"),
+        ([b"a"], "x", "c", "d"),
+        ([b"a"], "b", "x", "d"),
+        ([b"a"], "b", "c", "x"),
+        ([b"a"], "bc", "", "d"),
+        ([b"a"], "", "bc", "d"),
+        ([b"a"], "b", "cd", ""),
+        ([b"da"], "b", "c", ""),
+    ]
+    assert len({activation_keys(*part)[0] for part in parts}) == len(parts)
+    assert activation_keys([b"a", b"x"], "b", "c", "d") == [activation_keys(*part)[0] for part in parts[:2]]
 
 
 # Partial prefixes

@@ -84,6 +84,9 @@ class NetworkGraph:
             if any(p.ndim > 1 for p in module.parameters(recurse=False))
             and not any(next(child.parameters(), None) is not None for child in module.children())
         } | {name for name, module in self._modules.items() if isinstance(module, nn.MultiheadAttention)}
+        # Asked for in each prediction, and always the same.
+        self._places_before: dict[fx.Node, list[fx.Node]] = {}
+        self._names_before: dict[fx.Node, set[str]] = {}
         self._places = self._find_places()
         self._features = self._find_features(ends_in_classifier)
         self.blocks, self._ends = self._find_blocks()
@@ -109,8 +112,10 @@ class NetworkGraph:
 
     def places_before(self, node: fx.Node) -> list[fx.Node]:
         """Return the values on the way to this one, itself included, at which the network can be cut, in order."""
-        on_the_way = set(self._slice(node, self._input))
-        return [place for place in self._places if place in on_the_way]
+        if node not in self._places_before:
+            on_the_way = set(self._slice(node, self._input))
+            self._places_before[node] = [place for place in self._places if place in on_the_way]
+        return self._places_before[node]
 
     def in_order(self, cuts: Iterable[fx.Node]) -> list[fx.Node]:
         """Sort cuts from the input onwards, each once."""
@@ -118,7 +123,10 @@ class NetworkGraph:
 
     def parameter_names_before(self, node: fx.Node) -> set[str]:
         """Return the names of all parameters and buffers that a value depends on."""
-        return {name for earlier in self._slice(node, self._input) for name in self._state_names(earlier)}
+        if node not in self._names_before:
+            earlier = self._slice(node, self._input)
+            self._names_before[node] = {name for one in earlier for name in self._state_names(one)}
+        return set(self._names_before[node])
 
     def used_names(self) -> set[str]:
         """Return the names of all parameters and buffers that the output depends on."""

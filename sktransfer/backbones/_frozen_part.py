@@ -4,7 +4,6 @@ The string is what activations are kept under. A part can be continued from any 
 that was kept there saves what lies before it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -48,9 +47,10 @@ class FrozenPart:
     @property
     def identity(self) -> str:
         """What the values at the end are a function of, but for the sample, in a string."""
+        if self.pooling is None:
+            return f"{self.digest} {self.cuts[0].name}"
         cuts = [(cut.name, self.graph.has_channels_last(cut)) for cut in self.cuts]
-        taken = f"{cuts} {self.order} {self.pooling}" if self.pooling else self.cuts[0].name
-        return f"{self.digest} {taken}"
+        return f"{self.digest} {cuts} {self.order} {self.pooling}"
 
     def network(self) -> FeatureNetwork:
         """Return it as a module with the network's own layers, which computes bit for bit what the network does."""
@@ -60,12 +60,15 @@ class FrozenPart:
         """Return it as a module on a device that computes the same, to rounding, in less time."""
         return self._join([self.loaded.ready(*ends, device, bfloat16) for ends in self._stretches()])
 
-    def halves(self) -> Iterator[tuple["FrozenPart", "FrozenPart"]]:
-        """Yield what lies before and behind each cut on the way to the first value, from the deepest cut back."""
+    def parts_before(self) -> list["FrozenPart"]:
+        """Return the parts that end at a cut on the way to the first value, the deepest first."""
         first = self.cuts[0]
-        for place in reversed(self.graph.places_before(first)):
-            if place is not first or self.pooling:
-                yield FrozenPart(self.loaded, self.graph, self.digest, (place,)), replace(self, start=place)
+        places = [place for place in self.graph.places_before(first) if place is not first or self.pooling]
+        return [FrozenPart(self.loaded, self.graph, self.digest, (place,)) for place in reversed(places)]
+
+    def behind(self, before: "FrozenPart") -> "FrozenPart":
+        """Return what goes on from the end of one of the parts before."""
+        return replace(self, start=before.cuts[0])
 
     def _stretches(self) -> list[tuple[fx.Node, fx.Node]]:
         start = self.graph.end_of_block(0) if self.start is None else self.start

@@ -41,6 +41,7 @@ class LoadedNetwork:
         self._known: tuple[str, str] | None = None
         self._ready: Ready = {}
         self._parts: OrderedDict[Any, fx.GraphModule] = OrderedDict()
+        self._held = [held for module in network.modules() for held in (module._parameters, module._buffers) if held]
         self._versions = self._count_versions()
 
     @property
@@ -88,7 +89,8 @@ class LoadedNetwork:
         self._versions = self._count_versions()
 
     def _count_versions(self) -> list[tuple[int, int]]:
-        return [(id(tensor), tensor._version) for tensor in (*self.network.parameters(), *self.network.buffers())]
+        tensors = (tensor for held in self._held for tensor in held.values() if tensor is not None)
+        return [(id(tensor), tensor._version) for tensor in tensors]
 
 
 _LOCK = threading.RLock()

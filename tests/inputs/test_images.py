@@ -14,7 +14,7 @@ from PIL import Image, ImageFilter
 from torchvision.models import get_model_weights, get_weight, list_models
 
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer.inputs import ImagePreprocessing, make_reader
+from sktransfer.inputs import ImagePreprocessing, _decoding, make_reader
 
 HEIGHT, WIDTH = 20, 26
 
@@ -730,3 +730,29 @@ def test_a_recipe_differs_where_the_reading_does(pixels):
     ]
     assert len(set(recipes)) == len(recipes)
     assert make_reader("images", ImagePreprocessing(crop=(8, 8)), None, "auto").learn(pixels[2:]).recipe == recipes[0]
+
+
+# Large JPEGs
+
+
+@pytest.mark.parametrize("size", [(1100, 1500), (2300, 2100), (4200, 5000)])
+def test_a_large_jpeg_is_decoded_smaller_and_looks_the_same(size, tmp_path):
+    few = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    path = tmp_path / "large.jpg"
+    few.resize(size[::-1], Image.Resampling.BICUBIC).save(path, quality=90)
+    preprocessing = ImagePreprocessing(resize=256, crop=(224, 224))
+    small = _decoding.decode(path, "it", 3, preprocessing.shorter_side)
+    assert 2 * 256 <= min(small.size) < min(size)
+    (image,) = read([path], preprocessing)
+    whole = preprocessing.fit_size(Image.open(path).convert("RGB"))
+    levels = np.abs(image.numpy() * 255 - np.asarray(whole).transpose(2, 0, 1))
+    assert levels.mean() < 0.5
+    assert levels.max() <= 6
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_what_is_not_four_times_as_large_is_decoded_whole(ending, tmp_path):
+    path = tmp_path / f"photo.{ending}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (1000, 1400, 3), dtype=np.uint8)).save(path)
+    assert _decoding.decode(path, "it", 3, 256).size == (1400, 1000)
+    assert _decoding.decode(path, "it", 3).size == (1400, 1000)

@@ -1,0 +1,97 @@
+"""Features of ResNet-18: JPEGs in, features out, against loops and libraries; arrays in, against the bare network.
+
+All load the same weights, which are random: speed does not depend on them, and cosines tell whether the features agree.
+"""
+
+import numpy as np
+import torch
+from measuring import Record, Setting, in_turns, rates
+from peers import Extract, bare_network, other_libraries, tutorial_loop
+
+from sktransfer import PretrainedFeatureExtractor
+
+
+def extraction(setting: Setting) -> list[Record]:
+    return [*from_arrays(setting), *from_files(setting)]
+
+
+def extractor(setting: Setting, X, **parameters) -> PretrainedFeatureExtractor:
+    """Return an extractor of ResNet-18 that is loaded and keeps nothing."""
+    weights = setting.pictures.weights("resnet18")
+    return PretrainedFeatureExtractor("resnet18", weights=weights, feature_cache=None, **parameters).fit(X[:1])
+
+
+def from_files(setting: Setting) -> list[Record]:
+    paths = setting.pictures.distinct(setting.size(1000, 40))
+    weights = setting.pictures.weights("resnet18")
+    ours = {precision: extractor(setting, paths, precision=precision).transform for precision in ("auto", "float32")}
+    loop = {"tutorial loop": tutorial_loop(weights)}
+    records = race(ours, loop, paths, setting)
+    features = {name: extract(paths[:64]) for name, extract in {**ours, **loop}.items()}
+    records += [
+        Record(f"features, {precision}: least {kind}", "cosine", [value], peer_name="tutorial loop")
+        for precision in ours
+        for kind, value in agreement(features[precision], features["tutorial loop"]).items()
+    ]
+    # After all else, and imported no earlier: their threads might slow the loop down.
+    others = dict(other_libraries(weights))
+    return records + (race({"auto": ours["auto"]}, others, paths, setting) if others else [])
+
+
+def race(ours: dict[str, Extract], peers: dict[str, Extract], paths, setting: Setting) -> list[Record]:
+    """Extract in turns, and compare each of ours, which go by their precision, with each peer."""
+    tasks = {name: lambda extract=extract: extract(paths) for name, extract in {**ours, **peers}.items()}
+    for extract in (*ours.values(), *peers.values()):
+        extract(paths[:64])  # warms up: kernels are chosen
+    speeds = {name: rates(len(paths), seconds) for name, seconds in in_turns(tasks, setting.repeats).items()}
+    return [
+        Record(
+            f"ResNet-18 features of {len(paths):,} JPEGs, {precision}",
+            "images/s",
+            speeds[precision],
+            speeds[peer],
+            peer,
+            note="the peer's own preprocessing" if peer in ("timm", "embetter") else "",
+            label="Features of JPEGs" + (", float32" if precision == "float32" else ""),
+        )
+        for peer in peers
+        for precision in ours
+    ]
+
+
+def agreement(ours: np.ndarray, peer: np.ndarray) -> dict[str, float]:
+    """Return the least cosine of two sets of features, and that of what tells one image from the mean of all."""
+    return {
+        "cosine to the peer's": least_cosine(ours, peer),
+        "cosine less the peer's mean": least_cosine(ours - peer.mean(axis=0), peer - peer.mean(axis=0)),
+    }
+
+
+def least_cosine(first: np.ndarray, second: np.ndarray) -> float:
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return float(((first * second).sum(axis=1) / lengths).min())
+
+
+def from_arrays(setting: Setting) -> list[Record]:
+    """Compare with a network that is given what it wants: normalised float batches of the right size."""
+    n = setting.size(512, 40)
+    images = np.random.default_rng(0).integers(0, 256, (n, 224, 224, 3), dtype=np.uint8)
+    batches = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1).split(32)
+    ours, bare = extractor(setting, images), bare_network("resnet18", setting.pictures.weights("resnet18"))
+    tasks = {
+        "ours": lambda: ours.transform(images),
+        "bare network": lambda: torch.cat([bare(batch) for batch in batches]),
+    }
+    in_turns(tasks, 1)
+    speeds = {name: rates(n, seconds) for name, seconds in in_turns(tasks, setting.repeats).items()}
+    return [
+        Record(
+            f"ResNet-18 features of {n} arrays of 224 x 224",
+            "images/s",
+            speeds["ours"],
+            speeds["bare network"],
+            "bare network",
+            note="the peer: BatchNorm fused, channels last, same precision; batches of 32 that are normalised already",
+            label="Features of arrays",
+        )
+    ]

@@ -1,0 +1,100 @@
+"""Results as a file of all figures, a table and a chart, all made from the file, so that sections can be run alone."""
+
+import json
+import math
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")  # draws into a file, with or without a screen
+from matplotlib import pyplot as plt
+
+# Cores in use by other processes beyond which figures are marked.
+BUSY = 0.1
+
+
+def read_results(path: Path) -> dict[str, dict]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_results(results: dict[str, dict], folder: Path) -> None:
+    """Write speed.json, speed.md and, where anything is compared, speed.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "speed.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "speed.md").write_text("\n".join([*table(results), "", *origins(results)]) + "\n")
+    bars = [
+        record for section in results.values() for record in section["records"] if record["label"] and record["peer"]
+    ]
+    if bars:
+        draw(bars, folder / "speed.png")
+
+
+def table(results: dict[str, dict]) -> list[str]:
+    """Return the lines of a table: medians, and the least and the greatest where there were several."""
+    lines = ["| section | what | sktransfer | peer | times as fast | note |", "|---|---|---|---|---|---|"]
+    for name, section in results.items():
+        for record in section["records"]:
+            unit = record["unit"]
+            peer = record["peer"] and f"{record['peer_name']}: {figure(record['peer'], unit)}"
+            times = record["times as fast"] and figure(record["times as fast"], "")
+            cells = [name, record["name"], figure(record["ours"], unit), peer, times, record["note"]]
+            lines.append("| " + " | ".join(cell or "" for cell in cells) + " |")
+    return lines
+
+
+def figure(summary: dict, unit: str) -> str:
+    exact = unit in ("accuracy", "cosine")
+    median, least, greatest = (
+        f"{summary[name]:.4f}" if exact else short(summary[name]) for name in ("median", "min", "max")
+    )
+    unit = "" if exact else unit
+    spread = "" if least == greatest else f" ({least} to {greatest})"
+    return f"{median} {unit}".strip() + spread
+
+
+def short(value: float) -> str:
+    """Write a number with three digits that count."""
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def origins(results: dict[str, dict]) -> list[str]:
+    """Say for each section when and on what it was measured; sections of one machine and day share a line."""
+    groups: dict[str, list[str]] = {}
+    for name, section in results.items():
+        machine = section["machine"]
+        versions = ", ".join(f"{n} {machine[n]}" for n in ("torch", "torchvision", "scikit-learn", "python"))
+        place = f"{machine['processor']}, {machine['cores']} cores, {machine['gpu'] or 'no GPU'}"
+        quick = "; a quick trial on few pictures, not a measurement" if section["quick"] else ""
+        others = section["cores that others took"]
+        busy = "; on a BUSY machine, so not to be relied on" if others is not None and others > BUSY else ""
+        origin = f"{section['date']}, {place}; {versions}; {section['pictures']}{quick}{busy}."
+        groups.setdefault(origin, []).append(name)
+    return [f"- {', '.join(names)}: {origin}" for origin, names in groups.items()]
+
+
+def draw(bars: list[dict], path: Path) -> None:
+    """Draw how many times as fast each comparison came out, with the spread as a line."""
+    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.42 * len(bars)), layout="constrained")
+    times = [record["times as fast"] for record in bars]
+    medians = [each["median"] for each in times]
+    spread = [[each["median"] - each["min"] for each in times], [each["max"] - each["median"] for each in times]]
+    colours = ["#4878a8" if median >= 1 else "#9aa5b1" for median in medians]
+    # From 1, as fast as the peer: what is slower points to the left.
+    axes.barh(range(len(bars)), [m - 1 for m in medians], left=1, color=colours, height=0.65)
+    axes.errorbar(medians, range(len(bars)), xerr=spread, fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
+    for position, each in enumerate(times):
+        axes.text(max(each["max"], 1) * 1.08, position, f"{short(each['median'])} x", va="center", fontsize=9)
+    axes.set_yticks(
+        range(len(bars)), [f"{record['label']}, against {record['peer_name']}" for record in bars], fontsize=9
+    )
+    axes.set_xscale("log")
+    axes.set_xlim(min(0.5, *[each["min"] / 1.3 for each in times]), max(10, *[each["max"] * 2.5 for each in times]))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} x")
+    axes.axvline(1, color="#333333", linewidth=1)
+    axes.invert_yaxis()
+    axes.set_xlabel("times as fast, median and spread (logarithmic)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
