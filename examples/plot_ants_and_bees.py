@@ -30,7 +30,7 @@ mpl.use("Agg")  # draws into a file, with or without a screen
 from matplotlib import pyplot as plt
 
 PHOTOS = "https://download.pytorch.org/tutorial/hymenoptera_data.zip"
-GRID = {"freeze_depth": ["all", 0.9, 0.75], "lr": [1e-5, 1e-4]}
+GRID = {"freeze_depth": [0.75, 0.9, "all"], "lr": [1e-5, 1e-4]}
 
 
 def grey_pixels(paths):

@@ -142,6 +142,9 @@ class _Decoded(Samples):
     def digest(self, index: int) -> bytes:
         return self._samples.digest(index)
 
+    def stamp(self, index: int) -> object:
+        return self._samples.stamp(index)
+
 
 def decoded_once(samples: Samples, run: Run) -> Samples:
     """Return samples that are decoded once, though several epochs or several depths of a search load them.

@@ -4,7 +4,7 @@ from numbers import Integral
 from typing import NamedTuple
 
 from sktransfer._activation_cache import COUNTS, PROCESS_CACHE
-from sktransfer._stores import set_disk_limit
+from sktransfer._stores import clear_folders, set_disk_limit
 from sktransfer.backbones import count_networks, forget_networks
 
 
@@ -54,11 +54,16 @@ def cache_info() -> CacheInfo:
     return CacheInfo(*counts, len(PROCESS_CACHE), PROCESS_CACHE.n_bytes, count_networks())
 
 
-def clear_cache() -> None:
+def clear_cache(*, folders: bool = False) -> None:
     """Empty the memory of this process: activations, networks that no estimator holds, what lies on a GPU, counts.
 
-    Folders given as `feature_cache` are left alone: delete them to empty them.
+    Parameters
+    ----------
+    folders : bool, default=False
+        Whether to empty the folders too that this process was given as `feature_cache`.
     """
+    if folders:
+        clear_folders()
     PROCESS_CACHE.clear()
     COUNTS.clear()
     forget_networks()

@@ -106,8 +106,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         Images a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
         halved, with one warning.
     n_jobs : int or None, default=None
-        Threads that load and decode. `None` is as many as torch computes with, which is their share in processes that
-        joblib starts; -1 is all processors.
+        Threads that load and decode. `None` leaves that, on the CPU, to the threads that compute: as many as torch has,
+        which is their share in processes that joblib starts. -1 is all processors.
     device : str, default="auto"
         `"auto"` is CUDA where there is one, else the CPU; or torch's name of a device.
     precision : {"auto", "float32", "bfloat16"}, default="auto"

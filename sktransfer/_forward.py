@@ -9,13 +9,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from sktransfer._run import Fits, Run
-from sktransfer.inputs import Samples, load_batches
+from sktransfer.inputs import Samples, load_batch, load_batches
+
+T = TypeVar("T")
 
 # Changes loaded samples at random: it is given a batch and the rows that it holds.
 Change = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
@@ -114,10 +116,6 @@ def compute(
     size = run.at_once(samples.n_values)
     cuda = run.device.type == "cuda"
     threads = torch.get_num_threads()
-    loaded = load_batches(samples, rows, size, threads if run.n_jobs is None else run.n_jobs, pin=cuda)
-    if change is not None:
-        starts = iter(range(0, len(rows), size))
-        loaded = (change(batch, rows[start : start + size]) for batch, start in zip(loaded, starts, strict=False))
 
     def step(batch: torch.Tensor) -> torch.Tensor:
         # Modes are entered for each step, not around the yield, where they would leak to whoever takes the batch.
@@ -125,6 +123,15 @@ def compute(
             prepared = samples.prepare(batch.to(run.device, non_blocking=True))
             return _forward_or_explain(network, prepared, size, run.fits)
 
+    if not cuda and threads > 1 and len(rows) > size and change is None and run.n_jobs is None:
+        # Each thread loads what it computes: so there are never more threads than processors.
+        batches = iter([rows[start : start + size] for start in range(0, len(rows), size)])
+        yield from _in_threads(lambda some: step(load_batch(samples, some)), batches, threads)
+        return
+    loaded = load_batches(samples, rows, size, threads if run.n_jobs is None else run.n_jobs, pin=cuda)
+    if change is not None:
+        starts = iter(range(0, len(rows), size))
+        loaded = (change(batch, rows[start : start + size]) for batch, start in zip(loaded, starts, strict=False))
     if cuda:
         yield from _copied_back(map(step, loaded))
     elif threads == 1 or len(rows) <= size:
@@ -146,9 +153,7 @@ def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int, f
         ) from error
 
 
-def _in_threads(
-    step: Callable[[torch.Tensor], torch.Tensor], batches: Iterator[torch.Tensor], threads: int
-) -> Iterator[torch.Tensor]:
+def _in_threads(step: Callable[[T], torch.Tensor], batches: Iterator[T], threads: int) -> Iterator[torch.Tensor]:
     """Compute several batches at once, each in one thread, and yield the results in order."""
     started = threading.Barrier(threads + 1)
 

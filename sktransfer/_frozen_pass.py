@@ -160,6 +160,9 @@ class _First(Samples):
     def digest(self, index: int) -> bytes:
         return self._samples.digest(index)
 
+    def stamp(self, index: int) -> object:
+        return self._samples.stamp(index)
+
 
 class _Left(Samples):
     """What an earlier cut has left of some samples, by row of these."""
@@ -232,6 +235,7 @@ def _stream(work: _Pass) -> Iterator[torch.Tensor]:
         held: dict[Hashable, bool] = {}
         ways: list[tuple[Sequence[int], Iterator[torch.Tensor]]] = [(range(n), work.compute(range(n)))]
     else:
+        stamps = [work.samples.stamp(row) for row in range(n)]
         digests = [work.samples.digest(row) for row in range(n)]
         contents = work.keys(work.part, digests)
         keys = list(contents)
@@ -239,7 +243,7 @@ def _stream(work: _Pass) -> Iterator[torch.Tensor]:
         first = {key: row for row, key in reversed(list(enumerate(contents)))}
         missing = [row for row, key in enumerate(contents) if not held[key] and first[key] == row]
         ways = [
-            (rows, _keeping(computed, rows, contents, digests, work, store, len(first)))
+            (rows, _keeping(computed, rows, contents, stamps, work, store, len(first)))
             for rows, computed in _ways(work, store, missing, digests)
         ]
         COUNTS.add(hits=sum(map(held.__getitem__, keys)))
@@ -317,7 +321,7 @@ def _keeping(
     computed: Iterator[torch.Tensor],
     rows: Sequence[int],
     keys: list[bytes],
-    digests: list[bytes],
+    stamps: list[object],
     work: _Pass,
     store: ActivationStore,
     total: int,
@@ -330,7 +334,7 @@ def _keeping(
         if needed <= store.limit:
             arrived = [(next(coming), value) for value in batch.numpy()]
             # A file that was written to between the look and the load is not what its key says.
-            store.keep([(keys[row], value) for row, value in arrived if work.samples.digest(row) == digests[row]])
+            store.keep([(keys[row], value) for row, value in arrived if work.samples.stamp(row) == stamps[row]])
         elif not told:
             told = True
             work.report(

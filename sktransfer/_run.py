@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sktransfer._activation_cache import ActivationStore
+from sktransfer._allocator import keep_freed_blocks
 from sktransfer._stores import store_for
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -107,6 +108,8 @@ class Run:
                 f"Got device={device!r}; torch finds {torch.cuda.device_count()} CUDA devices here. "
                 'Use device="auto" or "cpu".'
             )
+        if chosen.type == "cpu":
+            keep_freed_blocks()
         bfloat16 = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(chosen))
         return cls(batch_size, n_jobs, chosen, bfloat16, verbose, store_for(feature_cache))
 

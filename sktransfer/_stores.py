@@ -47,6 +47,13 @@ def store_for(feature_cache: object) -> ActivationStore | None:
         return _FOLDERS.setdefault(str(folder), DiskStore(folder, _FOLDER_LIMIT[0]))
 
 
+def clear_folders() -> None:
+    """Empty all folders that this process has used."""
+    with _FOLDERS_LOCK:
+        for store in _FOLDERS.values():
+            store.clear()
+
+
 def set_disk_limit(limit: int) -> None:
     """Let every folder hold no more than so many bytes from now on.
 

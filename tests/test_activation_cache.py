@@ -415,3 +415,12 @@ def test_clear_cache_empties_everything(pictures):
     assert min(cache_info().misses, cache_info().n_activations, cache_info().n_bytes, cache_info().n_networks) > 0
     clear_cache()
     assert cache_info() == (0,) * 6
+
+
+def test_folders_are_emptied_only_when_asked(pictures, tmp_path):
+    X, _ = pictures
+    extractor(feature_cache=tmp_path).fit_transform(X)
+    for folders, misses in ((False, 0), (True, len(X))):
+        clear_cache(folders=folders)
+        extractor(feature_cache=tmp_path).fit_transform(X)
+        assert cache_info().misses == misses

@@ -44,6 +44,10 @@ class Samples(ABC):
     def digest(self, index: int) -> bytes:
         """Return a digest of one sample's content: of a file's bytes, not of its path."""
 
+    def stamp(self, index: int) -> object:
+        """Return what changes when the content of a sample does, if it can while this object lives; else `None`."""
+        return None
+
     @property
     @abstractmethod
     def n_values(self) -> int:
@@ -95,7 +99,7 @@ def load_batches(
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
     def load(rows: np.ndarray | Sequence[int]) -> torch.Tensor:
-        batch = _stack([samples.load(int(row)) for row in rows])
+        batch = load_batch(samples, rows)
         return batch.pin_memory() if pin else batch
 
     if len(batches) <= 1:
@@ -113,6 +117,24 @@ def load_batches(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def load_batch(samples: Samples, rows: np.ndarray | Sequence[int]) -> torch.Tensor:
+    """Load some samples, here and now.
+
+    Parameters
+    ----------
+    samples : Samples
+        What to load.
+    rows : array-like of int
+        Which, in the order wanted.
+
+    Returns
+    -------
+    Tensor of shape (n, ...)
+        On the CPU, not yet prepared.
+    """
+    return _stack([samples.load(int(row)) for row in rows])
 
 
 def _stack(samples: list[torch.Tensor]) -> torch.Tensor:

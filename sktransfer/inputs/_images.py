@@ -350,6 +350,15 @@ class ImageSamples(Samples):
                 digest.update(Path(image).read_bytes())
         return digest.digest()
 
+    def stamp(self, index: int) -> object:
+        image = self._images[index]
+        if not isinstance(image, str):
+            return None
+        with contextlib.suppress(OSError):
+            found = Path(image).stat()
+            return found.st_mtime_ns, found.st_size, found.st_ino
+        return None
+
     def _has_8_bits(self, pixels: np.ndarray) -> bool:
         return self._range == (0.0, 255.0) and pixels.dtype.kind in "iu"
 
