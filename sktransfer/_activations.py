@@ -18,7 +18,7 @@ from sktransfer._forward import Change, compute
 from sktransfer._frozen_pass import Variant, collect
 from sktransfer._run import Run
 from sktransfer.backbones import FrozenPart
-from sktransfer.inputs import Augmentation, Samples, augment_batch
+from sktransfer.inputs import Augmentation, Samples, SamplesOf, augment_batch
 
 # Bytes of activations that are held for training; more are computed anew in each epoch.
 KEPT_BYTES = 2 * 2**30
@@ -108,15 +108,13 @@ def _each(augmentation: Augmentation) -> Change:
     return lambda batch, rows: augment_batch(batch, augmentation)
 
 
-class _Decoded(Samples):
+class _Decoded(SamplesOf):
     """Samples that are loaded more than once: once loaded they are kept, while the process's memory for it lasts."""
 
     def __init__(self, samples: Samples, recipe: str):
-        self._samples, self._recipe = samples, recipe
+        super().__init__(samples)
+        self._recipe = recipe
         self._keys: dict[int, bytes] = {}
-
-    def __len__(self) -> int:
-        return len(self._samples)
 
     def load(self, index: int) -> torch.Tensor:
         if index not in self._keys:
@@ -127,23 +125,6 @@ class _Decoded(Samples):
         sample = self._samples.load(index)
         PROCESS_CACHE.keep([(self._keys[index], sample.numpy())])
         return sample
-
-    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
-        return self._samples.prepare(batch)
-
-    @property
-    def n_values(self) -> int:
-        return self._samples.n_values
-
-    @property
-    def recipe(self) -> str:
-        return self._recipe
-
-    def digest(self, index: int) -> bytes:
-        return self._samples.digest(index)
-
-    def stamp(self, index: int) -> object:
-        return self._samples.stamp(index)
 
 
 def decoded_once(samples: Samples, run: Run) -> Samples:

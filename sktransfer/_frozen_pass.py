@@ -16,7 +16,7 @@ from sktransfer._activation_cache import COUNTS, ActivationStore, activation_key
 from sktransfer._forward import Change, compute
 from sktransfer._run import Run
 from sktransfer.backbones import FrozenPart
-from sktransfer.inputs import Samples
+from sktransfer.inputs import Samples, SamplesOf
 
 # Bytes of one kept activation beyond which it is not worth reading to save the layers before it: those that are larger
 # stand so near the input that decoding the image and computing them anew takes about as long.
@@ -134,34 +134,15 @@ def probe(
     return next(_stream(_Pass(part, few, run, None, report)))[:1]
 
 
-class _First(Samples):
+class _First(SamplesOf):
     """The first few of some samples."""
 
     def __init__(self, samples: Samples, count: int):
-        self._samples, self._count = samples, count
+        super().__init__(samples)
+        self._count = count
 
     def __len__(self) -> int:
         return self._count
-
-    def load(self, index: int) -> torch.Tensor:
-        return self._samples.load(index)
-
-    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
-        return self._samples.prepare(batch)
-
-    @property
-    def n_values(self) -> int:
-        return self._samples.n_values
-
-    @property
-    def recipe(self) -> str | None:
-        return self._samples.recipe
-
-    def digest(self, index: int) -> bytes:
-        return self._samples.digest(index)
-
-    def stamp(self, index: int) -> object:
-        return self._samples.stamp(index)
 
 
 class _Left(Samples):

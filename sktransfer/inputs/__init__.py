@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.sparse import issparse
 
 from sktransfer.inputs._augmentation import Augmentation, augment_batch, make_augmentation
-from sktransfer.inputs._base import Reader, Samples, load_batch, load_batches
+from sktransfer.inputs._base import Reader, Samples, SamplesOf, load_batch, load_batches
 from sktransfer.inputs._image_folder import load_image_folder
 from sktransfer.inputs._images import ImagePreprocessing, ImageReader, unwrap
 from sktransfer.inputs._vectors import VectorReader
@@ -18,6 +18,7 @@ __all__ = [
     "ImagePreprocessing",
     "Reader",
     "Samples",
+    "SamplesOf",
     "augment_batch",
     "is_table",
     "load_batch",

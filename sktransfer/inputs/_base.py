@@ -59,6 +59,42 @@ class Samples(ABC):
         return tuple(self.prepare(self.load(0)[None]).shape[1:])
 
 
+class SamplesOf(Samples):
+    """Other samples, as they are: for those that differ from them in one thing.
+
+    Parameters
+    ----------
+    samples : Samples
+        The others.
+    """
+
+    def __init__(self, samples: Samples):
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def load(self, index: int) -> torch.Tensor:
+        return self._samples.load(index)
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        return self._samples.prepare(batch)
+
+    def stamp(self, index: int) -> object:
+        return self._samples.stamp(index)
+
+    @property
+    def n_values(self) -> int:
+        return self._samples.n_values
+
+    @property
+    def recipe(self) -> str | None:
+        return self._samples.recipe
+
+    def digest(self, index: int) -> bytes:
+        return self._samples.digest(index)
+
+
 class Reader(ABC):
     """What `fit` learned of X, and how any later X is read the same way."""
 
