@@ -102,14 +102,14 @@ class BackboneEstimator(BaseEstimator):
         reader = make_reader(kind, backbone.preprocessing, self.image_shape, self.pixel_range)
         return reader.learn(X), backbone, reader
 
-    def _read(self, X: Any) -> Samples:
-        """Check X against what `fit` saw and return its samples."""
+    def _read(self, X: Any, tolerant: bool = False) -> Samples:
+        """Check X against what `fit` saw and return its samples; unreadable ones among them where that is tolerated."""
         if self._reader.kind == "images" and is_table(X):
             validate_data(self, X, reset=False, skip_check_array=True)
         kind = modality(X, self.image_shape)
         if kind != self._reader.kind == "images":
             raise ValueError(f"Got X that holds {kind}; expected images, as in fit.")
-        return self._reader.read(self._check_x(X, self._reader.kind, reset=False))
+        return self._reader.read(self._check_x(X, self._reader.kind, reset=False), tolerant)
 
     def _check_x(self, X: Any, kind: str, reset: bool) -> Any:
         if kind == "vectors":

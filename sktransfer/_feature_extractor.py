@@ -1,6 +1,7 @@
 """A pretrained network as a transformer: features out of images, with nothing to train."""
 
-from typing import Any
+import warnings
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -8,7 +9,10 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sktransfer._backbone_estimator import BackboneEstimator
-from sktransfer._frozen_pass import collect, probe
+from sktransfer._frozen_pass import collect, collect_readable, probe
+from sktransfer._names import check_choice
+
+ON_BAD_SAMPLE = ("raise", "nan")
 
 
 class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
@@ -56,6 +60,10 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         a folder that processes and sessions share, up to 10 GiB (:func:`sktransfer.set_cache_limit`); the least
         recently used leave first, and what would not fit as a whole is computed each time. `None` keeps nothing.
         Results agree to rounding: a kept activation has the bits of the batch that it was computed in.
+    on_bad_sample : {"raise", "nan"}, default="raise"
+        What `transform` does about a row of a list that cannot be read: a file that is missing, damaged, no image or
+        too large, or a row that holds no picture. `"raise"` stops with its row and path; `"nan"` gives a row of NaN,
+        and one warning that counts them and names the first. `fit` always raises.
     store_backbone : bool, default=True
         Whether a pickle holds the weights. Without them it holds their name and fingerprint; they are found again when
         first needed, and others are refused.
@@ -94,6 +102,11 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     (3, 512)
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BackboneEstimator._parameter_constraints,
+        "on_bad_sample": [str],
+    }
+
     def __init__(
         self,
         backbone: Any = "resnet18",
@@ -108,6 +121,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         device: str = "auto",
         precision: str = "auto",
         feature_cache: Any = "auto",
+        on_bad_sample: str = "raise",
         store_backbone: bool = True,
         random_state: Any = None,
         verbose: int = 0,
@@ -123,6 +137,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.device = device
         self.precision = precision
         self.feature_cache = feature_cache
+        self.on_bad_sample = on_bad_sample
         self.store_backbone = store_backbone
         self.random_state = random_state
         self.verbose = verbose
@@ -171,7 +186,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         Returns
         -------
         float32 ndarray of shape (n_samples, n_features_out_)
-            One row a sample, which depends on that sample alone.
+            One row a sample, which depends on that sample alone; NaN where it could not be read and
+            `on_bad_sample="nan"`.
 
         Raises
         ------
@@ -182,7 +198,26 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         """
         check_is_fitted(self, "backbone_")
         part = self.backbone_.feature_part(self.layer, self.pooling)
-        return collect(part, self._read(X), self._run(self._reader))
+        self._check_on_bad_sample()
+        if self.on_bad_sample == "raise":
+            return collect(part, self._read(X), self._run(self._reader))
+        samples = self._read(X, tolerant=True)
+        features, problems = collect_readable(part, samples, self._run(self._reader))
+        if problems:
+            warnings.warn(
+                f"{len(problems)} of {len(samples)} samples could not be read; their rows are NaN. The first: "
+                + " ".join(list(problems.values())[:5]),
+                UserWarning,
+                stacklevel=2,
+            )
+        return features
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        self._check_on_bad_sample()
+
+    def _check_on_bad_sample(self) -> None:
+        check_choice("on_bad_sample", self.on_bad_sample, ON_BAD_SAMPLE)
 
     @property
     def _n_features_out(self) -> int:

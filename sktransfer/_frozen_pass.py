@@ -16,7 +16,7 @@ from sktransfer._activation_cache import COUNTS, ActivationStore, activation_key
 from sktransfer._forward import Change, compute
 from sktransfer._run import Run
 from sktransfer.backbones import FrozenPart
-from sktransfer.inputs import Samples, SamplesOf
+from sktransfer.inputs import Samples, SamplesOf, TolerantSamples
 
 # Bytes of one kept activation beyond which it is not worth reading to save the layers before it: those that are larger
 # stand so near the input that decoding the image and computing them anew takes about as long.
@@ -107,6 +107,29 @@ def collect(
     return result
 
 
+def collect_readable(part: FrozenPart, samples: Samples, run: Run) -> tuple[np.ndarray, dict[int, str]]:
+    """Run all samples through a frozen network, whether each can be read or not.
+
+    Parameters
+    ----------
+    part, samples, run : object
+        As in `stream`.
+
+    Returns
+    -------
+    activations : float32 ndarray of shape (n_samples, n_features)
+        As from `collect`; rows of samples that cannot be read are NaN.
+    problems : dict of int to str
+        Why, by row, in order.
+    """
+    tolerant = TolerantSamples(samples)
+    result = collect(part, tolerant, run)
+    for row in np.flatnonzero(np.isnan(result).any(axis=1)):
+        if row not in tolerant.problems:  # the same bytes as another's, which alone were tried
+            tolerant.load(int(row))
+    return result, dict(sorted(tolerant.problems.items()))
+
+
 def probe(
     part: FrozenPart, samples: Samples, run: Run, report: Callable[[str], None] = lambda message: None
 ) -> torch.Tensor:
@@ -162,6 +185,9 @@ class _Left(Samples):
             return next(self._before.compute([index]))[0]
         return torch.from_numpy(value.copy())
 
+    def blank(self) -> torch.Tensor:
+        return torch.zeros(self._shape)
+
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         return batch
 
@@ -191,8 +217,12 @@ class _Pass:
         """Run some rows through the network from its input."""
         ready = self.part.ready(self.run.device, self.run.bfloat16)
         change = self.variant.change if self.variant else None
+        coming = iter(rows)
         for batch in compute(ready, self.samples, rows, self.run, change):
             COUNTS.add(misses=len(batch))
+            for activation, row in zip(batch, coming, strict=False):
+                if self.samples.is_blank(row):
+                    activation.fill_(torch.nan)
             yield batch
 
     def go_on(self, behind: FrozenPart, left: _Left, rows: Sequence[int]) -> Iterator[torch.Tensor]:

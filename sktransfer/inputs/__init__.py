@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.sparse import issparse
 
 from sktransfer.inputs._augmentation import Augmentation, augment_batch, make_augmentation
-from sktransfer.inputs._base import Reader, Samples, SamplesOf, load_batch, load_batches
+from sktransfer.inputs._base import Reader, Samples, SamplesOf, TolerantSamples, load_batch, load_batches
 from sktransfer.inputs._image_folder import load_image_folder
 from sktransfer.inputs._images import ImagePreprocessing, ImageReader, unwrap
 from sktransfer.inputs._vectors import VectorReader
@@ -19,6 +19,7 @@ __all__ = [
     "Reader",
     "Samples",
     "SamplesOf",
+    "TolerantSamples",
     "augment_batch",
     "is_table",
     "load_batch",

@@ -17,6 +17,10 @@ from joblib import effective_n_jobs
 BATCHES_AHEAD = 2
 
 
+class UnreadableSampleError(ValueError):
+    """One sample of X cannot be read: its file is gone or damaged, it is no image, or it is too large."""
+
+
 class Samples(ABC):
     """A checked X: rows that can be loaded in any order, from several threads."""
 
@@ -27,6 +31,14 @@ class Samples(ABC):
     @abstractmethod
     def load(self, index: int) -> torch.Tensor:
         """Return one sample; all samples of one reader have the same shape and type."""
+
+    @abstractmethod
+    def blank(self) -> torch.Tensor:
+        """Return what has the shape and type of a loaded sample, and nothing in it."""
+
+    def is_blank(self, index: int) -> bool:
+        """Tell whether `load` gave a blank in place of this sample."""
+        return False
 
     @abstractmethod
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
@@ -77,6 +89,12 @@ class SamplesOf(Samples):
     def load(self, index: int) -> torch.Tensor:
         return self._samples.load(index)
 
+    def blank(self) -> torch.Tensor:
+        return self._samples.blank()
+
+    def is_blank(self, index: int) -> bool:
+        return self._samples.is_blank(index)
+
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         return self._samples.prepare(batch)
 
@@ -95,6 +113,39 @@ class SamplesOf(Samples):
         return self._samples.digest(index)
 
 
+class TolerantSamples(SamplesOf):
+    """Samples of which some may be unreadable: a blank stands in for each of these, and why is kept.
+
+    Parameters
+    ----------
+    samples : Samples
+        As they are.
+
+    Attributes
+    ----------
+    problems : dict of int to str
+        What was wrong, by row.
+    """
+
+    def __init__(self, samples: Samples):
+        super().__init__(samples)
+        self.problems: dict[int, str] = {}
+
+    def load(self, index: int) -> torch.Tensor:
+        try:
+            return super().load(index)
+        except UnreadableSampleError as error:
+            self.problems[index] = str(error)
+            return self.blank()
+
+    def is_blank(self, index: int) -> bool:
+        return index in self.problems
+
+    def stamp(self, index: int) -> object:
+        """Return what differs from any stamp that was taken before: nothing of a blank is to be kept."""
+        return "blank" if index in self.problems else super().stamp(index)
+
+
 class Reader(ABC):
     """What `fit` learned of X, and how any later X is read the same way."""
 
@@ -105,8 +156,11 @@ class Reader(ABC):
         """Learn what X looks like, check it, and return its samples."""
 
     @abstractmethod
-    def read(self, X: Any) -> Samples:
-        """Check X against what was learned and return its samples."""
+    def read(self, X: Any, tolerant: bool = False) -> Samples:
+        """Check X against what was learned and return its samples.
+
+        A tolerant reader leaves it to `Samples.load` to say that a row of a list holds no sample.
+        """
 
 
 def load_batches(

@@ -10,6 +10,8 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from sktransfer.inputs._base import UnreadableSampleError
+
 # A JPEG is decoded at half, a quarter or an eighth of its size where this many times the size that is wanted is left:
 # resizing then averages over what was averaged before, and the result hardly differs.
 SPARE = 2
@@ -38,7 +40,7 @@ def decode(
 
     Raises
     ------
-    ValueError
+    UnreadableSampleError
         If it is no image, is truncated, or holds more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     with _naming(name):
@@ -83,11 +85,13 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"Refused {name}: {error} Shrink the picture, or raise PIL.Image.MAX_IMAGE_PIXELS.") from error
+        raise UnreadableSampleError(
+            f"Refused {name}: {error} Shrink the picture, or raise PIL.Image.MAX_IMAGE_PIXELS."
+        ) from error
     except MemoryError:
         raise
     except Exception as error:  # decoders raise what they please: OSError, SyntaxError, RuntimeError, AttributeError
-        raise ValueError(
+        raise UnreadableSampleError(
             f"Got {name}, which is no whole image ({error}); expected a file that Pillow can decode. Replace it, or "
             "leave its row out."
         ) from error
@@ -105,12 +109,12 @@ def check_size(picture: Image.Image, name: str) -> None:
 
     Raises
     ------
-    ValueError
+    UnreadableSampleError
         If it does.
     """
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and picture.width * picture.height > limit:
-        raise ValueError(
+        raise UnreadableSampleError(
             f"Refused {name}: it claims {picture.width} x {picture.height} pixels, and the limit is {limit} "
             "(PIL.Image.MAX_IMAGE_PIXELS). Shrink the picture, or raise the limit if you trust its source."
         )

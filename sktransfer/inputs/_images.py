@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from sklearn.utils import check_array
 
-from sktransfer.inputs._base import Reader, Samples
+from sktransfer.inputs._base import Reader, Samples, UnreadableSampleError
 from sktransfer.inputs._decoding import check_size, decode, upright
 
 # Integers that stay below this share of their type are more likely of another scale than a set of dark pictures.
@@ -200,8 +200,8 @@ class ImageReader(Reader):
             self.preprocessing = replace(self.preprocessing, **_own_size(images, arrays))
         return ImageSamples(images, self.preprocessing, self.value_range)
 
-    def read(self, X: Any) -> "ImageSamples":
-        images = self._images(X)
+    def read(self, X: Any, tolerant: bool = False) -> "ImageSamples":
+        images = self._images(X, tolerant)
         arrays = _arrays(images)
         if isinstance(images, np.ndarray) and self.n_channels not in (None, _channels(images)):
             raise ValueError(
@@ -215,11 +215,11 @@ class ImageReader(Reader):
             value_range = self._learn_range(arrays)
         return ImageSamples(images, self.preprocessing, value_range)
 
-    def _images(self, X: Any) -> "np.ndarray | list[Any]":
+    def _images(self, X: Any, tolerant: bool = False) -> "np.ndarray | list[Any]":
         """Return an array of shape (n, height, width, channels) or a list of paths, pictures and arrays."""
         X = unwrap(X)
         if isinstance(X, list):
-            return _check_list(X)
+            return _check_list(X, tolerant)
         X = check_array(X, dtype="numeric", allow_nd=True, ensure_2d=False, input_name="X")
         if X.ndim == 2:
             return _shape_rows(X, self.image_shape)
@@ -308,6 +308,8 @@ class ImageSamples(Samples):
 
     def load(self, index: int) -> torch.Tensor:
         image = self._images[index]
+        if isinstance(image, UnreadableSampleError):
+            raise image
         if isinstance(image, np.ndarray):
             pixels = self._from_array(image)
         elif isinstance(image, Image.Image):
@@ -318,6 +320,11 @@ class ImageSamples(Samples):
         if pixels.dtype == torch.uint8 and not self._eight_bits:
             return pixels.to(torch.float32).div_(255)
         return pixels
+
+    def blank(self) -> torch.Tensor:
+        assert self._preprocessing.crop is not None
+        kind = torch.uint8 if self._eight_bits else torch.float32
+        return torch.zeros(self._preprocessing.channels, *self._preprocessing.crop, dtype=kind)
 
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         return self._preprocessing.normalise(batch)
@@ -345,7 +352,7 @@ class ImageSamples(Samples):
                 digest.update(f"picture {image.mode} {image.size} {orientation} {image.info}".encode())
                 digest.update(np.array(image.getpalette() or [0], dtype=np.uint8).data)
                 digest.update(image.tobytes())
-        else:
+        elif isinstance(image, str):
             with contextlib.suppress(OSError):
                 digest.update(Path(image).read_bytes())
         return digest.digest()
@@ -443,7 +450,10 @@ def _own_size(images: "np.ndarray | list[Any]", arrays: list[np.ndarray]) -> dic
     return {"resize": 256, "crop": (224, 224)}
 
 
-def _check_list(images: list[Any]) -> list[Any]:
+def _check_list(images: list[Any], tolerant: bool) -> list[Any]:
+    """Check the rows of a list; where that is tolerated, errors stand in for those that hold no image."""
+    if tolerant:
+        return [_row_or_error(image, row) for row, image in enumerate(images)]
     images = [_check_row(image, row) for row, image in enumerate(images)]
     paths = [image for image in images if isinstance(image, str)]
     missing = [path for path in paths if not os.path.isfile(path)]
@@ -453,6 +463,16 @@ def _check_list(images: list[Any]) -> list[Any]:
             f"{os.getcwd()!r} or absolute. The first: {', '.join(map(repr, missing[:5]))}."
         )
     return images
+
+
+def _row_or_error(image: Any, row: int) -> Any:
+    try:
+        image = _check_row(image, row)
+    except ValueError as error:
+        return UnreadableSampleError(str(error))
+    if isinstance(image, str) and not os.path.isfile(image):
+        return UnreadableSampleError(f"Got {image!r} (row {row}), which is no file; expected the path of an image.")
+    return image
 
 
 def _check_row(image: Any, row: int) -> Any:

@@ -20,6 +20,9 @@ class VectorSamples(Samples):
     def load(self, index: int) -> torch.Tensor:
         return torch.from_numpy(self._X[index].copy())  # torch refuses negative strides, and warns of read-only rows
 
+    def blank(self) -> torch.Tensor:
+        return torch.zeros(self._X.shape[1])
+
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         return batch
 
@@ -43,5 +46,5 @@ class VectorReader(Reader):
     def learn(self, X: Any) -> VectorSamples:
         return VectorSamples(X)
 
-    def read(self, X: Any) -> VectorSamples:
+    def read(self, X: Any, tolerant: bool = False) -> VectorSamples:
         return VectorSamples(X)

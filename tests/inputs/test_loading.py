@@ -37,6 +37,9 @@ class Counted(Samples):
                 self.at_once -= 1
         return torch.full((2,), float(index))
 
+    def blank(self):
+        return torch.zeros(2)
+
     def prepare(self, batch):
         return batch
 
