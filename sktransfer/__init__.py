@@ -3,6 +3,7 @@
 from sktransfer._cache_control import cache_info, clear_cache, set_cache_limit
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
+from sktransfer._saved_model import load, save
 from sktransfer.inputs import load_image_folder
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "PretrainedFeatureExtractor",
     "cache_info",
     "clear_cache",
+    "load",
     "load_image_folder",
+    "save",
     "set_cache_limit",
 ]

@@ -17,6 +17,7 @@ from sktransfer._activation_cache import COUNTS, PROCESS_CACHE, activation_keys
 from sktransfer._forward import Change, compute
 from sktransfer._frozen_pass import Variant, collect
 from sktransfer._run import Run
+from sktransfer._seeding import seeded
 from sktransfer.backbones import FrozenPart
 from sktransfer.inputs import Augmentation, Samples, SamplesOf, augment_batch
 
@@ -174,12 +175,11 @@ class Augmented:
         """Return the change that makes one view: the same of the same image, wherever and whenever it is met."""
 
         def change(batch: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-            with torch.random.fork_rng(devices=[]):
-                changed = []
-                for image, row in zip(batch, rows, strict=True):
-                    label = f"{self.seed} {number}".encode()
-                    drawn = hashlib.blake2b(samples.digest(row), digest_size=8, key=label).digest()
-                    torch.manual_seed(int.from_bytes(drawn, "little") >> 1)
+            changed = []
+            for image, row in zip(batch, rows, strict=True):
+                label = f"{self.seed} {number}".encode()
+                drawn = hashlib.blake2b(samples.digest(row), digest_size=8, key=label).digest()
+                with seeded(int.from_bytes(drawn, "little") >> 1):
                     changed.append(augment_batch(image[None], self.augmentation))
             return torch.cat(changed)
 

@@ -8,6 +8,7 @@ damage with an error where a memory map would crash. Values are bare bytes with 
 import hashlib
 import os
 import sqlite3
+import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -171,6 +172,8 @@ class DiskStore(ActivationStore):
         # A connection that came through a fork is its parent's: it is left alone.
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / _NAME
+        for place in (self.folder, path):
+            _refuse_others(place)
         db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         db.text_factory = lambda raw: raw.decode(errors="replace")  # damage is for the checksum to find
         try:
@@ -213,6 +216,18 @@ class DiskStore(ActivationStore):
         if kind not in self._warned:
             self._warned.add(kind)
             warnings.warn(message, UserWarning, stacklevel=2)
+
+
+def _refuse_others(place: Path) -> None:
+    """Raise if another user may write there: what is read would be whatever they please."""
+    if not hasattr(os, "geteuid") or not place.exists():
+        return
+    found = place.stat()
+    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(
+            f"other users may write to {str(place)!r}: mode {stat.filemode(found.st_mode)}, owner {found.st_uid}; "
+            "expected one of yours that nobody else may write, as after chmod go-w"
+        )
 
 
 @contextmanager

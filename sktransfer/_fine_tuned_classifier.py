@@ -20,6 +20,7 @@ from sktransfer._frozen_pass import stream
 from sktransfer._names import check_choice
 from sktransfer._phases import STRATEGIES, Task, train
 from sktransfer._run import lend
+from sktransfer._seeding import seeded
 from sktransfer._suffix_network import FeaturesOf, SuffixNetwork
 from sktransfer._training_settings import OPTIMIZERS, TrainingSettings
 from sktransfer.backbones import Backbone
@@ -364,8 +365,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         }
         settings = TrainingSettings(**given, views_seed=0 if self.random_state is None else self._seed())
         earlier = self._earlier(backbone, classes)
-        with torch.random.fork_rng():
-            torch.manual_seed(self._seed())
+        with seeded(self._seed()):
             trained = train(backbone, samples, Task(classes, labels, weights), self._run(reader), settings, earlier)
         self.classes_, self.backbone_, self._reader = classes, backbone, reader
         self.net_, self.history_, self.n_iter_ = trained.net, trained.history, trained.n_iter
@@ -379,7 +379,14 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         frozen = self.backbone_.frozen_part(module.pooling)
         with lend(suffix, run.device):
             parts = [run_batch(suffix, part, run).cpu().numpy() for part in stream(frozen, samples, run)]
-        return np.concatenate(parts)
+        result = np.concatenate(parts)
+        strange = np.flatnonzero(~np.isfinite(result).all(axis=1))
+        if len(strange):
+            raise ValueError(
+                f"The network gave NaN or infinity for {len(strange)} of {len(result)} samples, the first in row "
+                f"{strange[0]}; expected numbers. Check X for extreme values, or fit again with a smaller lr."
+            )
+        return result
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -394,6 +401,11 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
                 "or () for a linear head."
             )
         make_augmentation(self.augment)
+        if self.train_bn and self.batch_size == 1:
+            raise ValueError(
+                "Got train_bn=True with batch_size=1; expected batches of at least 2: BatchNorm has no statistics of "
+                "one sample. Raise batch_size, or set train_bn=False."
+            )
 
     def _check_y(self, y: Any, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
         if y is None:

@@ -19,6 +19,9 @@ from sktransfer.inputs import Samples, load_batch, load_batches
 
 T = TypeVar("T")
 
+# While threads that compute alone are started, torch gives each new thread one processor.
+_STARTING = threading.Lock()
+
 # Changes loaded samples at random: it is given a batch and the rows that it holds.
 Change = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
@@ -115,7 +118,8 @@ def compute(
     """
     size = run.at_once(samples.n_values)
     cuda = run.device.type == "cuda"
-    threads = torch.get_num_threads()
+    with _STARTING:
+        threads = torch.get_num_threads()
 
     def step(batch: torch.Tensor) -> torch.Tensor:
         # Modes are entered for each step, not around the yield, where they would leak to whoever takes the batch.
@@ -165,10 +169,11 @@ def _in_threads(step: Callable[[T], torch.Tensor], batches: Iterator[T], threads
     waiting: deque[Future[torch.Tensor]] = deque()
     with ThreadPoolExecutor(threads, "sktransfer-compute", initializer=alone) as pool:
         try:
-            for _ in range(threads):
-                pool.submit(int)
-            started.wait()
-            torch.set_num_threads(threads)  # back to what the caller has, and new threads of the caller's get
+            with _STARTING:
+                for _ in range(threads):
+                    pool.submit(int)
+                started.wait()
+                torch.set_num_threads(threads)  # back to what the caller has, and new threads of the caller's get
             for batch in batches:
                 waiting.append(pool.submit(step, batch))
                 if len(waiting) > threads:

@@ -99,7 +99,7 @@ def train(
         On the CPU.
     """
     # skorch, and scikit-learn's linear models, come in when something is trained.
-    from sktransfer._solved_head import solve_head
+    from sktransfer._solved_head import SOLVABLE, solve_head
     from sktransfer._suffix_training import train_suffix, untrained_net
 
     blocks = () if settings.strategy == "linear_probe" else tuple(backbone.trained_blocks(backbone.freeze_depth))
@@ -110,7 +110,8 @@ def train(
     validation = task.of(sources.plain, held_out) if len(held_out) else None
     net, history, n_iter = None, [], 0
     head_first = settings.strategy != "fine_tune" and not (blocks and earlier is not None)
-    if head_first and _is_solved(settings, blocks):
+    few = len(task.labels) * len(task.classes) <= SOLVABLE
+    if head_first and few and _is_solved(settings, blocks):
         features = _features(module, sources.plain, rows, run)
         solution = solve_head(features, task.labels[rows], task.weights[rows], len(task.classes))
         module.head, n_iter = nn.Sequential(solution.head), solution.n_iter
@@ -226,9 +227,7 @@ def _train_head(
 
     known = on_features(training), validation and on_features(validation)
     net = train_suffix(head, *known, task.classes, settings, run, epochs, nothing)
-    whole = untrained_net(module, task.classes)
-    whole.history = net.history
-    return whole
+    return untrained_net(module, task.classes, net.history)
 
 
 def _spread(features: np.ndarray, rows: np.ndarray, task: Task) -> Activations:

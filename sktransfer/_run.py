@@ -1,7 +1,9 @@
 """What "auto" means on this machine: which device, which precision, how many threads, where activations are kept."""
 
 import contextlib
+import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -17,6 +19,11 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 # Values of a sample times samples that one processor computes at once: eight images of 224 x 224. Twice as many leave
 # its caches, and were slower on every network that was tried.
 VALUES_AT_ONCE = 8 * 3 * 224 * 224
+
+
+# How many use a network that is away from the CPU, by the identity of its first parameter.
+_LENT: Counter[int] = Counter()
+_LENDING = threading.Lock()
 
 
 class Fits:
@@ -165,10 +172,17 @@ def lend(network: nn.Module, device: torch.device) -> Iterator[nn.Module]:
         The same network, there.
     """
     first = next(network.parameters(), None)
-    if first is None or first.device.type == device.type:
-        yield network  # on the CPU, or lent already further up
+    if first is None or device.type == "cpu":
+        yield network
         return
+    with _LENDING:
+        _LENT[id(first)] += 1  # lent further up already, or to another thread
+        network.to(device)
     try:
-        yield network.to(device)
+        yield network
     finally:
-        network.to("cpu")
+        with _LENDING:
+            _LENT[id(first)] -= 1
+            if not _LENT[id(first)]:
+                del _LENT[id(first)]
+                network.to("cpu")

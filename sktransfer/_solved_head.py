@@ -17,6 +17,13 @@ from torch import nn
 # Inverse strength of the L2 penalty, on features of unit mean square: see benchmarks/head.py.
 C = 1.0
 
+# Gradient at which the solver stops, for ten classes and fewer. Each of more classes has a smaller share in the loss,
+# and so in the gradient: with 1,000 the solver would stop after three steps.
+TOLERANCE = 1e-4
+
+# Logits of all samples up to which a head is solved: the solver holds several arrays of that size in float64.
+SOLVABLE = 2**25
+
 # Values of all features up to which one thread solves.
 SMALL = 2**21
 
@@ -62,7 +69,9 @@ def solve_head(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_
     if len(present) > 1:
         # Small products gain nothing from threads, which spin on for a while and keep torch's from the processors.
         with threadpool_limits(1 if features.size <= SMALL else None, user_api="blas"):
-            solver = LogisticRegression(C=C, max_iter=1000).fit(features, labels, sample_weight=weights)
+            tolerance = TOLERANCE * min(1.0, 10 / len(present))
+            solver = LogisticRegression(C=C, tol=tolerance, max_iter=1000)
+            solver.fit(features, labels, sample_weight=weights)
         n_iter = int(solver.n_iter_.max())
         # scikit-learn keeps one row of coefficients for two classes: the difference of their logits.
         two = len(present) == 2

@@ -36,7 +36,7 @@ def store_for(feature_cache: object) -> ActivationStore | None:
         return None if feature_cache is None else PROCESS_CACHE
     assert isinstance(feature_cache, str | os.PathLike)
     folder = Path(feature_cache).expanduser().absolute()
-    if folder.exists() and not folder.is_dir():
+    if folder.is_file():  # one look: the folder may come and go
         raise ValueError(
             f'Got feature_cache={os.fspath(feature_cache)!r}, which is a file; expected a folder, "auto" or None. Name '
             "a folder: it is made where there is none."

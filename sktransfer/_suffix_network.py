@@ -1,6 +1,6 @@
 """The network behind the cut: tuned blocks, pooling and a head of one's own classes, and what of it is frozen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -114,11 +114,80 @@ class SuffixNetwork(nn.Module):
 
     def attach(self, backbone: Backbone) -> None:
         """Cut the tail from its backbone again and put its tensors back, after a pickle left the traced graph out."""
-        if self.tail is None and self._tail_state is not None:
+        state = self._tail_state  # another thread may do the same meanwhile
+        if self.tail is None and state is not None:
             tail = backbone.tail(backbone.freeze_depth, self.train_bn)
             assert tail is not None
-            tail.load_state_dict(self._tail_state)
+            try:
+                tail.load_state_dict(state)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"Got tuned blocks that do not match the part of {backbone.name!r} behind "
+                    f"freeze_depth={backbone.freeze_depth!r}: {error}. Load the model with the versions of torch and "
+                    "torchvision that it was saved with, or fit again."
+                ) from error
             self.tail, self._tail_state = tail.eval().requires_grad_(False), None
+
+    def to_record(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Return what it takes to build this network again with `from_record`.
+
+        Returns
+        -------
+        record : dict
+            Words and numbers.
+        tensors : dict of str to Tensor
+            Of `head` and `tail`.
+        """
+        state = self.__getstate__()
+        linear = [layer for layer in self.head.children() if isinstance(layer, nn.Linear)]
+        dropouts = [layer.p for layer in self.head.children() if isinstance(layer, nn.Dropout)]
+        record = {
+            "n_features": linear[0].in_features,
+            "hidden_layer_sizes": [layer.out_features for layer in linear[:-1]],
+            "dropout": dropouts[0] if dropouts else 0.0,
+            "n_classes": linear[-1].out_features,
+            **{name: state[name] for name in ("pooling", "train_bn", "channels_last", "in_bfloat16")},
+        }
+        tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        tail = state["_tail_state"] or {}
+        return record, tensors | {f"tail.{name}": tensor for name, tensor in tail.items()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> "SuffixNetwork":
+        """Build a network again from what `to_record` returned.
+
+        Parameters
+        ----------
+        record : mapping
+            Words and numbers.
+        tensors : mapping of str to Tensor
+            Of `head` and `tail`.
+
+        Returns
+        -------
+        SuffixNetwork
+            In eval mode; its tail comes once `attach` gives it the backbone.
+
+        Raises
+        ------
+        ValueError
+            If the tensors are not those of such a network.
+        """
+        parts: dict[str, dict[str, torch.Tensor]] = {"head": {}, "tail": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        sizes = record["n_features"], record["hidden_layer_sizes"], record["dropout"], record["n_classes"]
+        with torch.device("meta"):  # whatever sizes a file claims, memory is that of its tensors
+            head = make_head(*sizes)
+        try:
+            head.load_state_dict(parts["head"], assign=True)
+        except RuntimeError as error:
+            raise ValueError("a head whose tensors are not those of its layers") from error
+        network = cls(None, head, record["pooling"], record["train_bn"], record["channels_last"])
+        network.compute_in(record["in_bfloat16"])
+        network._tail_state = parts["tail"] or None
+        return network.eval().requires_grad_(False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the traced graph out; the tail's tensors always stay."""

@@ -4,6 +4,7 @@ The suffix is a copy: the backbone that it was cut from stays as it was loaded.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
+from skorch.history import History
 from torch import nn
 from torch.utils.data import DataLoader
 
+from sktransfer._forward import run_batch
 from sktransfer._labelled import LabelledActivations, SliceBatches
 from sktransfer._run import Run, lend
 from sktransfer._suffix_network import SuffixNetwork
@@ -52,19 +55,23 @@ class _ValidationAccuracy(Callback):
             net.history.record("valid_acc", self.right / self.total)
 
 
+def _diverged(what: str, epoch: int, settings: TrainingSettings, blocks: tuple[Block, ...]) -> str:
+    rates = f"head_lr={settings.head_lr:g}" + (f" and lr={settings.lr:g}" if blocks else "")
+    return (
+        f"Training stopped: {what} became NaN or infinite in epoch {epoch} with {rates}; expected finite numbers. Try "
+        "a learning rate ten times smaller, and check that X holds no extreme values."
+    )
+
+
 class _StopOnNan(Callback):
     """Ends training whose loss is no number any more."""
 
     def __init__(self, settings: TrainingSettings, blocks: tuple[Block, ...]):
-        self.rates = f"head_lr={settings.head_lr:g}" + (f" and lr={settings.lr:g}" if blocks else "")
+        self.settings, self.blocks = settings, blocks
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
-        loss = float(kwargs["loss"].detach())
-        if not np.isfinite(loss):
-            raise ValueError(
-                f"Training stopped: the loss became {loss} in epoch {len(net.history)} with {self.rates}; expected a "
-                "finite number. Try a learning rate ten times smaller, and check that X holds no extreme values."
-            )
+        if not np.isfinite(float(kwargs["loss"].detach())):
+            raise ValueError(_diverged("the loss", len(net.history), self.settings, self.blocks))
 
 
 class _Thaw(Callback):
@@ -183,10 +190,14 @@ def _train(
     try:
         with lend(module, run.device):
             net.fit(training, None)
+            module.eval()
+            last = run_batch(module, training.take(np.arange(min(batch_size, len(training))))[0], run)
     finally:
         module.eval().requires_grad_(False)
     if len(net.history) < epochs and not _stopped_early(net):
         raise KeyboardInterrupt  # skorch ends training quietly; whoever pressed Ctrl-C wants out
+    if not torch.isfinite(last).all():
+        raise ValueError(_diverged("the logits", epochs, settings, blocks))
     return _rest(net)
 
 
@@ -196,8 +207,10 @@ def _stopped_early(net: NeuralNetClassifier) -> bool:
     )
 
 
-def untrained_net(module: SuffixNetwork, classes: np.ndarray) -> NeuralNetClassifier:
-    """Return a net around a module that needs no epochs: its head was solved.
+def untrained_net(
+    module: SuffixNetwork, classes: np.ndarray, history: Sequence[dict[str, Any]] = ()
+) -> NeuralNetClassifier:
+    """Return a net around a module that needs no epochs: its head was solved, or it was trained before.
 
     Parameters
     ----------
@@ -205,6 +218,8 @@ def untrained_net(module: SuffixNetwork, classes: np.ndarray) -> NeuralNetClassi
         In eval mode.
     classes : ndarray of shape (n_classes,)
         For the net.
+    history : sequence of dict, default=()
+        What is known of each epoch.
 
     Returns
     -------
@@ -213,6 +228,7 @@ def untrained_net(module: SuffixNetwork, classes: np.ndarray) -> NeuralNetClassi
     """
     net = NeuralNetClassifier(module, classes=classes, criterion=WeightedCrossEntropy, train_split=None, verbose=0)
     net.initialize()
+    net.history = History(history)
     module.eval().requires_grad_(False)
     return _rest(net)
 

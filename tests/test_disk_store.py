@@ -325,3 +325,114 @@ def test_the_disk_limit_can_be_set(pictures, tmp_path):
     finally:
         set_cache_limit(disk=DISK_LIMIT)
         clear_cache()
+
+
+# Other users
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owners here")
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
+def test_a_folder_that_others_may_write_is_refused_with_a_warning(mode, pictures, tmp_path):
+    X, _ = pictures
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    folder.chmod(mode)
+    expected = PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=None).fit_transform(X)
+    with pytest.warns(UserWarning, match=r"other users may write to .*cache'.*chmod go-w") as caught:
+        found = PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=folder).fit_transform(X)
+    assert len(caught) == 1
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+    assert list(folder.iterdir()) == []
+    folder.chmod(0o755)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=folder).fit_transform(X)
+    assert list(folder.glob("*.sqlite"))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owners here")
+def test_a_database_that_others_may_write_is_refused_with_a_warning(store):
+    store.keep([(key(0), value(0))])
+    database(store).chmod(0o666)
+    with pytest.warns(UserWarning, match=r"other users may write to .*\.sqlite'"):
+        assert DiskStore(store.folder, store.limit).find([key(0)]) == [None]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+def test_a_folder_of_another_user_is_refused_with_a_warning(store):
+    store.folder.mkdir()
+    os.chown(store.folder, 12345, -1)
+    with pytest.warns(UserWarning, match="owner 12345; expected one of yours"):
+        store.keep([(key(0), value(0))])
+    assert list(store.folder.iterdir()) == []
+
+
+QUOTA = textwrap.dedent(
+    """
+    import resource, sys, warnings
+    import numpy as np
+    from networks import tiny_cnn
+    from sktransfer import PretrainedFeatureExtractor
+    folder = sys.argv[1]
+    X = np.load(folder + "/X.npy")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        extractor = PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=folder + "/cache", batch_size=8)
+        features = extractor.fit(X).transform(X)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    np.save(folder + "/features.npy", features)
+    print(len(caught), *[str(warning.message) for warning in caught])
+    """
+)
+
+
+@pytest.mark.parametrize("room", [0, 4096, 70_000])
+def test_a_disk_that_really_fills_up_costs_a_warning_and_no_result(room, pictures, tmp_path):
+    """The system refuses to write, as where a quota or a disk is full; a cache that was there is still whole."""
+    pytest.importorskip("resource")
+    X = pictures[0]
+    np.save(tmp_path / "X.npy", X)
+    expected = PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=None).fit_transform(X)
+    PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=tmp_path / "cache").fit_transform(X[:1])
+    done = subprocess.run(
+        [sys.executable, "-c", QUOTA, str(tmp_path), str(room)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 The activation cache in "), done.stdout
+    np.testing.assert_allclose(np.load(tmp_path / "features.npy"), expected, atol=1e-2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=tmp_path / "cache").fit_transform(X)
+    np.testing.assert_allclose(again, expected, atol=1e-2)
+
+
+def test_a_folder_deleted_in_mid_run_costs_no_result(pictures, tmp_path):
+    X, _ = pictures
+    expected = PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=None).fit_transform(X)
+    extractor = PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=tmp_path / "cache", batch_size=2)
+    extractor.fit(X)
+    stop = threading.Event()
+
+    def delete():
+        while not stop.is_set():
+            shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+            time.sleep(0.003)
+
+    thread = threading.Thread(target=delete)
+    thread.start()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            for _ in range(10):
+                np.testing.assert_allclose(extractor.transform(X), expected, atol=1e-2)
+    finally:
+        stop.set()
+        thread.join()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(extractor.transform(X), expected, atol=1e-2)

@@ -15,7 +15,9 @@ def test_public_names_are_the_list():
         "PretrainedFeatureExtractor",
         "cache_info",
         "clear_cache",
+        "load",
         "load_image_folder",
+        "save",
         "set_cache_limit",
     ]
     for module in (sktransfer, sktransfer.backbones, sktransfer.inputs):
@@ -30,7 +32,7 @@ def test_nothing_public_is_off_the_list():
 
 
 def test_import_brings_in_only_what_is_needed_at_once():
-    late = ("torchvision", "skorch", "matplotlib", "sklearn.linear_model", "sqlite3")
+    late = ("torchvision", "skorch", "matplotlib", "sklearn.linear_model", "sqlite3", "skops", "onnx", "safetensors")
     code = f"import sys, sktransfer; print([m for m in {late} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,8 +1,10 @@
 """What a pretrained network is. Each kind of backbone is one file; this one chooses among them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import torch
 from torch import nn
 
 from sktransfer.backbones import _torchvision
@@ -30,6 +32,7 @@ __all__ = [
     "list_backbones",
     "load_backbone",
     "pool",
+    "restore_backbone",
 ]
 
 
@@ -108,3 +111,42 @@ def load_backbone(
             f"Got backbone={backbone!r}; expected a name, a torch.nn.Module, or a function that returns one."
         )
     return Backbone(source)
+
+
+def restore_backbone(
+    record: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    own: nn.Module | Callable[..., nn.Module] | None = None,
+) -> Backbone:
+    """Build a backbone again from what its `to_record` returned.
+
+    Parameters
+    ----------
+    record : mapping
+        Plain values.
+    tensors : mapping of str to Tensor
+        Its parameters and buffers; empty where they were left out, to be found again by name when first needed.
+    own : nn.Module, callable or None, default=None
+        The network, or a function that returns it, where a person brought it: a record holds no code.
+
+    Returns
+    -------
+    Backbone
+        With the same weights, depth and preprocessing.
+
+    Raises
+    ------
+    ValueError
+        If a network of one's own is not given, or the tensors do not match it.
+    """
+    kind, values = record["kind"], record["source"]
+    source: Source
+    if kind == "own":
+        if own is None:
+            raise ValueError("expected the network of your own that it was fitted with")
+        source = OwnSource(own, **values)
+    elif kind == "torchvision":
+        source = TorchvisionSource(**values)
+    else:
+        raise ValueError(f"a backbone of unknown kind {kind!r}")
+    return Backbone.from_record(source, record, tensors)

@@ -4,6 +4,9 @@ A backbone is never changed by training: whoever trains a part of it trains a co
 """
 
 import copy
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,6 +22,9 @@ from sktransfer.backbones._loaded_network import LoadedNetwork, load, share
 from sktransfer.backbones._source import Source
 from sktransfer.backbones._summary import BackboneSummary, BlockRow
 from sktransfer.backbones._weights import fill
+from sktransfer.inputs import ImagePreprocessing
+
+_FINDING = threading.RLock()
 
 
 class Backbone:
@@ -379,16 +385,76 @@ class Backbone:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         tensors = self.__dict__.pop("_state", None)
+        if tensors is not None or self._source.keeps_network:
+            self._take(tensors, "the pickle")
+
+    def _take(self, tensors: Mapping[str, torch.Tensor] | None, whose: str) -> None:
+        network = self._source.architecture()
         if tensors is not None:
-            network = self._source.architecture()
-            fill(network, tensors, tensors, "the pickle")
-            self._install(share(LoadedNetwork(network, self._source)))
-        elif self._source.keeps_network:
-            self._install(share(LoadedNetwork(self._source.architecture(), self._source)))
+            fill(network, tensors, network.state_dict(), whose)
+        self._install(share(LoadedNetwork(network, self._source)))
+
+    # Records: what a file without code holds
+
+    def to_record(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Return what it takes to build this backbone again with `restore_backbone`.
+
+        Returns
+        -------
+        record : dict
+            Words and numbers.
+        tensors : dict of str to Tensor
+            Parameters and buffers, as they are; empty where they are to be found again by name.
+        """
+        state = self.__getstate__()
+        tensors = dict(self.network.state_dict()) if self._store_weights or self._source.keeps_network else {}
+        record = {
+            "kind": self._source.kind,
+            "source": self._source.record,
+            "fingerprint": state["_fingerprint"],
+            "preprocessing": asdict(self.preprocessing),
+            "blocks": [asdict(block) for block in self.blocks],
+            "layer": self._end,
+            "freeze_depth": self.freeze_depth,
+            "sample_shape": self._sample_shape,
+            "store_weights": self._store_weights,
+        }
+        return record, tensors
+
+    @classmethod
+    def from_record(cls, source: Source, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> "Backbone":
+        """Build a backbone again from what `to_record` returned.
+
+        Parameters
+        ----------
+        source : Source
+            Built from the record's own part.
+        record : mapping
+            Words and numbers.
+        tensors : mapping of str to Tensor
+            Parameters and buffers, or none.
+
+        Returns
+        -------
+        Backbone
+            As it was.
+        """
+        backbone = cls.__new__(cls)
+        backbone.preprocessing = ImagePreprocessing(**record["preprocessing"])
+        backbone.blocks = tuple(Block(**block) for block in record["blocks"])
+        backbone._loaded = backbone._graph = None
+        backbone._source, backbone._end, backbone.freeze_depth = source, record["layer"], record["freeze_depth"]
+        backbone._sample_shape, backbone._store_weights = record["sample_shape"], record["store_weights"]
+        backbone.__dict__["_fingerprint"] = record["fingerprint"]
+        if tensors:
+            backbone._take(tensors, "the file")
+        return backbone
 
     def _find_weights(self) -> None:
         """Load weights that a pickle left out, and refuse any that are not the same."""
-        if self._loaded is None:
+        with _FINDING:  # several threads may come to it at once
+            if self._loaded is not None:
+                return
             loaded = load(self._source)
             found, expected = loaded.fingerprint, self.__dict__["_fingerprint"]
             if found != expected:

@@ -8,8 +8,9 @@ import copy
 import hashlib
 import math
 import re
+import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,26 @@ class _ScopedTracer(fx.Tracer):
 
     The latter (stochastic depth, a dropout of one's own) may behave differently in training, which a trace of their
     inside would freeze.
+
+    While it traces, torch hands it every call of every module in the process; those of other threads are let through.
     """
+
+    turn = threading.Lock()
+
+    def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:
+        with self.turn:
+            self._thread = threading.get_ident()
+            return super().trace(*args, **kwargs)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
         empty = next(module.parameters(), None) is None and next(module.children(), None) is None

@@ -5,11 +5,11 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
+from sktransfer._seeding import seeded
 from sktransfer.backbones._blocks import NetworkGraph
 from sktransfer.backbones._weights import fill, read_state_dict
 from sktransfer.inputs import ImagePreprocessing
@@ -35,6 +35,7 @@ class OwnSource:
     weights: str | os.PathLike[str] | None
     seed: int = 0
     n_features: int | None = None
+    kind: ClassVar[str] = "own"
     ends_in_classifier = None
 
     def __post_init__(self) -> None:
@@ -64,11 +65,14 @@ class OwnSource:
     def _path(self) -> str | os.PathLike[str] | None:
         return None if self.weights == "DEFAULT" else self.weights
 
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"weights": self.weights, "seed": self.seed, "n_features": self.n_features}
+
     def architecture(self) -> nn.Module:
         if isinstance(self.backbone, nn.Module):
             return self.backbone
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             network = self.backbone(**self._arguments())
         if not isinstance(network, nn.Module):
             raise ValueError(

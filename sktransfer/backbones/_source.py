@@ -1,7 +1,7 @@
 """What a kind of backbone owes: enough to build its networks, and to build them again from a pickle."""
 
 from collections.abc import Hashable
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
@@ -10,6 +10,9 @@ from sktransfer.inputs import ImagePreprocessing
 
 class Source(Protocol):
     """Where a backbone comes from: enough to build it again. Each kind of backbone has its own."""
+
+    kind: ClassVar[str]
+    """Name of the kind of backbone, under which `restore_backbone` finds it."""
 
     @property
     def name(self) -> str:
@@ -33,6 +36,10 @@ class Source(Protocol):
 
         A file counts with its time of change and its size.
         """
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What it takes to build the source again, in words and numbers; a person's own network is not among them."""
 
     def architecture(self) -> nn.Module:
         """Return the network with weights of no importance, or with its own where the source keeps it."""

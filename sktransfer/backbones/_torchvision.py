@@ -3,15 +3,15 @@
 import os
 import warnings
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import nn
 
 from sktransfer._names import check_choice, closest
+from sktransfer._seeding import seeded
 from sktransfer.backbones._blocks import NetworkGraph
 from sktransfer.backbones._weights import fetch, fill, place_of, read_state_dict
 from sktransfer.inputs import ImagePreprocessing
@@ -51,6 +51,7 @@ class TorchvisionSource:
     name: str
     weights: str | os.PathLike[str] | None
     seed: int = 0
+    kind: ClassVar[str] = "torchvision"
     ends_in_classifier = True
     keeps_network = False
 
@@ -72,6 +73,10 @@ class TorchvisionSource:
         file = place_of(enum) if enum is not None else Path(self.weights).expanduser().absolute()
         found = file.stat() if file.exists() else None
         return self.name, str(file), found and (found.st_mtime_ns, found.st_size, found.st_ino)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
 
     def architecture(self) -> nn.Module:
         return self._as_pretrained(self._build())
@@ -101,8 +106,7 @@ class TorchvisionSource:
 
         # A vision transformer is built for one size of image, which its weights decide.
         size = {"image_size": self._recipe().meta["min_size"][0]} if self.name.startswith("vit_") else {}
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            torch.manual_seed(self.seed)
+        with seeded(self.seed), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # GoogLeNet and Inception announce a faster start
             return get_model(self.name, weights=None, **size)
 

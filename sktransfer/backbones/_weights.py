@@ -16,6 +16,9 @@ from torch import nn
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
+# Where weights may be downloaded from: nobody on the way can read or change what comes by https.
+SCHEMES = ("https",)
+
 # torchvision's DenseNet files name their layers `norm.1`, its networks `norm1`.
 _DOTTED_DENSE_LAYER = re.compile(r"(\.denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
@@ -166,13 +169,17 @@ def fetch(weights: "WeightsEnum") -> None:
     ConnectionError
         If the file has to be downloaded and cannot be.
     ValueError
-        If the file is damaged, or what was downloaded is not what its name promises; that is not kept.
+        If the address is not one of https, the file is damaged, or what was downloaded is not what its name promises;
+        that is not kept.
     """
     place = place_of(weights)
     by_hand = (
         f"Download {weights.url} on a machine that can, and put it at {str(place)!r}, or anywhere and give its path: "
         "weights=PATH."
     )
+    scheme = weights.url.partition(":")[0]
+    if scheme not in SCHEMES and not place.is_file():
+        raise ValueError(f"Refused to download {weights.url}, which comes by {scheme}; expected https. {by_hand}")
     try:
         weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (URLError, HTTPException, ConnectionError, TimeoutError) as error:

@@ -1,6 +1,7 @@
 """What a sample is. Each modality is one file; this one chooses among them by looking at X."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ __all__ = [
     "make_augmentation",
     "make_reader",
     "modality",
+    "restore_reader",
 ]
 
 
@@ -106,3 +108,21 @@ def make_reader(kind: str, preprocessing: ImagePreprocessing, image_shape: Any, 
     if kind == "images":
         return ImageReader(preprocessing, image_shape, pixel_range)
     return VectorReader()
+
+
+def restore_reader(kind: str, record: Mapping[str, Any]) -> Reader:
+    """Build a reader again from its record.
+
+    Parameters
+    ----------
+    kind : {"images", "vectors"}
+        Its kind.
+    record : mapping
+        What its `record` was.
+
+    Returns
+    -------
+    Reader
+        That has learned the same.
+    """
+    return ImageReader.from_record(record) if kind == "images" else VectorReader()

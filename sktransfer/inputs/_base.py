@@ -151,6 +151,11 @@ class Reader(ABC):
 
     kind: ClassVar[str]
 
+    @property
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """What was learned, in words and numbers, for `restore_reader`."""
+
     @abstractmethod
     def learn(self, X: Any) -> Samples:
         """Learn what X looks like, check it, and return its samples."""

@@ -10,8 +10,8 @@ import math
 import os
 import reprlib
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,32 @@ class ImageReader(Reader):
         self.pixel_range = pixel_range
         self.n_channels: int | None = None
         self.value_range: tuple[float, float] | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {**vars(self), "preprocessing": asdict(self.preprocessing)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "ImageReader":
+        """Build a reader again from its `record`.
+
+        Parameters
+        ----------
+        record : mapping
+            Words and numbers.
+
+        Returns
+        -------
+        ImageReader
+            That has learned the same.
+        """
+        reader = cls(
+            ImagePreprocessing(**record["preprocessing"]),
+            image_shape=record["image_shape"],
+            pixel_range=record["pixel_range"],
+        )
+        reader.n_channels, reader.value_range = record["n_channels"], record["value_range"]
+        return reader
 
     def learn(self, X: Any) -> "ImageSamples":
         images = self._images(X)

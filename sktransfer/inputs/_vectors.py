@@ -43,6 +43,10 @@ class VectorReader(Reader):
 
     kind = "vectors"
 
+    @property
+    def record(self) -> dict[str, Any]:
+        return {}
+
     def learn(self, X: Any) -> VectorSamples:
         return VectorSamples(X)
 

@@ -6,6 +6,7 @@ import http.server
 import multiprocessing
 import pathlib
 import pickle
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,11 +17,11 @@ import torch
 from networks import tiny_cnn
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import Weights, WeightsEnum, densenet121
+from torchvision.models import Weights, WeightsEnum, densenet121, get_model_weights
 from torchvision.transforms._presets import ImageClassification
 
-from sktransfer.backbones import load_backbone
-from sktransfer.backbones._weights import fetch, fill, fingerprint, read_state_dict
+from sktransfer.backbones import list_backbones, load_backbone
+from sktransfer.backbones._weights import SCHEMES, fetch, fill, fingerprint, read_state_dict
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -284,6 +285,7 @@ def weights_at(url: str) -> WeightsEnum:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Folder where torch keeps what it downloads."""
     monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr("sktransfer.backbones._weights.SCHEMES", ("https", "http", "file"))
     before = torch.hub.get_dir()
     torch.hub.set_dir(tmp_path / "hub")
     yield tmp_path / "hub" / "checkpoints"
@@ -341,6 +343,26 @@ def test_weights_are_downloaded_once_and_kept(hub: Path, published: Path, server
     fetch(weights)
     assert server.asked == [f"/{published.name}"]
     assert [file.name for file in hub.iterdir()] == [published.name]
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_only_https_is_downloaded_from(scheme: str, hub: Path, published: Path, server, monkeypatch):
+    monkeypatch.setattr("sktransfer.backbones._weights.SCHEMES", SCHEMES)
+    url = address(server, published.name) if scheme == "http" else published.as_uri()
+    with pytest.raises(
+        ValueError, match=rf"Refused to download {scheme}:.*comes by {scheme}; expected https"
+    ) as caught:
+        fetch(weights_at(url))
+    assert "weights=PATH" in str(caught.value)
+    assert server.asked == []
+    assert not hub.exists()
+
+
+def test_all_of_torchvisions_weights_come_by_https_and_carry_a_hash():
+    members = [member for name in list_backbones() for member in get_model_weights(name)]
+    assert len(members) > 80
+    for member in members:
+        assert re.fullmatch(r"https://[^/]+/\S*-[0-9a-f]{8,}\.pth", member.url)
 
 
 def test_a_url_of_a_file_is_fetched_too(hub: Path, published: Path):

@@ -1,0 +1,157 @@
+"""Estimators of scikit-learn around ours, as bytes from which no code runs: skops writes them.
+
+Where one of ours stands, a placeholder is written. Types are looked up in a list that is made here of scikit-learn's
+own, never by a name in what is read.
+"""
+
+import copy
+import inspect
+import io
+import pickle
+from functools import cache
+from typing import Any
+
+from sklearn.base import BaseEstimator
+
+
+class Placeholder(BaseEstimator):
+    """Stands for one of our estimators in what skops writes.
+
+    Parameters
+    ----------
+    number : int, default=0
+        Which.
+    """
+
+    def __init__(self, number: int = 0):
+        self.number = number
+
+
+def write_composite(estimator: BaseEstimator, ours: tuple[type, ...]) -> tuple[list[Any], bytes]:
+    """Write an estimator without those of some types in it.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        A Pipeline, a search, or any other of scikit-learn's.
+    ours : tuple of type
+        What is left out, wherever it stands.
+
+    Returns
+    -------
+    found : list of object
+        What was left out, each once.
+    written : bytes
+        All else.
+
+    Raises
+    ------
+    TypeError
+        If it holds types that are not known to be harmless.
+    ImportError
+        If skops is not installed.
+    """
+    skops = _skops()
+    found = _find(ours, estimator)
+    memo: dict[int, Any] = {id(one): Placeholder(number) for number, one in enumerate(found)}
+    written = skops.dumps(copy.deepcopy(estimator, memo))
+    strange = _strange(written)
+    if strange:
+        raise TypeError(
+            f"Got a {type(estimator).__name__} that holds {', '.join(strange)}; expected those parts of scikit-learn "
+            "that can be loaded without running code or trusting raw memory. Save the parts by themselves, or use "
+            "joblib.dump, whose files run code."
+        )
+    return found, written
+
+
+def read_composite(written: bytes, ours: list[Any]) -> Any:
+    """Read what `write_composite` wrote.
+
+    Parameters
+    ----------
+    written : bytes
+        From anyone.
+    ours : list of object
+        What was left out, in order.
+
+    Returns
+    -------
+    BaseEstimator
+        With it in its places.
+
+    Raises
+    ------
+    ValueError
+        If it holds types that are not known to be harmless.
+    ImportError
+        If skops is not installed.
+    """
+    skops = _skops()
+    strange = _strange(written)
+    if strange:
+        raise ValueError(f"refused, since it holds {', '.join(strange)}")
+    around = skops.loads(written, trusted=sorted(_harmless()))
+    memo = {id(one): ours[one.number] for one in _find((Placeholder,), around)}
+    return copy.deepcopy(around, memo)
+
+
+class _Finder(pickle.Pickler):
+    """Goes through an object, and collects those of some types instead of going into them."""
+
+    def __init__(self, types: tuple[type, ...]):
+        super().__init__(io.BytesIO())
+        self.types = types
+        self.found: dict[int, Any] = {}
+
+    def persistent_id(self, obj: Any) -> int | None:
+        if type(obj) not in self.types:
+            return None
+        self.found[id(obj)] = obj
+        return id(obj)
+
+
+def _find(types: tuple[type, ...], within: Any) -> list[Any]:
+    finder = _Finder(types)
+    try:
+        finder.dump(within)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise TypeError(
+            f"Got a {type(within).__name__} that cannot be saved: {error}. Replace what is defined in a script or a "
+            "notebook by something that can be imported."
+        ) from error
+    return list(finder.found.values())
+
+
+def _strange(written: bytes) -> list[str]:
+    return sorted(set(_skops().get_untrusted_types(data=written)) - _harmless())
+
+
+@cache
+def _harmless() -> frozenset[str]:
+    """Names of types and functions that skops does not know, and that only hold or compute what they are given."""
+    import numpy as np
+    from sklearn import calibration, feature_selection, metrics, model_selection
+    from sklearn.metrics import _scorer
+    from sklearn.utils import Bunch, _metadata_requests
+
+    modules = (model_selection, metrics, feature_selection)
+    public = [vars(module).get(name) for module in modules for name in module.__all__]
+    splitters = [one for one in public if inspect.isclass(one) and hasattr(one, "get_n_splits")]
+    functions = [one for one in public if inspect.isfunction(one)]
+    scorers = [one for one in vars(_scorer).values() if inspect.isclass(one) and one.__module__ == _scorer.__name__]
+    requests = [_metadata_requests.MetadataRequest, _metadata_requests.MethodMetadataRequest]
+    calibrators = [getattr(calibration, name, None) for name in ("_CalibratedClassifier", "_SigmoidCalibration")]
+    known = [Placeholder, Bunch, np.dtype, *splitters, *functions, *scorers, *requests, *calibrators]
+    return frozenset(f"{one.__module__}.{one.__qualname__}" for one in known if one is not None)
+
+
+def _skops() -> Any:
+    try:
+        import skops.io
+    except ImportError as error:
+        raise ImportError(
+            "An estimator of scikit-learn around ours is saved and loaded by skops, which is not installed: "
+            'pip install "sktransfer[skops]". Our estimators by themselves do not need it.'
+        ) from error
+    return skops.io

@@ -1,0 +1,245 @@
+"""Estimators in a file that holds data alone: loading it runs no code, whoever wrote it.
+
+An estimator is written as its parameters and what `fit` learned; whatever of scikit-learn is around it, beside it.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from torch import nn
+
+from sktransfer._backbone_estimator import BackboneEstimator
+from sktransfer._composites import read_composite, write_composite
+from sktransfer._feature_extractor import PretrainedFeatureExtractor
+from sktransfer._fine_tuned_classifier import FineTunedClassifier
+from sktransfer._model_file import read_model, write_model
+from sktransfer._plain_data import from_plain, to_plain
+from sktransfer._suffix_network import SuffixNetwork
+from sktransfer.backbones import Backbone, restore_backbone
+from sktransfer.inputs import Reader, restore_reader
+
+_OURS: dict[str, type[BackboneEstimator]] = {
+    one.__name__: one for one in (PretrainedFeatureExtractor, FineTunedClassifier)
+}
+# Name of the tensor that holds what skops has written.
+_AROUND = "around"
+
+Own = nn.Module | Callable[..., nn.Module]
+Tensors = dict[str, torch.Tensor]
+
+
+def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
+    """Save an estimator, fitted or not, as data: a file of JSON and tensors (safetensors) from which no code runs.
+
+    The file is written whole or not at all: a model that was there before is there still, whatever interrupts.
+
+    Parameters
+    ----------
+    estimator : PretrainedFeatureExtractor, FineTunedClassifier or scikit-learn estimator
+        One of ours, or a Pipeline, search or other estimator of scikit-learn around them; these need skops.
+    path : path-like
+        The file.
+
+    Raises
+    ------
+    TypeError
+        If a parameter or an attribute is code (a function, a callback), or `estimator` is no estimator.
+    ImportError
+        If skops is needed and not installed.
+    OSError
+        If the file cannot be written.
+
+    See Also
+    --------
+    load : Reads it.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile
+    >>> import sktransfer
+    >>> X = np.random.default_rng(0).integers(0, 256, size=(6, 32, 32, 3), dtype=np.uint8)
+    >>> model = sktransfer.FineTunedClassifier("squeezenet1_1", weights=None).fit(X, ["ant", "bee"] * 3)
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> sktransfer.save(model, path)
+    >>> sktransfer.load(path).predict(X).shape
+    (6,)
+    """
+    if not isinstance(estimator, BaseEstimator):
+        raise TypeError(f"Got {estimator!r}; expected a scikit-learn estimator, fitted or not.")
+    tensors: Tensors = {}
+    if type(estimator) in _OURS.values():
+        ours = [estimator]
+    else:
+        ours, around = write_composite(estimator, tuple(_OURS.values()))
+        tensors[_AROUND] = torch.from_numpy(np.frombuffer(around, dtype=np.uint8).copy())
+    models = []
+    for number, one in enumerate(ours):
+        description, held = _describe(one)
+        models.append(description)
+        tensors |= {f"{number}.{name}": tensor for name, tensor in held.items()}
+    write_model(path, {"models": models, "versions": _versions()}, tensors)
+
+
+def load(path: "str | os.PathLike[str]", *, backbone: "Own | Mapping[str, Own] | None" = None) -> Any:
+    """Load what `save` has written. No code in the file is run, and nothing is downloaded.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    backbone : nn.Module, callable or mapping of str to these, default=None
+        The network of your own, or the function that returns it, if the model was fitted with one: a file without code
+        cannot hold it. Its weights come from the file. Where there are several, a dict by the names in the message.
+
+    Returns
+    -------
+    estimator
+        With the same parameters and, if it was fitted, the same predictions.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is none that `save` has written, one of a version to come, or damaged; the message says where.
+    ImportError
+        If it needs skops, which is not installed.
+
+    See Also
+    --------
+    save : Writes it.
+    """
+    description, tensors = read_model(path)
+    try:
+        ours = [
+            _restore(model, _below(f"{number}.", tensors), backbone)
+            for number, model in enumerate(description["models"])
+        ]
+        if _AROUND not in tensors:
+            (estimator,) = ours
+            return estimator
+        return read_composite(tensors[_AROUND].numpy().tobytes(), ours)
+    except ImportError:
+        raise
+    except Exception as error:  # what others made up may stop anywhere
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+        written = description.get("versions", {}).get("sktransfer", "unknown")
+        raise ValueError(
+            f"Could not load {os.fspath(path)!r}: {reason}. (sktransfer {written} wrote it, this is "
+            f"{_versions()['sktransfer']}.)"
+        ) from error
+
+
+# One of our estimators
+
+
+def _describe(estimator: BackboneEstimator) -> tuple[dict[str, Any], Tensors]:
+    parameters = estimator.get_params(deep=False)
+    own = None
+    if not isinstance(parameters["backbone"], str):
+        own = _name(parameters.pop("backbone"))
+    plain = {name: _plain(name, value, estimator) for name, value in parameters.items()}
+    attributes, tensors = _describe_fit(estimator)
+    return {"class": type(estimator).__name__, "own": own, "parameters": plain, "attributes": attributes}, tensors
+
+
+def _describe_fit(estimator: BackboneEstimator) -> tuple[dict[str, Any], Tensors]:
+    attributes: dict[str, Any] = {}
+    tensors: Tensors = {}
+    for name, value in vars(estimator).items():
+        if name in estimator.get_params(deep=False):
+            continue
+        held: Tensors = {}
+        if isinstance(value, Backbone):
+            record, held = value.to_record()
+        elif isinstance(value, Reader):
+            record = {"kind": value.kind, **value.record}
+        elif name == "net_":
+            record, held = value.module_.to_record()
+            record["history"] = list(value.history)
+        else:
+            record = value
+        attributes[name] = _plain(name, record, estimator)
+        tensors |= {f"{name}.{key}": tensor for key, tensor in held.items()}
+    return attributes, tensors
+
+
+def _plain(name: str, value: Any, estimator: BackboneEstimator) -> Any:
+    if isinstance(value, type) and value in vars(torch.optim).values():
+        return {"type": "optimizer", "value": value.__name__}
+    try:
+        return to_plain(value)
+    except TypeError as error:
+        raise TypeError(
+            f"Got a {type(estimator).__name__} whose {name} holds {error}; expected numbers, text, and lists and dicts "
+            "of them: a file without code cannot hold anything else. Set a parameter that only training needs "
+            "(callbacks, augment, optimizer) to its default with set_params before saving, or use joblib.dump, whose "
+            "files run code."
+        ) from error
+
+
+def _restore(
+    model: Mapping[str, Any], tensors: Tensors, backbone: "Own | Mapping[str, Own] | None"
+) -> BackboneEstimator:
+    if model["class"] not in _OURS:
+        raise ValueError(f"an estimator of unknown class {model['class']!r}")
+    own = None
+    parameters = {name: _value(name, plain) for name, plain in model["parameters"].items()}
+    if model["own"] is not None:
+        own = backbone.get(model["own"]) if isinstance(backbone, Mapping) else backbone
+        if own is None:
+            raise ValueError(
+                f"its backbone is a network of your own, {model['own']!r}, and the file holds no code. Give the "
+                "network, or the function that returns it: sktransfer.load(path, backbone=...)"
+            )
+        parameters["backbone"] = own
+    estimator = _OURS[model["class"]](**parameters)
+    values = {name: from_plain(plain) for name, plain in model["attributes"].items()}
+    for name, value in values.items():
+        if name == "backbone_":
+            value = restore_backbone(value, _below("backbone_.", tensors), own)
+        elif name == "_reader":
+            value = restore_reader(value.pop("kind"), value)
+        elif name == "net_":
+            value = _restore_net(value, _below("net_.", tensors), values["classes_"])
+        setattr(estimator, name, value)
+    return estimator
+
+
+def _value(name: str, plain: Any) -> Any:
+    if name == "optimizer" and isinstance(plain, dict) and plain.get("type") == "optimizer":
+        optimizer = getattr(torch.optim, str(plain["value"]), None)
+        if not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)):
+            raise ValueError(f"an optimizer {plain['value']!r} that this torch does not have")
+        return optimizer
+    return from_plain(plain)
+
+
+def _restore_net(record: dict[str, Any], tensors: Tensors, classes: np.ndarray) -> Any:
+    from sktransfer._suffix_training import untrained_net
+
+    return untrained_net(SuffixNetwork.from_record(record, tensors), classes, record["history"])
+
+
+def _below(prefix: str, tensors: Tensors) -> Tensors:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _name(backbone: Own) -> str:
+    return type(backbone).__name__ if isinstance(backbone, nn.Module) else str(getattr(backbone, "__name__", backbone))
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in ("sktransfer", "torch", "torchvision", "scikit-learn", "skorch", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a folder
+            found[package] = "unknown"
+    return found

@@ -1,0 +1,45 @@
+"""torch has one generator of random numbers a process, so whoever seeds it has it alone, and leaves it as it was.
+
+Dropout and initialisation take no generator of their own. Without this, two fits in two threads would draw from each
+other's numbers, and neither could be repeated.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class _Turn:
+    """Whose turn it is to draw; a forked child starts with a free one, whatever its parent's threads were doing."""
+
+    lock = threading.RLock()
+
+    @classmethod
+    def renew(cls) -> None:
+        cls.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Turn.renew)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's generators, here and on GPUs, and put them back afterwards; other threads wait.
+
+    Parameters
+    ----------
+    seed : int
+        Of what is drawn inside.
+
+    Yields
+    ------
+    None
+        While they are seeded.
+    """
+    with _Turn.lock, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
