@@ -3,6 +3,7 @@
 An estimator holds the backbone (what runs), the reader (how X is read) and nothing of X itself.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -128,6 +129,13 @@ class BackboneEstimator(BaseEstimator):
     def _run(self, reader: Reader) -> Run:
         precision = "float32" if self.precision == "auto" and reader.kind == "vectors" else self.precision
         return Run.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose, self.feature_cache)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Give parameters that came after the pickle was written their defaults."""
+        super().__setstate__(state)
+        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+            if parameter.default is not parameter.empty:
+                self.__dict__.setdefault(name, parameter.default)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

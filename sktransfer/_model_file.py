@@ -58,12 +58,15 @@ def write_model(
     header = {_ENTRY: f"{VERSION} {_digest_text(text)}\n{text}"}
     part = place.with_name(f".{place.name[:100]}.{secrets.token_hex(6)}.part")
     try:
+        part.touch(exist_ok=False)
+        mode = part.stat().st_mode  # as the umask says; safetensors makes files for their owner alone
         try:
             save_file(held, part, metadata=header)
         except SafetensorError as error:
             raise OSError(
                 f"Could not write {str(part)!r}: {error}. What was at {str(place)!r} before is there still."
             ) from error
+        part.chmod(mode)
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(place)

@@ -612,6 +612,12 @@ def test_ctrl_c_in_mid_save_leaves_the_old_model_and_nothing_else(path, monkeypa
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_file_may_be_read_by_whom_the_umask_lets(path):
+    sktransfer.save(extractor(), path)
+    path.with_name("plain").touch()
+    assert path.stat().st_mode == path.with_name("plain").stat().st_mode
+
+
 def test_a_link_stays_a_link(path, tmp_path):
     (tmp_path / "real").write_bytes(b"the old model")
     path.symlink_to(tmp_path / "real")
