@@ -85,6 +85,12 @@ class Backbone:
         """Digest of every parameter and buffer, as 64 hexadecimal digits."""
         return self._shared.fingerprint
 
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one prepared sample, as the estimator that holds this backbone was fitted with."""
+        assert self._sample_shape is not None
+        return self._sample_shape
+
     def __repr__(self) -> str:
         return f"<Backbone {self.name!r}, weights={self.weights_name!r}, {len(self.blocks)} blocks>"
 

@@ -41,6 +41,6 @@ def pool(x: torch.Tensor, pooling: str, channels_last: bool = False) -> torch.Te
             )
         return x[:, 0]
     if x.ndim > 3 and channels_last:
-        x = x.movedim(-1, 1)
+        x = x.permute(0, x.ndim - 1, *range(1, x.ndim - 1))  # ONNX has no movedim with negative axes
     positions = tuple(range(2, x.ndim)) if x.ndim > 3 else (1,)
     return x.amax(positions) if pooling == "max" else x.mean(positions)
