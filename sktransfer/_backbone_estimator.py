@@ -5,7 +5,7 @@ An estimator holds the backbone (what runs), the reader (how X is read) and noth
 
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from numbers import Integral, Real
@@ -21,7 +21,15 @@ from torch import nn
 from sktransfer._names import check_choice
 from sktransfer._run import PRECISIONS, Run
 from sktransfer.backbones import POOLINGS, Backbone, load_backbone
-from sktransfer.inputs import Reader, Samples, is_table, make_reader, modality
+from sktransfer.inputs import Reader, Samples, check_image_shape, is_table, make_reader, modality
+
+
+def _is_span(bounds: Sequence[Any]) -> bool:
+    try:
+        low, high = (float(bound) for bound in bounds if isinstance(bound, Real))
+    except (ValueError, OverflowError):
+        return False
+    return len(bounds) == 2 and low < high and isfinite(high - low)
 
 
 class BackboneEstimator(BaseEstimator):
@@ -80,13 +88,18 @@ class BackboneEstimator(BaseEstimator):
         check_choice("precision", self.precision, PRECISIONS)
         if self.n_jobs == 0:
             raise ValueError("Got n_jobs=0; expected a number of threads, -1 for all processors, or None for 1.")
-        if not isinstance(self.pixel_range, str):
-            bounds = tuple(self.pixel_range)
-            numbers = len(bounds) == 2 and all(isinstance(bound, Real) and isfinite(float(bound)) for bound in bounds)
-            if not (numbers and bounds[0] < bounds[1]):
-                raise ValueError(
-                    f'Got pixel_range={self.pixel_range!r}; expected "auto" or two numbers (low, high), low < high.'
-                )
+        if not (isinstance(self.pixel_range, str) or _is_span(self.pixel_range)):
+            raise ValueError(
+                f'Got pixel_range={self.pixel_range!r}; expected "auto" or two numbers (low, high), low < high.'
+            )
+        if self.image_shape is not None:
+            check_image_shape(self.image_shape)
+        folder = str(self.feature_cache)
+        if not folder or "\0" in folder or (folder.lower() == "auto" and folder != "auto"):
+            raise ValueError(
+                f'Got feature_cache={self.feature_cache!r}; expected a folder, "auto" for this process\'s memory, or '
+                "None."
+            )
 
     def _learn(self, X: Any) -> tuple[Samples, Backbone, Reader]:
         """Load the backbone and learn what X looks like; the caller keeps them once all else is well."""

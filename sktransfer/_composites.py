@@ -143,7 +143,8 @@ def _harmless() -> frozenset[str]:
     requests = [_metadata_requests.MetadataRequest, _metadata_requests.MethodMetadataRequest]
     calibrators = [getattr(calibration, name, None) for name in ("_CalibratedClassifier", "_SigmoidCalibration")]
     known = [Placeholder, Bunch, np.dtype, *splitters, *functions, *scorers, *requests, *calibrators]
-    return frozenset(f"{one.__module__}.{one.__qualname__}" for one in known if one is not None)
+    names = {f"{one.__module__}.{one.__qualname__}" for one in known if one is not None}
+    return frozenset(names | {"numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"})  # as numpy 2 and 1 call it
 
 
 def _skops() -> Any:

@@ -210,7 +210,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
                 f"{len(problems)} of {len(samples)} samples could not be read; their rows are NaN. The first: "
                 + " ".join(list(problems.values())[:5]),
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,  # scikit-learn wraps transform
             )
         return features
 

@@ -19,14 +19,15 @@ from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._forward import run_batch
 from sktransfer._frozen_pass import stream
 from sktransfer._names import check_choice
+from sktransfer._net_record import net_from_record, net_to_record
 from sktransfer._onnx_export import export, probability_network
 from sktransfer._phases import STRATEGIES, Task, train
 from sktransfer._run import lend
 from sktransfer._seeding import seeded
 from sktransfer._suffix_network import FeaturesOf, SuffixNetwork
-from sktransfer._training_settings import OPTIMIZERS, TrainingSettings
+from sktransfer._training_settings import TrainingSettings, check_optimizer
 from sktransfer.backbones import Backbone
-from sktransfer.inputs import make_augmentation
+from sktransfer.inputs import augment_batch, make_augmentation
 
 
 class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BackboneEstimator):
@@ -388,6 +389,9 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         weights = self._weigh(sample_weight, classes, labels)
         if reader.kind != "images" and self.augment is not None:
             raise ValueError(f"Got augment={self.augment!r} for X that holds {reader.kind}; expected None: use images.")
+        if callable(self.augment):
+            with seeded(0):
+                augment_batch(samples.load(0)[None], self.augment)  # to be told now, not in the second phase
         backbone = backbone.ending_at(self.layer)
         frozen = "all" if self.strategy == "linear_probe" else self.freeze_depth
         backbone.describe_use(frozen, samples.shape, self.store_backbone)
@@ -422,16 +426,22 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_choice("strategy", self.strategy, STRATEGIES)
-        if isinstance(self.optimizer, str):
-            check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        elif not issubclass(self.optimizer, torch.optim.Optimizer):
-            raise ValueError(f"Got optimizer={self.optimizer!r}; expected a name or a class of torch.optim.")
-        if not all(isinstance(size, Integral) and size > 0 for size in self.hidden_layer_sizes):
+        check_optimizer(self.optimizer)
+        sizes = self.hidden_layer_sizes
+        if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
             raise ValueError(
                 f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}; expected widths of at least 1, such as (256,), "
                 "or () for a linear head."
             )
         make_augmentation(self.augment)
+        if self.callbacks:
+            from sktransfer._suffix_training import check_callbacks
+
+            check_callbacks(self.callbacks)
+        if isinstance(self.class_weight, dict):
+            weights = self.class_weight.values()
+            if not all(isinstance(weight, Real) and 0 <= float(weight) < np.inf for weight in weights):
+                raise ValueError(f"Got class_weight={self.class_weight!r}; expected finite numbers of at least 0.")
         if self.train_bn and self.batch_size == 1:
             raise ValueError(
                 "Got train_bn=True with batch_size=1; expected batches of at least 2: BatchNorm has no statistics of "
@@ -460,7 +470,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         if self.class_weight is not None:
             weights *= compute_class_weight(self.class_weight, classes=classes, y=classes[labels])[labels]
         if not weights.sum() > 0:
-            raise ValueError("Got sample weights whose sum is 0; expected at least one positive weight.")
+            of_classes = "" if self.class_weight is None else f", with class_weight={self.class_weight!r},"
+            raise ValueError(f"Got sample weights{of_classes} whose sum is 0; expected at least one positive weight.")
         return weights
 
     def _earlier(self, backbone: Backbone, classes: np.ndarray) -> SuffixNetwork | None:
@@ -475,6 +486,19 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
             )
         self.net_.module_.attach(self.backbone_)
         return self.net_.module_
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hold the net as words, numbers and tensors on the CPU; optimiser and data never stay."""
+        state = dict(super().__getstate__())
+        if "net_" in state:
+            state["net_"] = net_to_record(state["net_"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        net = self.__dict__.get("net_")
+        if isinstance(net, tuple):  # models of before 0.1.0 hold skorch's own pickle
+            self.net_ = net_from_record(net[0], net[1], self.classes_)
 
     @property
     def _n_features_out(self) -> int:

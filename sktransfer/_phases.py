@@ -172,7 +172,14 @@ def _hold_out(task: Task, settings: TrainingSettings) -> tuple[np.ndarray, np.nd
 
     seed = int(torch.randint(2**31 - 1, ()))
     fraction = settings.validation_fraction
-    training, held_out = train_test_split(rows, test_size=fraction, stratify=task.labels, random_state=seed)
+    try:
+        training, held_out = train_test_split(rows, test_size=fraction, stratify=task.labels, random_state=seed)
+    except ValueError as error:
+        raise ValueError(
+            f"Got early_stopping=True and validation_fraction={fraction:g} for {len(rows)} samples of "
+            f"{len(task.classes)} classes; expected enough of each class for both parts: {error} Give more samples, "
+            "another validation_fraction, or early_stopping=False."
+        ) from error
     return np.sort(training), np.sort(held_out)
 
 

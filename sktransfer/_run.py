@@ -110,6 +110,8 @@ class Run:
             chosen = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
         except RuntimeError as error:
             raise ValueError(f'Got device={device!r}; expected "auto", "cpu", "cuda" or "cuda:0".') from error
+        if chosen.type not in ("cpu", "cuda"):
+            raise ValueError(f'Got device={device!r}; expected "auto", "cpu", "cuda" or "cuda:0", where this runs.')
         if chosen.type == "cuda" and not (cuda and (chosen.index or 0) < torch.cuda.device_count()):
             raise ValueError(
                 f"Got device={device!r}; torch finds {torch.cuda.device_count()} CUDA devices here. "
@@ -118,7 +120,9 @@ class Run:
         if chosen.type == "cpu":
             keep_freed_blocks()
         bfloat16 = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(chosen))
-        return cls(batch_size, n_jobs, chosen, bfloat16, verbose, store_for(feature_cache))
+        # NumPy's integers overflow where they are small.
+        threads = None if n_jobs is None else int(n_jobs)
+        return cls(int(batch_size), threads, chosen, bfloat16, int(verbose), store_for(feature_cache))
 
     @property
     def arithmetic(self) -> str:

@@ -17,8 +17,8 @@ from sktransfer._composites import read_composite, write_composite
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._model_file import read_model, write_model
+from sktransfer._net_record import net_from_record, net_to_record
 from sktransfer._plain_data import from_plain, to_plain
-from sktransfer._suffix_network import SuffixNetwork
 from sktransfer.backbones import Backbone, restore_backbone
 from sktransfer.inputs import Reader, restore_reader
 
@@ -159,8 +159,7 @@ def _describe_fit(estimator: BackboneEstimator) -> tuple[dict[str, Any], Tensors
         elif isinstance(value, Reader):
             record = {"kind": value.kind, **value.record}
         elif name == "net_":
-            record, held = value.module_.to_record()
-            record["history"] = list(value.history)
+            record, held = net_to_record(value)
         else:
             record = value
         attributes[name] = _plain(name, record, estimator)
@@ -205,7 +204,7 @@ def _restore(
         elif name == "_reader":
             value = restore_reader(value.pop("kind"), value)
         elif name == "net_":
-            value = _restore_net(value, _below("net_.", tensors), values["classes_"])
+            value = net_from_record(value, _below("net_.", tensors), values["classes_"])
         setattr(estimator, name, value)
     return estimator
 
@@ -217,12 +216,6 @@ def _value(name: str, plain: Any) -> Any:
             raise ValueError(f"an optimizer {plain['value']!r} that this torch does not have")
         return optimizer
     return from_plain(plain)
-
-
-def _restore_net(record: dict[str, Any], tensors: Tensors, classes: np.ndarray) -> Any:
-    from sktransfer._suffix_training import untrained_net
-
-    return untrained_net(SuffixNetwork.from_record(record, tensors), classes, record["history"])
 
 
 def _below(prefix: str, tensors: Tensors) -> Tensors:

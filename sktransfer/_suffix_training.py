@@ -86,6 +86,29 @@ class _Thaw(Callback):
         net.module_.thaw({name for block in self.blocks[total - count :] for name in block.parameter_names})
 
 
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raise if a person's callbacks are none of skorch's.
+
+    Parameters
+    ----------
+    callbacks : sequence
+        Callbacks, or pairs of a name and a callback.
+
+    Raises
+    ------
+    ValueError
+        If one is anything else.
+    """
+    for given in callbacks:
+        named = isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str)
+        callback = given[1] if named else given
+        is_class = isinstance(callback, type) and issubclass(callback, Callback)
+        if not (is_class or isinstance(callback, Callback)):
+            raise ValueError(
+                f"Got callbacks={callbacks!r}; expected skorch's callbacks, or pairs (name, callback), not {given!r}."
+            )
+
+
 def train_suffix(
     module: SuffixNetwork,
     training: LabelledActivations,
@@ -156,14 +179,14 @@ def _train(
     batch_size: int,
 ) -> NeuralNetClassifier:
     callbacks: list[Any] = [
-        ("thaw", _Thaw(blocks, epochs, settings.strategy == "gradual")),
-        ("nan", _StopOnNan(settings, blocks)),
+        ("sktransfer_thaw", _Thaw(blocks, epochs, settings.strategy == "gradual")),
+        ("sktransfer_nan", _StopOnNan(settings, blocks)),
     ]
     if validation is not None:
         patience = EarlyStopping(
             patience=settings.n_iter_no_change, threshold=settings.tol, threshold_mode="abs", load_best=True
         )
-        callbacks += [("validation_accuracy", _ValidationAccuracy()), ("early_stopping", patience)]
+        callbacks += [("sktransfer_accuracy", _ValidationAccuracy()), ("sktransfer_early_stopping", patience)]
     net = NeuralNetClassifier(
         module.to(memory_format=torch.channels_last),
         classes=classes,
@@ -191,7 +214,7 @@ def _train(
         with lend(module, run.device):
             net.fit(training, None)
             module.eval()
-            last = run_batch(module, training.take(np.arange(min(batch_size, len(training))))[0], run)
+            last = run_batch(module, training.take(np.arange(1))[0], run)
     finally:
         module.eval().requires_grad_(False)
     if len(net.history) < epochs and not _stopped_early(net):

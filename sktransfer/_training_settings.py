@@ -1,10 +1,14 @@
 """How a suffix is trained: the classifier's parameters that say so, and what the names among them stand for."""
 
+import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
+
+from sktransfer._names import check_choice
 
 # Names that `optimizer=` takes, and what torch calls them.
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "sgd": "SGD"}
@@ -39,10 +43,43 @@ class TrainingSettings:
     callbacks: list[Any] | None
     views_seed: int = 0
 
+    def __post_init__(self) -> None:
+        # NumPy's numbers are right values too, but not what torch and scikit-learn take everywhere.
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in (float, bool):
+                value = field.type(value)
+            elif isinstance(value, np.integer):
+                value = int(value)
+            object.__setattr__(self, field.name, value)
+
     @property
     def head_is_convex(self) -> bool:
         """Whether the head may be solved: a linear one whose loss is plain cross-entropy, of no stated epochs."""
         return self.head_epochs == "auto" and not (self.hidden_layer_sizes or self.dropout or self.label_smoothing)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise if an optimiser is not one that this package can drive.
+
+    Parameters
+    ----------
+    optimizer : str or type
+        As the classifier takes it.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the class is no optimiser or takes no `weight_decay`.
+    """
+    if isinstance(optimizer, str):
+        check_choice("optimizer", optimizer, OPTIMIZERS)
+    elif not issubclass(optimizer, torch.optim.Optimizer):
+        raise ValueError(f"Got optimizer={optimizer!r}; expected a name or a class of torch.optim.")
+    elif not {"lr", "weight_decay"} <= set(inspect.signature(optimizer).parameters):
+        raise ValueError(
+            f"Got optimizer={optimizer!r}; expected one that takes lr and weight_decay, such as torch.optim.AdamW."
+        )
 
 
 def optimizer_class(optimizer: Any) -> Any:

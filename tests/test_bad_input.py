@@ -125,7 +125,8 @@ SPOILT = {
 def test_a_file_that_is_no_whole_image_is_named_with_its_row(estimator_class, spoil, files):
     spoil(files[0])
     wanted = (
-        r"Got '.*0\.png' \(row 0\), which is no whole image .*; expected a file that Pillow can decode\. Replace it"
+        r"Got '.*0\.png' \(row 0\), which is no whole image .*; expected a file that Pillow can decode, of type "
+        r".*JPEG.*\. Replace it"
     )
     refused(estimator_class(small_cnn), files, match=wanted)
 
@@ -600,7 +601,7 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_learning_rate(par
     classifier = FineTunedClassifier(
         small_cnn, freeze_depth=0, optimizer="sgd", weight_decay=0, batch_size=4, random_state=0, **parameters
     )
-    message = refused(classifier, images, match=r"Training stopped: the loss became (nan|inf) in epoch \d+ with")
+    message = refused(classifier, images, match=r"Training stopped: the loss became NaN or infinite in epoch \d+ with")
     assert rates in message
     assert "Try a learning rate ten times smaller" in message
 

@@ -97,9 +97,9 @@ def test_frozen_part_of_each_family_stays_bit_identical(name):
     loaded = copy.deepcopy(network.state_dict())
     X, y = np.random.default_rng(0).integers(0, 256, size=(2, 32, 32, 3), dtype=np.uint8), [0, 1]
     for strategy, depth in [("lp_ft", 0.7), ("gradual", 0.9), ("fine_tune", 0.4), ("linear_probe", "all")]:
-        classifier = FineTunedClassifier(
-            network, freeze_depth=depth, strategy=strategy, max_epochs=1, train_bn=True, lr=0.1, optimizer="sgd"
-        ).fit(X, y)
+        # Features of random networks all but vanish, so a head that is solved on them has weights in the millions.
+        how = {"head_epochs": 1, "max_epochs": 1, "train_bn": True, "lr": 1e-3, "optimizer": "sgd"}
+        classifier = FineTunedClassifier(network, freeze_depth=depth, strategy=strategy, **how).fit(X, y)
         after = classifier.backbone_.network.state_dict()
         assert all(torch.equal(tensor, loaded[key]) for key, tensor in after.items())
         frozen = classifier.backbone_.frozen_names(classifier.backbone_.freeze_depth)
@@ -365,10 +365,11 @@ def test_augment_touches_training_alone(pictures):
         return image
 
     classifier = tiny(augment=spy, freeze_depth=1, max_epochs=2).fit(X, y)
-    assert len(seen) == 2 * len(X)
+    after_fit = len(seen)
+    assert 2 * len(X) <= after_fit <= 2 * len(X) + 2, "each epoch, a look at what comes back, and one at the result"
     classifier.predict(X)
     classifier.transform(X)
-    assert len(seen) == 2 * len(X)
+    assert len(seen) == after_fit
     plain = tiny(freeze_depth=1, max_epochs=2).fit(X, y)
     # Batches of other sizes round differently, and Adam makes steps of one size from gradients of any.
     np.testing.assert_allclose(classifier.predict_proba(X), plain.predict_proba(X), atol=0.05)

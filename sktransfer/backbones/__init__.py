@@ -97,7 +97,7 @@ def load_backbone(
     9
     >>> prefix, suffix = backbone.split(5)
     """
-    if not (weights is None or isinstance(weights, str | os.PathLike)):
+    if not (weights is None or isinstance(weights, str | os.PathLike)) or weights == "":
         raise ValueError(
             f'Got weights={weights!r}; expected "DEFAULT", a weight name such as "IMAGENET1K_V1", a path, or None.'
         )

@@ -72,8 +72,17 @@ class OwnSource:
     def architecture(self) -> nn.Module:
         if isinstance(self.backbone, nn.Module):
             return self.backbone
+        arguments = self._arguments()
+        try:
+            if self._signature is not None:
+                self._signature.bind(**arguments)
+        except TypeError as error:
+            raise ValueError(
+                f"Got backbone={self.backbone!r}, which cannot be called without arguments ({error}); expected a "
+                "function that returns a network. Wrap it in one that needs none."
+            ) from error
         with seeded(self.seed):
-            network = self.backbone(**self._arguments())
+            network = self.backbone(**arguments)
         if not isinstance(network, nn.Module):
             raise ValueError(
                 f"Got a backbone function that returns a {type(network).__name__}; expected a torch.nn.Module."
@@ -105,10 +114,12 @@ class OwnSource:
         return ImagePreprocessing(channels=1 if convolution is not None and convolution.in_channels == 1 else 3)
 
     def _arguments(self) -> dict[str, Any]:
-        if self.n_features is None:
-            return {}
+        takes = self._signature is not None and "n_features" in self._signature.parameters
+        return {"n_features": self.n_features} if takes and self.n_features is not None else {}
+
+    @property
+    def _signature(self) -> inspect.Signature | None:
         try:
-            takes = inspect.signature(self.backbone).parameters
-        except (TypeError, ValueError):
-            return {}
-        return {"n_features": self.n_features} if "n_features" in takes else {}
+            return inspect.signature(self.backbone)
+        except (TypeError, ValueError):  # of some that are written in C nothing is known
+            return None

@@ -11,7 +11,8 @@ from scipy.sparse import issparse
 from sktransfer.inputs._augmentation import Augmentation, augment_batch, make_augmentation
 from sktransfer.inputs._base import Reader, Samples, SamplesOf, TolerantSamples, load_batch, load_batches
 from sktransfer.inputs._image_folder import load_image_folder
-from sktransfer.inputs._images import ImagePreprocessing, ImageReader, unwrap
+from sktransfer.inputs._image_preprocessing import ImagePreprocessing
+from sktransfer.inputs._images import ImageReader, check_image_shape, unwrap
 from sktransfer.inputs._vectors import VectorReader
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "SamplesOf",
     "TolerantSamples",
     "augment_batch",
+    "check_image_shape",
     "is_table",
     "load_batch",
     "load_batches",

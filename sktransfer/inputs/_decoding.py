@@ -5,12 +5,14 @@ What cannot be decoded whole, or is suspiciously large, is refused by name: noth
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from sktransfer.inputs._base import UnreadableSampleError
+from sktransfer.inputs._whole_pictures import FORMATS, MAX_FILE_BYTES, known_formats, load_whole
 
 # A JPEG is decoded at half, a quarter or an eighth of its size where this many times the size that is wanted is left:
 # resizing then averages over what was averaged before, and the result hardly differs.
@@ -43,14 +45,20 @@ def decode(
     UnreadableSampleError
         If it is no image, is truncated, or holds more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
-    with _naming(name):
-        opened = nullcontext(image) if isinstance(image, Image.Image) else Image.open(image)
-    with opened as picture:
+    with ExitStack() as opened:
+        if isinstance(image, Image.Image):
+            picture = image
+        else:
+            with _naming(name):
+                file = opened.enter_context(Path(image).open("rb"))
+                if (size := file.seek(0, os.SEEK_END)) > MAX_FILE_BYTES:
+                    raise OSError(f"it has {size} bytes, and the limit is {MAX_FILE_BYTES}")
+                picture = opened.enter_context(Image.open(file, formats=known_formats()))
         check_size(picture, name)
         with _naming(name):
             if enough is not None and picture.format == "JPEG":
                 picture.draft(None, (SPARE * enough, SPARE * enough))
-            picture.load()
+            load_whole(picture)
             return upright(picture, channels)
 
 
@@ -88,17 +96,19 @@ def _naming(name: str) -> Iterator[None]:
         raise UnreadableSampleError(
             f"Refused {name}: {error} Shrink the picture, or raise PIL.Image.MAX_IMAGE_PIXELS."
         ) from error
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise UnreadableSampleError(
+            f"Refused {name}: decoding it takes more memory than there is. Shrink the picture, or leave its row out."
+        ) from error
     except Exception as error:  # decoders raise what they please: OSError, SyntaxError, RuntimeError, AttributeError
         raise UnreadableSampleError(
-            f"Got {name}, which is no whole image ({error}); expected a file that Pillow can decode. Replace it, or "
-            "leave its row out."
+            f"Got {name}, which is no whole image ({error}); expected a file that Pillow can decode, of type "
+            f"{', '.join(FORMATS)}. Replace it, or leave its row out."
         ) from error
 
 
 def check_size(picture: Image.Image, name: str) -> None:
-    """Refuse a picture that claims more pixels than Pillow's limit.
+    """Refuse a picture that claims more pixels than Pillow's limit, or none.
 
     Parameters
     ----------
@@ -112,6 +122,10 @@ def check_size(picture: Image.Image, name: str) -> None:
     UnreadableSampleError
         If it does.
     """
+    if 0 in picture.size:
+        raise UnreadableSampleError(
+            f"Got {name}, which has {picture.width} x {picture.height} pixels; expected some. Leave its row out."
+        )
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and picture.width * picture.height > limit:
         raise UnreadableSampleError(

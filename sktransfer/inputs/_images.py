@@ -9,9 +9,8 @@ import hashlib
 import math
 import os
 import reprlib
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -23,144 +22,9 @@ from sklearn.utils import check_array
 
 from sktransfer.inputs._base import Reader, Samples, UnreadableSampleError
 from sktransfer.inputs._decoding import check_size, decode, upright
-
-# Integers that stay below this share of their type are more likely of another scale than a set of dark pictures.
-_DARK = 1 / 8
-
-
-@dataclass(frozen=True)
-class ImagePreprocessing:
-    """How a network wants its images: travels with its weights.
-
-    A network of one's own may carry one as its attribute `preprocessing`.
-
-    Parameters
-    ----------
-    resize : int or None, default=None
-        Length of the shorter side after resizing, in pixels. `None` resizes to `crop` directly.
-    crop : tuple of int or None, default=None
-        Height and width cut from the centre, in pixels. `None` takes arrays of one size at that size, and all
-        else at 224 x 224 out of 256.
-    interpolation : str, default="bilinear"
-        `"nearest"`, `"bilinear"` or `"bicubic"`, with antialiasing.
-    mean, std : tuple of float, default=(0.0,), (1.0,)
-        Of each channel, for values in [0, 1]; one value stands for all channels.
-    channels : int, default=3
-        3 for RGB, 1 for grey.
-    """
-
-    resize: int | None = None
-    crop: tuple[int, int] | None = None
-    interpolation: str = "bilinear"
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    channels: int = 3
-
-    @classmethod
-    def from_torchvision(cls, preset: Any) -> "ImagePreprocessing":
-        """Read the preset that torchvision's `weights.transforms()` returns.
-
-        Parameters
-        ----------
-        preset : torchvision.transforms._presets.ImageClassification
-            The preset.
-
-        Returns
-        -------
-        ImagePreprocessing
-            The same, as a record.
-        """
-        height, width = (preset.crop_size * 2)[:2]
-        return cls(
-            resize=preset.resize_size[0],
-            crop=(height, width),
-            interpolation=preset.interpolation.value,
-            mean=tuple(preset.mean),
-            std=tuple(preset.std),
-        )
-
-    def fit_size(self, image: Any) -> Any:
-        """Resize and crop one picture or tensor.
-
-        Of a picture, only what the crop leaves is resized: a few pixels in a hundred may differ by one of 255, and none
-        by more than two, from the crop of the whole resized picture, which torchvision takes.
-
-        Parameters
-        ----------
-        image : PIL.Image.Image or float Tensor of shape (channels, height, width)
-            Of any size.
-
-        Returns
-        -------
-        PIL.Image.Image or Tensor
-            Of `crop` size.
-        """
-        if self.crop is None:
-            return image
-        if isinstance(image, torch.Tensor):
-            return self._fit_tensor(image, self.crop)
-        (height, width), (inner_height, inner_width) = self._sizes(image.height, image.width, self.crop)
-        if (image.height, image.width) == (height, width) == (inner_height, inner_width):
-            return image
-        if height < inner_height or width < inner_width:  # a crop larger than the picture has a black border
-            return self._fit_whole(image, (height, width), self.crop)
-        top, left = round((height - inner_height) / 2), round((width - inner_width) / 2)
-        across, down = image.width / width, image.height / height
-        box = (left * across, top * down, (left + inner_width) * across, (top + inner_height) * down)
-        how = Image.Resampling[self.interpolation.upper()]
-        return image.resize((inner_width, inner_height), how, box=box)
-
-    @property
-    def shorter_side(self) -> int | None:
-        """Length of the shorter side after resizing, in pixels; `None` where images stay as they are."""
-        return self.resize if self.resize is not None or self.crop is None else max(self.crop)
-
-    def _sizes(self, height: int, width: int, crop: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Height and width of the resized picture, and of what is cut from it."""
-        if self.resize is None:
-            return crop, crop
-        if width <= height:
-            return (int(self.resize * height / width), self.resize), crop
-        return (self.resize, int(self.resize * width / height)), crop
-
-    def _fit_whole(self, image: Any, size: tuple[int, int], crop: tuple[int, int]) -> Any:
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms.functional import center_crop, resize
-
-        image = resize(image, list(size), interpolation=InterpolationMode(self.interpolation), antialias=True)
-        return center_crop(image, list(crop))
-
-    def _fit_tensor(self, image: torch.Tensor, crop: tuple[int, int]) -> torch.Tensor:
-        from torchvision.transforms import InterpolationMode
-        from torchvision.transforms.functional import center_crop, resize
-
-        size = list(crop) if self.resize is None else [self.resize]
-        if tuple(image.shape[-2:]) == tuple(size):
-            return image
-        # For tensors, torch's "nearest" takes other pixels than Pillow's; "nearest-exact" takes the same.
-        mode = InterpolationMode("nearest-exact" if self.interpolation == "nearest" else self.interpolation)
-        image = resize(image, size, interpolation=mode, antialias=True)
-        return image if self.resize is None else center_crop(image, list(crop))
-
-    def normalise(self, batch: torch.Tensor) -> torch.Tensor:
-        """Scale 8-bit values to [0, 1], then subtract the mean and divide by the deviation.
-
-        Parameters
-        ----------
-        batch : uint8 or float32 Tensor of shape (n, channels, height, width)
-            8 bits, or already within [0, 1].
-
-        Returns
-        -------
-        float32 Tensor
-            Of the same shape.
-        """
-        if batch.dtype == torch.uint8:
-            batch = batch.to(torch.float32).div_(255)
-        if set(self.mean) == {0.0} and set(self.std) == {1.0}:
-            return batch
-        mean, std = (torch.tensor(v, device=batch.device).view(-1, 1, 1) for v in (self.mean, self.std))
-        return batch.sub(mean).div_(std)
+from sktransfer.inputs._image_preprocessing import ImagePreprocessing
+from sktransfer.inputs._pixel_range import check_range, learn_range, range_of_types
+from sktransfer.inputs._whole_pictures import MAX_FILE_BYTES, load_whole
 
 
 class ImageReader(Reader):
@@ -221,7 +85,7 @@ class ImageReader(Reader):
         arrays = _arrays(images)
         self.n_channels = _channels(images) if isinstance(images, np.ndarray) else None
         if arrays:
-            self.value_range = self._learn_range(arrays)
+            self.value_range = learn_range(arrays, self.pixel_range)
         if self.preprocessing.crop is None:
             self.preprocessing = replace(self.preprocessing, **_own_size(images, arrays))
         return ImageSamples(images, self.preprocessing, self.value_range)
@@ -236,9 +100,9 @@ class ImageReader(Reader):
             )
         value_range = self.value_range
         if arrays and value_range is not None:
-            self._check_range(_span(arrays), value_range)
+            check_range(arrays, value_range, self.pixel_range)
         elif arrays:
-            value_range = self._learn_range(arrays)
+            value_range = range_of_types(arrays, self.pixel_range)
         return ImageSamples(images, self.preprocessing, value_range)
 
     def _images(self, X: Any, tolerant: bool = False) -> "np.ndarray | list[Any]":
@@ -261,47 +125,6 @@ class ImageReader(Reader):
                 "or (n, channels, height, width), with 1, 3 or 4 channels. Move the axes, or leave channels out."
             )
         return images
-
-    def _learn_range(self, arrays: list[np.ndarray]) -> tuple[float, float]:
-        low, high = _span(arrays)
-        if not isinstance(self.pixel_range, str):
-            black, white = map(float, self.pixel_range)
-            self._check_range((low, high), (black, white))
-            return black, white
-        kind = np.result_type(*{array.dtype for array in arrays})
-        if kind.kind == "b":
-            return 0.0, 1.0
-        if kind == np.uint8 or (kind == np.uint16 and high > 255):
-            white = float(np.iinfo(kind).max)
-            if high < white * _DARK:
-                self._warn(low, high, f"{kind} is read as 0 to {white:g}, which makes these images almost black")
-            return 0.0, white
-        if low >= 0 and high <= 1:
-            return 0.0, 1.0
-        if low >= 0 and 128 <= high <= 255:
-            return 0.0, 255.0
-        self._warn(low, high, "they are read as black and white")
-        return (low, high) if high > low else (low, low + 1)
-
-    @staticmethod
-    def _warn(low: float, high: float, reading: str) -> None:
-        warnings.warn(
-            f"Got image values from {low:g} to {high:g}; expected 0 to 1, 0 to 255, or 0 to 65535 of 16 bits. With "
-            f"pixel_range='auto' {reading}. Say what black and white are: pixel_range=(low, high).",
-            UserWarning,
-            stacklevel=2,
-        )
-
-    def _check_range(self, span: tuple[float, float], value_range: tuple[float, float]) -> None:
-        (least, most), (low, high) = span, value_range
-        got = (
-            f"Got image values from {least:g} to {most:g}; expected about {low:g} to {high:g}, as "
-            f"{'in fit' if isinstance(self.pixel_range, str) else 'pixel_range says'}."
-        )
-        if least < low - (high - low) or most > high + (high - low):
-            raise ValueError(f"{got} Scale them so, or say what black and white are: pixel_range=(low, high).")
-        if high >= 128 and least >= 0 and 0 < most <= 1:
-            warnings.warn(f"{got} They become almost black: scale them so.", UserWarning, stacklevel=2)
 
 
 class ImageSamples(Samples):
@@ -366,22 +189,10 @@ class ImageSamples(Samples):
 
     def digest(self, index: int) -> bytes:
         image = self._images[index]
-        digest = hashlib.sha256()
-        if isinstance(image, np.ndarray):
-            digest.update(f"array {image.dtype} {image.shape}".encode())
-            digest.update(np.ascontiguousarray(image).data)
-        elif isinstance(image, Image.Image):
-            # What cannot be decoded or read is refused by name when it is loaded, and so is what is too large.
-            with contextlib.suppress(Exception):
-                check_size(image, "the picture")
-                orientation = image.getexif().get(0x0112)
-                digest.update(f"picture {image.mode} {image.size} {orientation} {image.info}".encode())
-                digest.update(np.array(image.getpalette() or [0], dtype=np.uint8).data)
-                digest.update(image.tobytes())
-        elif isinstance(image, str):
-            with contextlib.suppress(OSError):
-                digest.update(Path(image).read_bytes())
-        return digest.digest()
+        try:
+            return _digest(image)
+        except Exception:  # whatever is wrong with it will be said when it is loaded
+            return os.urandom(32)  # like no other: two that cannot be read now are not the same picture
 
     def stamp(self, index: int) -> object:
         image = self._images[index]
@@ -403,7 +214,10 @@ class ImageSamples(Samples):
             return self._sized(upright(picture, self._preprocessing.channels))
         assert self._range is not None
         low, high = self._range
-        scaled = ((pixels.astype(np.float32) - low) / (high - low)).clip(0.0, 1.0)
+        # Where float32 would round or overflow before the difference is taken, float64 is taken first.
+        large = pixels.dtype.itemsize > 4 or (pixels.dtype.kind in "iu" and pixels.dtype.itemsize == 4)
+        kind: Any = np.float64 if large or max(abs(low), abs(high)) > 2**16 else np.float32
+        scaled = ((pixels.astype(kind) - low) / (high - low)).clip(0.0, 1.0).astype(np.float32, copy=False)
         image = _to_channels(torch.from_numpy(scaled), self._preprocessing.channels)
         # Bicubic resizing overshoots; 8 bits cannot, so floats must not.
         return self._preprocessing.fit_size(image).clamp(0.0, 1.0)
@@ -411,6 +225,26 @@ class ImageSamples(Samples):
     def _sized(self, picture: Image.Image) -> torch.Tensor:
         pixels = np.array(self._preprocessing.fit_size(picture), dtype=np.uint8)
         return torch.from_numpy(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+
+def _digest(image: Any) -> bytes:
+    if isinstance(image, str):
+        if Path(image).stat().st_size > MAX_FILE_BYTES:
+            raise OSError("it is too large to be read")
+        with Path(image).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    digest = hashlib.sha256()
+    if isinstance(image, np.ndarray):
+        digest.update(f"array {image.dtype} {image.shape}".encode())
+        digest.update(np.ascontiguousarray(image).data)
+    elif isinstance(image, Image.Image):
+        check_size(image, "the picture")
+        load_whole(image)
+        orientation = image.getexif().get(0x0112)
+        digest.update(f"picture {image.mode} {image.size} {orientation} {image.info}".encode())
+        digest.update(np.array(image.getpalette() or [0], dtype=np.uint8).data)
+        digest.update(image.tobytes())
+    return digest.digest()
 
 
 def _to_channels(pixels: torch.Tensor, channels: int) -> torch.Tensor:
@@ -464,10 +298,6 @@ def _arrays(images: "np.ndarray | list[Any]") -> list[np.ndarray]:
     return [image for image in images if isinstance(image, np.ndarray)] if isinstance(images, list) else [images]
 
 
-def _span(arrays: list[np.ndarray]) -> tuple[float, float]:
-    return min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
-
-
 def _own_size(images: "np.ndarray | list[Any]", arrays: list[np.ndarray]) -> dict[str, Any]:
     """Resize and crop for a network that takes any size."""
     sizes = {array.shape[-3:-1] for array in arrays}
@@ -504,7 +334,7 @@ def _row_or_error(image: Any, row: int) -> Any:
 def _check_row(image: Any, row: int) -> Any:
     """Return a path as str, a picture as it is, an array as (height, width, channels)."""
     if isinstance(image, str | os.PathLike):
-        return str(os.fspath(image))
+        return os.fsdecode(image)
     if isinstance(image, Image.Image):
         return image
     if not is_picture(image):
@@ -522,18 +352,40 @@ def _check_row(image: Any, row: int) -> Any:
     return images[0]
 
 
-def _shape_rows(X: np.ndarray, image_shape: Sequence[int] | None) -> np.ndarray:
-    if image_shape is None:
-        raise ValueError(
-            f"Got flat rows of {X.shape[1]} values; expected images. Say how to read the rows: "
-            "image_shape=(height, width) or (height, width, channels)."
-        )
+def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
+    """Raise if this is no shape of an image.
+
+    Parameters
+    ----------
+    image_shape : sequence of int
+        As the estimators take it.
+
+    Returns
+    -------
+    tuple of int
+        (height, width) or (height, width, channels).
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
     shape = tuple(image_shape)
     whole = all(isinstance(side, Integral) and side > 0 for side in shape)
     if not whole or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
         raise ValueError(
             f"Got image_shape={shape!r}; expected (height, width) or (height, width, channels) with 1, 3 or 4 channels."
         )
+    return shape
+
+
+def _shape_rows(X: np.ndarray, image_shape: Sequence[int] | None) -> np.ndarray:
+    if image_shape is None:
+        raise ValueError(
+            f"Got flat rows of {X.shape[1]} values; expected images. Say how to read the rows: "
+            "image_shape=(height, width) or (height, width, channels)."
+        )
+    shape = check_image_shape(image_shape)
     if X.shape[1] != np.prod(shape):
         raise ValueError(
             f"Got rows of {X.shape[1]} values that do not fit image_shape={shape}, which needs {np.prod(shape)}. "

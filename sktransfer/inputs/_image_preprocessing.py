@@ -1,0 +1,145 @@
+"""How a network wants its images: the size, the crop and the normalisation that travel with its weights.
+
+The operations, and their order, are those of torchvision's own presets.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class ImagePreprocessing:
+    """How a network wants its images: travels with its weights.
+
+    A network of one's own may carry one as its attribute `preprocessing`.
+
+    Parameters
+    ----------
+    resize : int or None, default=None
+        Length of the shorter side after resizing, in pixels. `None` resizes to `crop` directly.
+    crop : tuple of int or None, default=None
+        Height and width cut from the centre, in pixels. `None` takes arrays of one size at that size, and all
+        else at 224 x 224 out of 256.
+    interpolation : str, default="bilinear"
+        `"nearest"`, `"bilinear"` or `"bicubic"`, with antialiasing.
+    mean, std : tuple of float, default=(0.0,), (1.0,)
+        Of each channel, for values in [0, 1]; one value stands for all channels.
+    channels : int, default=3
+        3 for RGB, 1 for grey.
+    """
+
+    resize: int | None = None
+    crop: tuple[int, int] | None = None
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    channels: int = 3
+
+    @classmethod
+    def from_torchvision(cls, preset: Any) -> "ImagePreprocessing":
+        """Read the preset that torchvision's `weights.transforms()` returns.
+
+        Parameters
+        ----------
+        preset : torchvision.transforms._presets.ImageClassification
+            The preset.
+
+        Returns
+        -------
+        ImagePreprocessing
+            The same, as a record.
+        """
+        height, width = (preset.crop_size * 2)[:2]
+        return cls(
+            resize=preset.resize_size[0],
+            crop=(height, width),
+            interpolation=preset.interpolation.value,
+            mean=tuple(preset.mean),
+            std=tuple(preset.std),
+        )
+
+    def fit_size(self, image: Any) -> Any:
+        """Resize and crop one picture or tensor.
+
+        Of a picture, only what the crop leaves is resized: a few pixels in a hundred may differ by one of 255, and none
+        by more than two, from the crop of the whole resized picture, which torchvision takes.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image or float Tensor of shape (channels, height, width)
+            Of any size.
+
+        Returns
+        -------
+        PIL.Image.Image or Tensor
+            Of `crop` size.
+        """
+        if self.crop is None:
+            return image
+        if isinstance(image, torch.Tensor):
+            return self._fit_tensor(image, self.crop)
+        (height, width), (inner_height, inner_width) = self._sizes(image.height, image.width, self.crop)
+        if (image.height, image.width) == (height, width) == (inner_height, inner_width):
+            return image
+        if height < inner_height or width < inner_width:  # a crop larger than the picture has a black border
+            return self._fit_whole(image, (height, width), self.crop)
+        top, left = round((height - inner_height) / 2), round((width - inner_width) / 2)
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, (left + inner_width) * across, (top + inner_height) * down)
+        how = Image.Resampling[self.interpolation.upper()]
+        return image.resize((inner_width, inner_height), how, box=box)
+
+    @property
+    def shorter_side(self) -> int | None:
+        """Length of the shorter side after resizing, in pixels; `None` where images stay as they are."""
+        return self.resize if self.resize is not None or self.crop is None else max(self.crop)
+
+    def _sizes(self, height: int, width: int, crop: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Height and width of the resized picture, and of what is cut from it."""
+        if self.resize is None:
+            return crop, crop
+        if width <= height:
+            return (int(self.resize * height / width), self.resize), crop
+        return (self.resize, int(self.resize * width / height)), crop
+
+    def _fit_whole(self, image: Any, size: tuple[int, int], crop: tuple[int, int]) -> Any:
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.functional import center_crop, resize
+
+        image = resize(image, list(size), interpolation=InterpolationMode(self.interpolation), antialias=True)
+        return center_crop(image, list(crop))
+
+    def _fit_tensor(self, image: torch.Tensor, crop: tuple[int, int]) -> torch.Tensor:
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.functional import center_crop, resize
+
+        size = list(crop) if self.resize is None else [self.resize]
+        if tuple(image.shape[-2:]) == tuple(size):
+            return image
+        # For tensors, torch's "nearest" takes other pixels than Pillow's; "nearest-exact" takes the same.
+        mode = InterpolationMode("nearest-exact" if self.interpolation == "nearest" else self.interpolation)
+        image = resize(image, size, interpolation=mode, antialias=True)
+        return image if self.resize is None else center_crop(image, list(crop))
+
+    def normalise(self, batch: torch.Tensor) -> torch.Tensor:
+        """Scale 8-bit values to [0, 1], then subtract the mean and divide by the deviation.
+
+        Parameters
+        ----------
+        batch : uint8 or float32 Tensor of shape (n, channels, height, width)
+            8 bits, or already within [0, 1].
+
+        Returns
+        -------
+        float32 Tensor
+            Of the same shape.
+        """
+        if batch.dtype == torch.uint8:
+            batch = batch.to(torch.float32).div_(255)
+        if set(self.mean) == {0.0} and set(self.std) == {1.0}:
+            return batch
+        mean, std = (torch.tensor(v, device=batch.device).view(-1, 1, 1) for v in (self.mean, self.std))
+        return batch.sub(mean).div_(std)
