@@ -23,7 +23,7 @@ from sktransfer._suffix_network import SuffixNetwork
 from sktransfer.backbones import Backbone
 from sktransfer.inputs import Reader
 
-# The version of ONNX's operators: torch from 2.4 to 2.15 writes it, and runtimes have known it since 2023.
+# The version of ONNX's operators: torch from 2.6 to 2.15 writes it, and runtimes have known it since 2023.
 OPSET = 18
 _INPUT = "prepared"
 _COLOURS = {1: "grey", 3: "RGB"}
@@ -174,7 +174,7 @@ def _write_network(
         with _ONE_AT_A_TIME, _exporting(), torch.no_grad():
             any_size = _takes_any_batch(network, samples, expected)
             if any_size:
-                # dynamo=False is the older of torch's two exporters. It is the one that works in every torch from 2.4
+                # dynamo=False is the older of torch's two exporters. It is the one that works in every torch from 2.6
                 # on, it writes every network of torchvision that was tried, several times faster, and needs onnx alone.
                 torch.onnx.export(
                     network,

@@ -84,6 +84,20 @@ class TestBoth:
         in_new_process(code, tmp_path, tmp_path / "out.npy", torch.get_num_threads())
         np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), output(estimator, X))
 
+    def test_new_process_with_other_threads_gives_the_same_to_rounding(self, kind, weights, pictures, tmp_path):
+        X, y = pictures
+        estimator = make(kind, weights, precision="float32").fit(X, y)
+        joblib.dump(estimator, tmp_path / "model.joblib")
+        np.save(tmp_path / "X.npy", X)
+        method = "predict_proba" if kind == "classifier" else "transform"
+        code = (
+            "import sys, joblib, numpy as np, torch; torch.set_num_threads(3)\n"
+            "model, X = joblib.load(sys.argv[1] + '/model.joblib'), np.load(sys.argv[1] + '/X.npy')\n"
+            f"np.save(sys.argv[1] + '/out.npy', model.{method}(X))"
+        )
+        in_new_process(code, tmp_path)
+        np.testing.assert_allclose(np.load(tmp_path / "out.npy"), output(estimator, X), atol=1e-5)
+
     def test_pickle_holds_no_graph_no_data_and_no_optimiser(self, kind, weights, pictures):
         X, y = pictures
         estimator = make(kind, weights).fit(X, y)
