@@ -127,10 +127,9 @@ def load(path: "str | os.PathLike[str]", *, backbone: "Own | Mapping[str, Own] |
         raise
     except Exception as error:  # what others made up may stop anywhere
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
-        written = description.get("versions", {}).get("sktransfer", "unknown")
         raise ValueError(
-            f"Could not load {os.fspath(path)!r}: {reason}. (sktransfer {written} wrote it, this is "
-            f"{_versions()['sktransfer']}.)"
+            f"Could not load {os.fspath(path)!r}: {reason}. (Written with {description.get('versions')}; here is "
+            f"{_versions()}.)"
         ) from error
 
 

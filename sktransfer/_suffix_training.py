@@ -68,10 +68,12 @@ class _StopOnNan(Callback):
 
     def __init__(self, settings: TrainingSettings, blocks: tuple[Block, ...]):
         self.settings, self.blocks = settings, blocks
+        self.last = torch.empty(0)
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
         if not np.isfinite(float(kwargs["loss"].detach())):
             raise ValueError(_diverged("the loss", len(net.history), self.settings, self.blocks))
+        self.last = batch[0][:1].detach()
 
 
 class _Thaw(Callback):
@@ -178,9 +180,10 @@ def _train(
     blocks: tuple[Block, ...],
     batch_size: int,
 ) -> NeuralNetClassifier:
+    watch = _StopOnNan(settings, blocks)
     callbacks: list[Any] = [
         ("sktransfer_thaw", _Thaw(blocks, epochs, settings.strategy == "gradual")),
-        ("sktransfer_nan", _StopOnNan(settings, blocks)),
+        ("sktransfer_nan", watch),
     ]
     if validation is not None:
         patience = EarlyStopping(
@@ -214,12 +217,12 @@ def _train(
         with lend(module, run.device):
             net.fit(training, None)
             module.eval()
-            last = run_batch(module, training.take(np.arange(1))[0], run)
+            result = run_batch(module, watch.last, run)
     finally:
         module.eval().requires_grad_(False)
     if len(net.history) < epochs and not _stopped_early(net):
         raise KeyboardInterrupt  # skorch ends training quietly; whoever pressed Ctrl-C wants out
-    if not torch.isfinite(last).all():
+    if not torch.isfinite(result).all():
         raise ValueError(_diverged("the logits", epochs, settings, blocks))
     return _rest(net)
 

@@ -50,7 +50,10 @@ def press():
     def set_calls(count):
         Interrupting.calls_left = count
 
+    # A shell that starts a program in the background has it ignore the key.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield set_calls
+    signal.signal(signal.SIGINT, before)
     Interrupting.calls_left = -1
 
 
@@ -146,8 +149,9 @@ def test_ctrl_c_in_a_process_ends_it_promptly_and_leaves_the_folder_whole(tmp_pa
     """As it is pressed in a terminal, in the middle of computing on two threads."""
     np.save(tmp_path / "X.npy", np.repeat(many[0], 40, axis=0))
     code = """
-        import sys, numpy as np, torch, sktransfer
+        import signal, sys, numpy as np, torch, sktransfer
         from networks import tiny_cnn
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         torch.set_num_threads(2)
         X = np.load(sys.argv[1] + "/X.npy")
         X = (X + np.arange(len(X)).reshape(-1, 1, 1, 1) % 7).astype(np.uint8)

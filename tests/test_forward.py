@@ -210,8 +210,10 @@ def test_freed_memory_is_kept_for_the_next_layer_unless_the_user_says_otherwise(
     code = """
         import resource
         import numpy as np
+        import torch
         from torch import nn
         from sktransfer import PretrainedFeatureExtractor
+        torch.set_num_threads(2)
         from sktransfer._allocator import keep_freed_blocks
         network = nn.Sequential(*[nn.Conv2d(3, 3, 1) for _ in range(4)], nn.AdaptiveAvgPool2d(1), nn.Flatten())
         X = np.zeros((48, 512, 512, 3), np.uint8)
