@@ -5,6 +5,7 @@ An estimator holds the backbone (what runs), the reader (how X is read) and noth
 
 import inspect
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
@@ -15,10 +16,11 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from sktransfer._names import check_choice
+from sktransfer._onnx_export import export
 from sktransfer._run import PRECISIONS, Run
 from sktransfer.backbones import POOLINGS, Backbone, load_backbone
 from sktransfer.inputs import Reader, Samples, check_image_shape, is_table, make_reader, modality
@@ -69,6 +71,39 @@ class BackboneEstimator(BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    def to_onnx(self, path: "str | os.PathLike[str]") -> None:
+        """Write what this estimator computes of prepared samples as an ONNX file, for runtimes without torch.
+
+        Beside it, at `path` + `".json"`, stands what has to be known to use it: how images are prepared, the range of
+        pixel values, the names of input and output, the classes. Above 2 GB the weights are at `path` + `".data"`. The
+        arithmetic is that of `precision="float32"`, and the operations those of opset 18.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, such as `"model.onnx"`. Its input `prepared` is float32 of shape (n, channels, height, width) or
+            (n, n_features), for any n. Its output is float32: `features` of shape (n, n_features_out_), or, of a
+            classifier, `probabilities` of shape (n, n_classes), in the order of `classes_`.
+
+        Raises
+        ------
+        ImportError
+            If onnx is not installed: `pip install "sktransfer[onnx]"`.
+        FileNotFoundError
+            If there is no such folder.
+        IsADirectoryError
+            If the path is a folder.
+        ValueError
+            If ONNX has no operation for one of the network's, or the network depends on the size of the batch.
+        """
+        check_is_fitted(self, "backbone_")
+        network, output, classes = self._computation()
+        export(network, self._reader, self.backbone_.sample_shape, path, output, classes)
+
+    @abstractmethod
+    def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:
+        """Return the network from prepared samples to results, the name of these, and what their columns stand for."""
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:

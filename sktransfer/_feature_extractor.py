@@ -1,6 +1,5 @@
 """A pretrained network as a transformer: features out of images, with nothing to train."""
 
-import os
 import warnings
 from typing import Any, ClassVar
 
@@ -8,11 +7,11 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._frozen_pass import collect, collect_readable, probe
 from sktransfer._names import check_choice
-from sktransfer._onnx_export import export
 
 ON_BAD_SAMPLE = ("raise", "nan")
 
@@ -65,7 +64,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     on_bad_sample : {"raise", "nan"}, default="raise"
         What `transform` does about a row of a list that cannot be read: a file that is missing, damaged, no image or
         too large, or a row that holds no picture. `"raise"` stops with its row and path; `"nan"` gives a row of NaN,
-        and one warning that counts them and names the first. `fit` always raises.
+        and one warning that counts them and names the first. `fit`, which looks at the first batch, always raises.
     store_backbone : bool, default=True
         Whether a pickle holds the weights. Without them it holds their name and fingerprint; they are found again when
         first needed, and others are refused.
@@ -214,33 +213,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             )
         return features
 
-    def to_onnx(self, path: "str | os.PathLike[str]") -> None:
-        """Write the network, from prepared samples to features, as an ONNX file for runtimes without torch.
-
-        Beside it, at `path` + `".json"`, stands what has to be known to use it: how images are prepared, the range of
-        pixel values, the names of input and output. Above 2 GB the weights are at `path` + `".data"`. The
-        arithmetic is that of `precision="float32"`, and the operations those of opset 18.
-
-        Parameters
-        ----------
-        path : path-like
-            The file, such as `"model.onnx"`. Its input `prepared` is float32 of shape (n, channels, height, width) or
-            (n, n_features), for any n; its output `features` is float32 of shape (n, n_features_out_).
-
-        Raises
-        ------
-        ImportError
-            If onnx is not installed: `pip install "sktransfer[onnx]"`.
-        FileNotFoundError
-            If there is no such folder.
-        IsADirectoryError
-            If the path is a folder.
-        ValueError
-            If ONNX has no operation for one of the network's, or the network depends on the size of the batch.
-        """
-        check_is_fitted(self, "backbone_")
-        network = self.backbone_.feature_network(self.layer, self.pooling)
-        export(network, self._reader, self.backbone_.sample_shape, path, "features")
+    def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:
+        return self.backbone_.feature_network(self.layer, self.pooling), "features", None
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -1,6 +1,5 @@
 """A pretrained network as a classifier: a frozen part, a tuned part and a head of one's own classes."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import fields
 from numbers import Integral, Real
@@ -20,7 +19,7 @@ from sktransfer._forward import run_batch
 from sktransfer._frozen_pass import stream
 from sktransfer._names import check_choice
 from sktransfer._net_record import net_from_record, net_to_record
-from sktransfer._onnx_export import export, probability_network
+from sktransfer._onnx_export import probability_network
 from sktransfer._phases import STRATEGIES, Task, train
 from sktransfer._run import lend
 from sktransfer._seeding import seeded
@@ -354,34 +353,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         check_is_fitted(self, "backbone_")
         return self._compute(X, FeaturesOf(self.net_.module_))
 
-    def to_onnx(self, path: "str | os.PathLike[str]") -> None:
-        """Write the network, from prepared samples to probabilities, as an ONNX file for runtimes without torch.
-
-        Beside it, at `path` + `".json"`, stands what has to be known to use it: how images are prepared, the range of
-        pixel values, the names of input and output, the classes. Above 2 GB the weights are at `path` + `".data"`. The
-        arithmetic is that of `precision="float32"`, and the operations those of opset 18.
-
-        Parameters
-        ----------
-        path : path-like
-            The file, such as `"model.onnx"`. Its input `prepared` is float32 of shape (n, channels, height, width) or
-            (n, n_features), for any n; its output `probabilities` is float32 of shape (n, n_classes), in the order
-            of `classes_`.
-
-        Raises
-        ------
-        ImportError
-            If onnx is not installed: `pip install "sktransfer[onnx]"`.
-        FileNotFoundError
-            If there is no such folder.
-        IsADirectoryError
-            If the path is a folder.
-        ValueError
-            If ONNX has no operation for one of the network's, or the network depends on the size of the batch.
-        """
-        check_is_fitted(self, "backbone_")
-        network = probability_network(self.backbone_, self.net_.module_)
-        export(network, self._reader, self.backbone_.sample_shape, path, "probabilities", self.classes_)
+    def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:
+        return probability_network(self.backbone_, self.net_.module_), "probabilities", self.classes_
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         samples, backbone, reader = self._learn(X)
