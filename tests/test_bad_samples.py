@@ -73,6 +73,9 @@ def test_a_mended_file_is_read_and_nothing_of_the_bad_one_is_kept(extractor, fil
         features, messages = told(extractor, files)
         assert np.flatnonzero(np.isnan(features).any(axis=1)).tolist() == [7]
         assert len(messages) == 1
+    with pytest.raises(ValueError, match=r"\(row 7\)"):
+        extractor.set_params(on_bad_sample="raise").transform(files)
+    extractor.set_params(on_bad_sample="nan")
     files[7].write_bytes(content)
     features, messages = told(extractor, files)
     np.testing.assert_allclose(features, expected, atol=1e-5)
