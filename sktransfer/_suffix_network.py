@@ -126,6 +126,8 @@ class SuffixNetwork(nn.Module):
                     f"freeze_depth={backbone.freeze_depth!r}: {error}. Load the model with the versions of torch and "
                     "torchvision that it was saved with, or fit again."
                 ) from error
+            # In the order in memory that training left: other orders round otherwise.
+            tail = tail.to(memory_format=torch.channels_last)
             self.tail, self._tail_state = tail.eval().requires_grad_(False), None
 
     def to_record(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

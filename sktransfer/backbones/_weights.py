@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from http.client import HTTPException
 from pathlib import Path
@@ -50,7 +51,10 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             'as "IMAGENET1K_V1", "DEFAULT" or None.'
         )
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    return {_DOTTED_DENSE_LAYER.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+    renamed = OrderedDict((_DOTTED_DENSE_LAYER.sub(r"\1\2", name), tensor) for name, tensor in state.items())
+    if hasattr(state, "_metadata"):
+        renamed._metadata = state._metadata  # type: ignore[attr-defined]
+    return renamed
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -128,7 +132,10 @@ def fill(network: nn.Module, state: Mapping[str, torch.Tensor], used: Collection
             f"{_count('other shape', shapes)}. Give the weights of this very architecture, or the backbone that these "
             "weights were saved from."
         )
-    network.load_state_dict(dict(state), strict=False)
+    # Some layers ask which version of themselves wrote the tensors; where nothing says so, it was this one.
+    versioned = OrderedDict(state)
+    versioned._metadata = getattr(state, "_metadata", own._metadata)  # type: ignore[attr-defined]
+    network.load_state_dict(versioned, strict=False)
 
 
 def _count(what: str, names: list[str]) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 from torchvision import models
 from torchvision.models import get_model, get_model_weights, get_weight
 
-from sktransfer.backbones import ImagePreprocessing, list_backbones, load_backbone
+from sktransfer.backbones import ImagePreprocessing, forget_networks, list_backbones, load_backbone, restore_backbone
 
 FAMILIES = [
     "alexnet",
@@ -129,6 +129,32 @@ def test_prefix_and_suffix_compute_bit_for_bit_what_torchvision_computes(name: s
 @pytest.mark.parametrize("name", list_backbones())
 def test_every_backbone_can_be_cut_at_every_place(name: str):
     check_cuts(name)
+    gc.collect()
+
+
+def check_storing(name: str) -> None:
+    """A backbone comes back from a pickle, and from a record, as it was."""
+    with uninitialised():
+        backbone = load_backbone(name, weights=None)
+        record, tensors = backbone.to_record()
+        for again in (pickle.loads(pickle.dumps(backbone)), restore_backbone(record, tensors)):
+            forget_networks()
+            assert again.fingerprint == backbone.fingerprint
+            assert again.blocks == backbone.blocks
+            assert again.preprocessing == backbone.preprocessing
+            assert again.split(0.5)[1].state_dict().keys() == backbone.split(0.5)[1].state_dict().keys()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_backbone_comes_back_as_it_was(name: str):
+    check_storing(name)
+
+
+@pytest.mark.all_backbones
+@pytest.mark.parametrize("name", list_backbones())
+def test_every_backbone_comes_back_as_it_was(name: str):
+    check_storing(name)
+    forget_networks()
     gc.collect()
 
 

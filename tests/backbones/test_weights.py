@@ -17,7 +17,7 @@ import torch
 from networks import tiny_cnn
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import Weights, WeightsEnum, densenet121, get_model_weights
+from torchvision.models import Weights, WeightsEnum, densenet121, get_model, get_model_weights
 from torchvision.transforms._presets import ImageClassification
 
 from sktransfer.backbones import list_backbones, load_backbone
@@ -270,6 +270,18 @@ def test_a_fingerprint_is_taken_of_tensors_of_every_type_and_shape(dtype: torch.
         for make in (torch.ones, torch.zeros)
     )
     assert fingerprint(ones) != fingerprint(zeros)
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_network_that_asks_for_the_version_of_its_weights_is_told(ending: str, tmp_path: Path):
+    """torchvision's MNASNet does; a safetensors file cannot say."""
+    network = get_model("mnasnet0_5", weights=None)
+    path = tmp_path / f"w.{ending}"
+    (torch.save if ending == "pth" else save_file)(network.state_dict(), path)
+    backbone = load_backbone("mnasnet0_5", path)
+    assert equal(backbone.network.state_dict(), network.state_dict())
+    again = pickle.loads(pickle.dumps(backbone))
+    assert again.fingerprint == backbone.fingerprint
 
 
 # Downloads, through torch's own door
