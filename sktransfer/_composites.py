@@ -144,7 +144,8 @@ def _harmless() -> frozenset[str]:
     calibrators = [getattr(calibration, name, None) for name in ("_CalibratedClassifier", "_SigmoidCalibration")]
     known = [Placeholder, Bunch, np.dtype, *splitters, *functions, *scorers, *requests, *calibrators]
     names = {f"{one.__module__}.{one.__qualname__}" for one in known if one is not None}
-    return frozenset(names | {"numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"})  # as numpy 2 and 1 call it
+    names |= {"numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"}  # as numpy 2 and 1 call it
+    return frozenset(names | {"sklearn.compose._column_transformer._RemainderColsList"})  # up to scikit-learn 1.6
 
 
 def _skops() -> Any:

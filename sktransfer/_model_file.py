@@ -52,7 +52,7 @@ def write_model(
         raise FileNotFoundError(
             f"Got path={os.fspath(path)!r}, whose folder does not exist; expected one that does. Make it first."
         )
-    held = _apart(tensors)
+    held = _apart({**tensors, _ENTRY: torch.tensor([VERSION])})  # never none at all, which old readers refuse
     text = json.dumps({**description, "tensors": {name: _digest(tensor) for name, tensor in held.items()}})
     # One entry, since safetensors writes several in any order, and equal models are to be equal files.
     header = {_ENTRY: f"{VERSION} {_digest_text(text)}\n{text}"}

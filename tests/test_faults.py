@@ -423,7 +423,7 @@ def test_clocks_that_jump_change_no_result(paths, tmp_path, monkeypatch):
         shutil.copy(source, copy)
         os.utime(copy, (when, when))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         for _ in range(3):
             extractor = PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=tmp_path / "cache")
             np.testing.assert_allclose(extractor.fit_transform(X), plain, atol=1e-2)

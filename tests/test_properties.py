@@ -505,6 +505,10 @@ def strings(codes):
     return np.array(["leaf", "stone", "Äpfel", ""])[codes]
 
 
+def to_string_dtype(codes):
+    return strings(codes).astype(np.dtypes.StringDType())
+
+
 LABELS = {
     **{dtype: lambda codes, dtype=dtype: (codes * 30).astype(dtype) for dtype in (*INTEGERS, ">i4", "f2", "f4", "f8")},
     "bool": lambda codes: codes > 0,
@@ -521,7 +525,7 @@ LABELS = {
     "tuple": lambda codes: tuple(codes.tolist()),
     "bytes": lambda codes: np.char.encode(strings(codes), "utf8"),
     "object bytes": lambda codes: np.char.encode(strings(codes), "utf8").astype(object),
-    "StringDType": lambda codes: strings(codes).astype(np.dtypes.StringDType()),
+    **({"StringDType": to_string_dtype} if hasattr(np.dtypes, "StringDType") else {}),  # NumPy 2
     "mixed": lambda codes: np.array([1, "one", 2, "two"], dtype=object)[codes],
     "column": lambda codes: codes[:, None],
     "not contiguous": lambda codes: np.repeat(codes, 2)[::2],
@@ -594,7 +598,9 @@ def test_labels_are_taken_refused_and_given_back_as_scikit_learn_does(kind, code
 def test_most_kinds_of_labels_are_taken():
     codes = np.arange(16) % 4
     refused = {kind for kind in LABELS if isinstance(outcome(lambda kind=kind: probe(LABELS[kind](codes))), type)}
-    assert refused == {"bytes", "object bytes", "object int", "object bool", "StringDType", "mixed", "half"}
+    # Of bytes and StringDType it depends on the version of scikit-learn and NumPy.
+    refused -= {"bytes", "StringDType"}
+    assert refused == {"object bytes", "object int", "object bool", "mixed", "half"}
 
 
 STRATEGIES = {
