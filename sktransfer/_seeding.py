@@ -27,6 +27,21 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
+def turn() -> Iterator[None]:
+    """Wait until no other thread draws, and let none begin.
+
+    For whoever needs another lock too: this one comes first, or two threads would wait for each other.
+
+    Yields
+    ------
+    None
+        While it is this thread's turn.
+    """
+    with _Turn.lock:
+        yield
+
+
+@contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's generators, here and on GPUs, and put them back afterwards; other threads wait.
 

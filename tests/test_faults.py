@@ -19,6 +19,7 @@ from networks import tiny_cnn, tiny_vectors
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.utils.validation import check_is_fitted
+from skorch.callbacks import Callback
 from torch import nn
 
 import sktransfer
@@ -260,6 +261,42 @@ def test_networks_are_loaded_while_others_compute(pictures):
     assert not any(wrong)
     assert {len(backbone.blocks) for backbone in loaded} == {9}
     assert torch.nn.Module.__call__ is call, "nothing is left of the tracing"
+
+
+def test_loading_in_one_thread_does_not_hang_on_a_fit_in_another(pictures, tmp_path):
+    """Each waits for the other's locks in turn: weights are found again while a fit asks what is loaded."""
+    import pickle
+
+    X, y = pictures
+    torch.save(tiny_cnn().state_dict(), tmp_path / "tiny.pth")
+    absent = FineTunedClassifier(tiny_cnn, weights=tmp_path / "tiny.pth", store_backbone=False).fit(X, y)
+    content = pickle.dumps(absent)
+    in_training, loading = threading.Event(), threading.Event()
+
+    class Meddling(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            in_training.set()
+            loading.wait(5)
+            time.sleep(0.2)  # the other thread has come to what it waits for
+            sktransfer.cache_info()
+            load_backbone("squeezenet1_1", None, seed=1)
+
+    def predict():
+        in_training.wait(20)
+        sktransfer.clear_cache()
+        loading.set()
+        return pickle.loads(content).predict_proba(X)
+
+    def fit():
+        how = {"freeze_depth": 2, "max_epochs": 2, "head_epochs": 1, "random_state": 0}
+        return FineTunedClassifier(tiny_cnn, callbacks=[Meddling()], **how).fit(X, y)
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (fit, predict)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "two threads wait for each other"
 
 
 def test_fits_in_several_threads_give_the_bits_of_fits_one_after_another(pictures):

@@ -24,8 +24,6 @@ from sktransfer.backbones._summary import BackboneSummary, BlockRow
 from sktransfer.backbones._weights import fill
 from sktransfer.inputs import ImagePreprocessing
 
-_FINDING = threading.RLock()
-
 
 class Backbone:
     """A network as a line of blocks that can be cut between any two.
@@ -51,6 +49,7 @@ class Backbone:
 
     def __init__(self, source: Source):
         self._source = source
+        self._finding = threading.RLock()
         self._end: Any = None
         self._install(load(source))
         self.freeze_depth: Any = "all"
@@ -386,10 +385,12 @@ class Backbone:
             if self._store_weights and not self._source.keeps_network:
                 state["_state"] = self.network.state_dict()
         state["_loaded"] = state["_graph"] = None
+        del state["_finding"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._finding = threading.RLock()
         tensors = self.__dict__.pop("_state", None)
         if tensors is not None or self._source.keeps_network:
             self._take(tensors, "the pickle")
@@ -449,6 +450,7 @@ class Backbone:
         backbone.preprocessing = ImagePreprocessing(**record["preprocessing"])
         backbone.blocks = tuple(Block(**block) for block in record["blocks"])
         backbone._loaded = backbone._graph = None
+        backbone._finding = threading.RLock()
         backbone._source, backbone._end, backbone.freeze_depth = source, record["layer"], record["freeze_depth"]
         backbone._sample_shape, backbone._store_weights = record["sample_shape"], record["store_weights"]
         backbone.__dict__["_fingerprint"] = record["fingerprint"]
@@ -458,7 +460,7 @@ class Backbone:
 
     def _find_weights(self) -> None:
         """Load weights that a pickle left out, and refuse any that are not the same."""
-        with _FINDING:  # several threads may come to it at once
+        with self._finding:  # several threads may come to it at once
             if self._loaded is not None:
                 return
             loaded = load(self._source)

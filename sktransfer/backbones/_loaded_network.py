@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from sktransfer._seeding import turn
 from sktransfer.backbones._blocks import NetworkGraph, describe
 from sktransfer.backbones._inference import Ready, make_ready
 from sktransfer.backbones._source import Source
@@ -110,15 +111,26 @@ def load(source: Source) -> LoadedNetwork:
     LoadedNetwork
         Shared by all who load the same.
     """
-    with _LOCK:
-        known = None if source.key is None else _KEPT.get(source.key)
-        if known is not None and known.unchanged:
-            _KEPT.move_to_end(source.key)
+    known = _find(source)
+    if known is not None:
+        return known
+    with turn(), _LOCK:  # in this order: building draws random numbers, and whoever draws may ask what is loaded
+        known = _find(source)  # another thread may have loaded it meanwhile
+        if known is not None:
             return known
         loaded = share(LoadedNetwork(source.pretrained(), source))
         if source.key is not None:  # read again: what was downloaded is there now
             _keep(source.key, loaded)
         return loaded
+
+
+def _find(source: Source) -> LoadedNetwork | None:
+    with _LOCK:
+        known = None if source.key is None else _KEPT.get(source.key)
+        if known is None or not known.unchanged:
+            return None
+        _KEPT.move_to_end(source.key)
+        return known
 
 
 def share(loaded: LoadedNetwork) -> LoadedNetwork:
