@@ -411,3 +411,15 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"writes as ONNX wrongly \(.*Nonsense"):
             extractor(tiny_vectors).fit(rows[0]).to_onnx(tmp_path / "model.onnx")
         assert list(tmp_path.iterdir()) == []
+
+
+def test_the_recipe_of_the_guide_gives_the_same_probabilities(paths, pictures, tmp_path):
+    """docs/user_guide.md: pictures, prepared without an estimator, through another runtime."""
+    guide = Path(__file__).parents[1] / "docs" / "user_guide.md"
+    code = next(block for block in guide.read_text().split("```python\n") if "onnxruntime" in block).split("```")[0]
+    how = {"weights": None, "random_state": 0, "precision": "float32"}
+    model = FineTunedClassifier("squeezenet1_1", **how).fit(list(paths), pictures[1])
+    model.to_onnx(tmp_path / "model.onnx")
+    names = {"model": model, "paths": paths}
+    exec(code.replace('"model.onnx"', repr(str(tmp_path / "model.onnx"))), names)
+    np.testing.assert_allclose(names["probabilities"], model.predict_proba(list(paths)), atol=1e-4)
