@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, TypeVar
 
 import torch
@@ -132,16 +133,18 @@ def compute(
         batches = iter([rows[start : start + size] for start in range(0, len(rows), size)])
         yield from _in_threads(lambda some: step(load_batch(samples, some)), batches, threads)
         return
-    loaded = load_batches(samples, rows, size, threads if run.n_jobs is None else run.n_jobs, pin=cuda)
-    if change is not None:
-        starts = iter(range(0, len(rows), size))
-        loaded = (change(batch, rows[start : start + size]) for batch, start in zip(loaded, starts, strict=False))
-    if cuda:
-        yield from _copied_back(map(step, loaded))
-    elif threads == 1 or len(rows) <= size:
-        yield from map(step, loaded)
-    else:
-        yield from _in_threads(step, loaded, threads)
+    # Closed here, and not when the last traceback of an interrupted run is gone, so that its threads end.
+    with closing(load_batches(samples, rows, size, threads if run.n_jobs is None else run.n_jobs, pin=cuda)) as coming:
+        loaded: Iterator[torch.Tensor] = coming
+        if change is not None:
+            starts = iter(range(0, len(rows), size))
+            loaded = (change(batch, rows[start : start + size]) for batch, start in zip(coming, starts, strict=False))
+        if cuda:
+            yield from _copied_back(map(step, loaded))
+        elif threads == 1 or len(rows) <= size:
+            yield from map(step, loaded)
+        else:
+            yield from _in_threads(step, loaded, threads)
 
 
 def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int, fits: Fits) -> torch.Tensor:

@@ -5,7 +5,8 @@ computed, and computed from what an earlier cut has left of the same sample wher
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,8 @@ from sktransfer._forward import Change, compute
 from sktransfer._run import Run
 from sktransfer.backbones import FrozenPart
 from sktransfer.inputs import Samples, SamplesOf, TolerantSamples
+
+Batches = Generator[torch.Tensor, None, None]
 
 # Bytes of one kept activation beyond which it is not worth reading to save the layers before it: those that are larger
 # stand so near the input that decoding the image and computing them anew takes about as long.
@@ -213,7 +216,7 @@ class _Pass:
     variant: Variant | None
     report: Callable[[str], None]
 
-    def compute(self, rows: Sequence[int]) -> Iterator[torch.Tensor]:
+    def compute(self, rows: Sequence[int]) -> Batches:
         """Run some rows through the network from its input."""
         ready = self.part.ready(self.run.device, self.run.bfloat16)
         change = self.variant.change if self.variant else None
@@ -225,7 +228,7 @@ class _Pass:
                     activation.fill_(torch.nan)
             yield batch
 
-    def go_on(self, behind: FrozenPart, left: _Left, rows: Sequence[int]) -> Iterator[torch.Tensor]:
+    def go_on(self, behind: FrozenPart, left: _Left, rows: Sequence[int]) -> Batches:
         """Run what is left of some rows through the rest of the network."""
         for batch in compute(behind.ready(self.run.device, self.run.bfloat16), left, rows, self.run):
             COUNTS.add(continued=len(batch))
@@ -244,7 +247,7 @@ def _stream(work: _Pass) -> Iterator[torch.Tensor]:
     if store is None or work.samples.recipe is None:  # vectors are not worth keeping
         keys: list[Hashable] = list(range(n))
         held: dict[Hashable, bool] = {}
-        ways: list[tuple[Sequence[int], Iterator[torch.Tensor]]] = [(range(n), work.compute(range(n)))]
+        ways: list[tuple[Sequence[int], Batches]] = [(range(n), work.compute(range(n)))]
     else:
         stamps = [work.samples.stamp(row) for row in range(n)]
         digests = [work.samples.digest(row) for row in range(n)]
@@ -278,9 +281,10 @@ def _stream(work: _Pass) -> Iterator[torch.Tensor]:
                 del waiting[key]
 
 
-def _with_keys(computed: Iterator[torch.Tensor], keys: Iterator[Hashable]) -> Keyed:
-    for batch in computed:
-        yield [(next(keys), value) for value in batch]
+def _with_keys(computed: Batches, keys: Iterator[Hashable]) -> Keyed:
+    with closing(computed):
+        for batch in computed:
+            yield [(next(keys), value) for value in batch]
 
 
 def _look_up(work: _Pass, row_of: dict[Hashable, int]) -> dict[Hashable, torch.Tensor]:
@@ -298,7 +302,7 @@ def _look_up(work: _Pass, row_of: dict[Hashable, int]) -> dict[Hashable, torch.T
 
 def _ways(
     work: _Pass, store: ActivationStore, missing: list[int], digests: list[bytes]
-) -> Iterator[tuple[list[int], Iterator[torch.Tensor]]]:
+) -> Iterator[tuple[list[int], Batches]]:
     """Yield rows and how they are computed: from the deepest cut that has left something of them, or from the input."""
     if not missing:
         return
@@ -329,27 +333,28 @@ def _answers(store: ActivationStore, keys: list[bytes]) -> Iterator[tuple[bytes,
 
 
 def _keeping(
-    computed: Iterator[torch.Tensor],
+    computed: Batches,
     rows: Sequence[int],
     keys: list[bytes],
     stamps: list[object],
     work: _Pass,
     store: ActivationStore,
     total: int,
-) -> Iterator[torch.Tensor]:
+) -> Batches:
     """Keep what is computed, unless so much is to come that it would only push itself out."""
     coming = iter(rows)
     told = False
-    for batch in computed:
-        needed = batch[0].numpy().nbytes * total
-        if needed <= store.limit:
-            arrived = [(next(coming), value) for value in batch.numpy()]
-            # A file that was written to between the look and the load is not what its key says.
-            store.keep([(keys[row], value) for row, value in arrived if work.samples.stamp(row) == stamps[row]])
-        elif not told:
-            told = True
-            work.report(
-                f"Activations are not kept: {needed / 2**20:.1f} MiB would be needed, and the cache holds "
-                f"{store.limit / 2**20:.1f} MiB. They are computed each time; sktransfer.set_cache_limit raises it."
-            )
-        yield batch
+    with closing(computed):  # should keeping be interrupted, threads that compute ahead end with it
+        for batch in computed:
+            needed = batch[0].numpy().nbytes * total
+            if needed <= store.limit:
+                arrived = [(next(coming), value) for value in batch.numpy()]
+                # A file that was written to between the look and the load is not what its key says.
+                store.keep([(keys[row], value) for row, value in arrived if work.samples.stamp(row) == stamps[row]])
+            elif not told:
+                told = True
+                work.report(
+                    f"Activations are not kept: {needed / 2**20:.1f} MiB would be needed, and the cache holds "
+                    f"{store.limit / 2**20:.1f} MiB. They are computed each time; sktransfer.set_cache_limit raises it."
+                )
+            yield batch

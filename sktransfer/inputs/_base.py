@@ -5,7 +5,7 @@ Loading (opening, decoding, resizing) happens here, in threads that run ahead of
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -170,7 +170,7 @@ class Reader(ABC):
 
 def load_batches(
     samples: Samples, order: np.ndarray | Sequence[int], batch_size: int, n_jobs: int | None, pin: bool = False
-) -> Iterator[torch.Tensor]:
+) -> Generator[torch.Tensor, None, None]:
     """Load samples in threads ahead of whoever takes the batches.
 
     Parameters
