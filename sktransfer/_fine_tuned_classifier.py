@@ -470,7 +470,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         net = self.__dict__.get("net_")
-        if isinstance(net, tuple):  # models of before 0.1.0 hold skorch's own pickle
+        if isinstance(net, tuple):  # else an earlier version wrote it, with skorch's own pickle
             self.net_ = net_from_record(net[0], net[1], self.classes_)
 
     @property

@@ -181,8 +181,9 @@ def lend(network: nn.Module, device: torch.device) -> Iterator[nn.Module]:
         return
     with _LENDING:
         _LENT[id(first)] += 1  # lent further up already, or to another thread
-        network.to(device)
     try:
+        with _LENDING:
+            network.to(device)
         yield network
     finally:
         with _LENDING:

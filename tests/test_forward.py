@@ -15,7 +15,7 @@ from networks import tiny_cnn
 from torch import nn
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
-from sktransfer._run import VALUES_AT_ONCE, Run, multiplies_bfloat16
+from sktransfer._run import VALUES_AT_ONCE, Run, lend, multiplies_bfloat16
 
 
 @pytest.fixture
@@ -228,3 +228,32 @@ def test_freed_memory_is_kept_for_the_next_layer_unless_the_user_says_otherwise(
     done, faults = subprocess.check_output(command, env={**environment, **setting}, text=True).split()[-2:]
     assert done == str(not setting)
     assert (float(faults) < 300) == (not setting), "of 4 KiB an image, whose every map is 3 MiB"
+
+
+class Lent(nn.Module):
+    """Writes down where it is sent, and refuses where the device is full."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.sent, self.full = [], False
+
+    def to(self, device):
+        if self.full and str(device) != "cpu":
+            raise torch.cuda.OutOfMemoryError("no room")
+        self.sent.append(str(device))
+        return self
+
+
+def test_a_lent_network_comes_back_when_its_last_user_is_done_even_if_there_was_no_room():
+    network, cuda = Lent(), torch.device("cuda")
+    with lend(network, cuda), lend(network, cuda):
+        assert network.sent == ["cuda", "cuda"]
+    assert network.sent == ["cuda", "cuda", "cpu"]
+    network.full = True
+    with pytest.raises(torch.cuda.OutOfMemoryError), lend(network, cuda):
+        pass
+    network.full, network.sent = False, []
+    with lend(network, cuda):
+        pass
+    assert network.sent == ["cuda", "cpu"], "the attempt that failed is not counted as a user"
