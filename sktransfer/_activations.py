@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from sktransfer._activation_cache import COUNTS, PROCESS_CACHE, activation_keys
 from sktransfer._forward import Change, compute
@@ -34,7 +35,40 @@ class Activations(ABC):
 
     @abstractmethod
     def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
-        """Return the float32 activations of some rows."""
+        """Return the float32 activations of some rows, joined as `join` does."""
+
+    def size(self, row: int) -> int:
+        """Return what tells activations of different shapes apart."""
+        return 1
+
+
+def join(values: Sequence[np.ndarray]) -> torch.Tensor:
+    """Join activations that may be of different lengths.
+
+    Parameters
+    ----------
+    values : sequence of float32 ndarray of shape (length, ...)
+        One a sample.
+
+    Returns
+    -------
+    Tensor of shape (n, longest, ...)
+        The shorter ones are followed by NaN, which nothing else in it may be: a network of layers takes it for absence.
+
+    Raises
+    ------
+    ValueError
+        If one of them holds NaN.
+    """
+    tensors = [torch.from_numpy(value) for value in values]
+    if len({tensor.shape for tensor in tensors}) == 1:
+        return torch.stack(tensors)
+    if any(bool(tensor.isnan().any()) for tensor in tensors):
+        raise ValueError(
+            "The frozen part of the network gave NaN for a sample; expected numbers. Check X for extreme values, or "
+            'set precision="float32".'
+        )
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=torch.nan)
 
 
 class KeptActivations(Activations):
@@ -42,18 +76,23 @@ class KeptActivations(Activations):
 
     Parameters
     ----------
-    values : ndarray of shape (n_samples, ...)
+    values : ndarray of shape (n_samples, ...), or list of ndarray
         The activations.
     """
 
-    def __init__(self, values: np.ndarray):
+    def __init__(self, values: "np.ndarray | list[np.ndarray]"):
         self.values = values
 
     def __len__(self) -> int:
         return len(self.values)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(self.values[rows])
+        if isinstance(self.values, np.ndarray):
+            return torch.from_numpy(self.values[rows])
+        return join([self.values[row] for row in rows])
+
+    def size(self, row: int) -> int:
+        return 1 if isinstance(self.values, np.ndarray) else len(self.values[row])
 
 
 class ViewedActivations(Activations):
@@ -61,11 +100,11 @@ class ViewedActivations(Activations):
 
     Parameters
     ----------
-    views : list of ndarray of shape (n_samples, ...)
+    views : list of ndarray of shape (n_samples, ...), or of lists of ndarray
         The activations of each view.
     """
 
-    def __init__(self, views: list[np.ndarray]):
+    def __init__(self, views: "list[np.ndarray] | list[list[np.ndarray]]"):
         self.views = views
 
     def __len__(self) -> int:
@@ -73,8 +112,7 @@ class ViewedActivations(Activations):
 
     def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
         drawn = torch.randint(len(self.views), (len(rows),)).tolist()
-        chosen = [self.views[view][row] for view, row in zip(drawn, rows, strict=True)]
-        return torch.from_numpy(np.stack(chosen))
+        return join([self.views[view][row] for view, row in zip(drawn, rows, strict=True)])
 
 
 class ComputedActivations(Activations):
@@ -102,7 +140,14 @@ class ComputedActivations(Activations):
     def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
         ready = self.part.ready(self.run.device, self.run.bfloat16)
         COUNTS.add(misses=len(rows))
-        return torch.cat(list(compute(ready, self.samples, [int(row) for row in rows], self.run, self._change)))
+        order = sorted(range(len(rows)), key=lambda place: self.samples.size(int(rows[place])))
+        wanted = [int(rows[place]) for place in order]
+        computed = iter(compute(ready, self.samples, wanted, self.run, self._change))
+        by_place = dict(zip(order, (value.numpy() for batch in computed for value in batch), strict=True))
+        return join([by_place[place] for place in range(len(rows))])
+
+    def size(self, row: int) -> int:
+        return self.samples.size(row)
 
 
 def _each(augmentation: Augmentation) -> Change:
@@ -143,10 +188,10 @@ def decoded_once(samples: Samples, run: Run) -> Samples:
     Samples
         The same, if they are few enough to take a quarter of the process's memory for activations at most.
     """
-    if run.store is None or samples.recipe is None:
+    if run.store is None or samples.recipe is None or not samples.decoding_takes_time:
         return samples
     first = samples.load(0)
-    fits = len(samples) * first.numel() * first.element_size() <= PROCESS_CACHE.limit // 4
+    fits = first.numel() * first.element_size() * sizes_in_all(samples) <= PROCESS_CACHE.limit // 4
     return _Decoded(samples, samples.recipe) if fits else samples
 
 
@@ -217,7 +262,7 @@ def activations(
         One row a sample.
     """
     views = 1 if augmented is None else augmented.n_views or 0
-    needed = first.numel() * 4 * len(samples) * views
+    needed = int(first.numel() * 4 * sizes_in_all(samples) * views)
     if needed > KEPT_BYTES:
         report(
             f"Activations are computed in each epoch: {needed / 2**30:.1f} GiB would be needed to keep them, and "
@@ -235,22 +280,46 @@ def activations(
     return ComputedActivations(part, samples, run, None if augmented is None else augmented.augmentation)
 
 
-def take_batches(activations: Activations, rows: np.ndarray, batch_size: int) -> Iterator[torch.Tensor]:
-    """Take rows in batches.
+def take_batches(
+    activations: Activations, rows: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Take rows in batches, those of one size together.
 
     Parameters
     ----------
     activations : Activations
         Where they come from.
     rows : ndarray of int
-        Which, in the order wanted.
+        Which.
     batch_size : int
         Rows a batch.
 
     Yields
     ------
-    Tensor of shape (n, ...)
-        The next batch.
+    places : ndarray of int
+        Places in `rows` that the next batch holds.
+    batch : Tensor of shape (n, ...)
+        The batch.
     """
-    for start in range(0, len(rows), batch_size):
-        yield activations.take(rows[start : start + batch_size])
+    sizes = np.array([activations.size(row) for row in rows])
+    for size in np.unique(sizes):
+        places = np.flatnonzero(sizes == size)
+        for start in range(0, len(places), batch_size):
+            some = places[start : start + batch_size]
+            yield some, activations.take(rows[some])
+
+
+def sizes_in_all(samples: Samples) -> float:
+    """Say how many times as large as the first sample all of them are together.
+
+    Parameters
+    ----------
+    samples : Samples
+        At least one.
+
+    Returns
+    -------
+    float
+        Their number, where they are of one size.
+    """
+    return sum(map(samples.size, range(len(samples)))) / samples.size(0)

@@ -22,7 +22,7 @@ from torch import nn
 from sktransfer._names import check_choice
 from sktransfer._onnx_export import export
 from sktransfer._run import PRECISIONS, Run
-from sktransfer.backbones import POOLINGS, Backbone, load_backbone
+from sktransfer.backbones import POOLINGS, Backbone, kind_of_input, load_backbone
 from sktransfer.inputs import Reader, Samples, check_image_shape, is_table, make_reader, modality
 
 
@@ -43,6 +43,8 @@ class BackboneEstimator(BaseEstimator):
     pooling: str
     image_shape: Any
     pixel_range: Any
+    max_length: int | None
+    sampling_rate: int | None
     batch_size: int
     n_jobs: int | None
     device: str
@@ -62,6 +64,8 @@ class BackboneEstimator(BaseEstimator):
         "pooling": [str],
         "image_shape": [tuple, list, None],
         "pixel_range": [StrOptions({"auto"}), tuple, list],
+        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "sampling_rate": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
         "device": [str],
@@ -138,27 +142,38 @@ class BackboneEstimator(BaseEstimator):
 
     def _learn(self, X: Any) -> tuple[Samples, Backbone, Reader]:
         """Load the backbone and learn what X looks like; the caller keeps them once all else is well."""
-        kind = modality(X, self.image_shape)
-        X = self._check_x(X, kind, reset=True)
-        if kind == "vectors" and isinstance(self.backbone, str):
-            raise ValueError(
-                f"Got X with {X.shape[1]} columns of numbers, and backbone={self.backbone!r} takes images. Say how to "
-                "read a row as an image: image_shape=(height, width) or (height, width, channels)."
-            )
-        backbone = load_backbone(
-            self.backbone, self.weights, seed=self._seed(), n_features=X.shape[1] if kind == "vectors" else None
-        )
-        reader = make_reader(kind, backbone.preprocessing, self.image_shape, self.pixel_range)
+        look = modality(X, self.image_shape)
+        X = self._check_x(X, look, reset=True)
+        n_features = X.shape[1] if look == "vectors" else None
+        self._check_takes_vectors(n_features, kind_of_input(self.backbone))
+        backbone = load_backbone(self.backbone, self.weights, seed=self._seed(), n_features=n_features)
+        takes = backbone.preprocessing.kind
+        kind = modality(X, self.image_shape, takes)
+        self._check_takes_vectors(n_features, takes if kind == "vectors" else None)
+        given = {name: getattr(self, name) for name in ("image_shape", "pixel_range", "max_length", "sampling_rate")}
+        reader = make_reader(kind, backbone.preprocessing, **given)
         return reader.learn(X), backbone, reader
+
+    def _check_takes_vectors(self, n_features: int | None, takes: str | None) -> None:
+        if n_features is None or not isinstance(self.backbone, str) or takes not in ("images", "texts"):
+            return
+        advice = {
+            "images": "Say how to read a row as an image: image_shape=(height, width) or (height, width, channels).",
+            "texts": "Give one column of strings.",
+        }
+        raise ValueError(
+            f"Got X with {n_features} columns of numbers, and backbone={self.backbone!r} takes {takes}. {advice[takes]}"
+        )
 
     def _read(self, X: Any, tolerant: bool = False) -> Samples:
         """Check X against what `fit` saw and return its samples; unreadable ones among them where that is tolerated."""
-        if self._reader.kind == "images" and is_table(X):
+        learned = self._reader.kind
+        if learned != "vectors" and is_table(X):
             validate_data(self, X, reset=False, skip_check_array=True)
-        kind = modality(X, self.image_shape)
-        if kind != self._reader.kind == "images":
-            raise ValueError(f"Got X that holds {kind}; expected images, as in fit.")
-        return self._reader.read(self._check_x(X, self._reader.kind, reset=False), tolerant)
+        kind = modality(X, self.image_shape, "images" if learned == "vectors" else learned)
+        if kind == "vectors" != learned:
+            raise ValueError(f"Got X that holds vectors; expected {learned}, as in fit.")
+        return self._reader.read(self._check_x(X, learned, reset=False), tolerant)
 
     def _check_x(self, X: Any, kind: str, reset: bool) -> Any:
         if kind == "vectors":

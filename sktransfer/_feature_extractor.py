@@ -44,8 +44,13 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     pixel_range : "auto" or tuple of float, default="auto"
         Values of arrays that stand for black and white. `"auto"` learns it in `fit`: uint8 is 0 to 255, floats within
         [0, 1] are 0 to 1; anything else is taken from least to greatest, with a warning.
+    max_length : int or None, default=None
+        Tokens of a text that are read, special ones included; what follows is cut off. `None` is as many as the network
+        was made for.
+    sampling_rate : int or None, default=None
+        Samples a second of sounds that are given as arrays; files say their own.
     batch_size : int, default=32
-        Images a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
+        Samples a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
         halved, with one warning.
     n_jobs : int or None, default=None
         Threads that load and decode. `None` leaves that, on the CPU, to the threads that compute: as many as torch has,
@@ -117,6 +122,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         pooling: str = "avg",
         image_shape: Any = None,
         pixel_range: Any = "auto",
+        max_length: int | None = None,
+        sampling_rate: int | None = None,
         batch_size: int = 32,
         n_jobs: int | None = None,
         device: str = "auto",
@@ -133,6 +140,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.pooling = pooling
         self.image_shape = image_shape
         self.pixel_range = pixel_range
+        self.max_length = max_length
+        self.sampling_rate = sampling_rate
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.device = device

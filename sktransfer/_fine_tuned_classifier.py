@@ -15,8 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
-from sktransfer._forward import run_batch
-from sktransfer._frozen_pass import stream
+from sktransfer._frozen_pass import apply
 from sktransfer._names import check_choice
 from sktransfer._net_record import net_from_record, net_to_record
 from sktransfer._onnx_export import probability_network
@@ -105,8 +104,13 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         (height, width) or (height, width, channels): how to read flat rows.
     pixel_range : "auto" or tuple of float, default="auto"
         Values of arrays that stand for black and white; `"auto"` learns it in `fit`.
+    max_length : int or None, default=None
+        Tokens of a text that are read, special ones included; what follows is cut off. `None` is as many as the network
+        was made for.
+    sampling_rate : int or None, default=None
+        Samples a second of sounds that are given as arrays; files say their own.
     batch_size : int, default=32
-        Images a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
+        Samples a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
         halved, with one warning.
     n_jobs : int or None, default=None
         Threads that load and decode. `None` leaves that, on the CPU, to the threads that compute: as many as torch has,
@@ -229,6 +233,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         callbacks: Any = None,
         image_shape: Any = None,
         pixel_range: Any = "auto",
+        max_length: int | None = None,
+        sampling_rate: int | None = None,
         batch_size: int = 32,
         n_jobs: int | None = None,
         device: str = "auto",
@@ -266,6 +272,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         self.callbacks = callbacks
         self.image_shape = image_shape
         self.pixel_range = pixel_range
+        self.max_length = max_length
+        self.sampling_rate = sampling_rate
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.device = device
@@ -360,8 +368,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         samples, backbone, reader = self._learn(X)
         classes, labels = self._check_y(y, len(samples))
         weights = self._weigh(sample_weight, classes, labels)
-        if reader.kind != "images" and self.augment is not None:
-            raise ValueError(f"Got augment={self.augment!r} for X that holds {reader.kind}; expected None: use images.")
+        samples.augmentation(self.augment)
         if callable(self.augment):
             with seeded(0):
                 augment_batch(samples.load(0)[None], self.augment)  # to be told now, not in the second phase
@@ -386,8 +393,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         module.compute_in(run.bfloat16)
         frozen = self.backbone_.frozen_part(module.pooling)
         with lend(suffix, run.device):
-            parts = [run_batch(suffix, part, run).cpu().numpy() for part in stream(frozen, samples, run)]
-        result = np.concatenate(parts)
+            result = apply(suffix, frozen, samples, run)
         strange = np.flatnonzero(~np.isfinite(result).all(axis=1))
         if len(strange):
             raise ValueError(

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sktransfer._run import Fits, Run
-from sktransfer.inputs import Samples, load_batch, load_batches
+from sktransfer.inputs import Samples, batches_of, load_batch, load_batches
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def forward(network: nn.Module, batch: torch.Tensor, full: int) -> torch.Tensor:
         The output, in float32.
     """
     n = len(batch)
-    if batch.ndim == 2 and n < full:
+    if batch.ndim == 2 and n < full and batch.is_floating_point():
         batch = torch.cat([batch, batch.new_zeros(full - n, batch.shape[1])])
     elif batch.ndim == 4:
         batch = batch.contiguous(memory_format=torch.channels_last)
@@ -101,7 +101,7 @@ def compute(
     samples : Samples
         What to load.
     rows : sequence of int
-        Which, in the order wanted.
+        Which, in the order wanted; what is computed at once has one shape, so those of one size should stand together.
     run : Run
         How.
     change : callable or None, default=None
@@ -117,7 +117,8 @@ def compute(
     ValueError
         If the network does not take such samples.
     """
-    size = run.at_once(samples.n_values)
+    full = run.at_once(samples.n_values)
+    batches = list(batches_of(samples, rows, run.at_once))
     cuda = run.device.type == "cuda"
     with _STARTING:
         threads = torch.get_num_threads()
@@ -126,22 +127,20 @@ def compute(
         # Modes are entered for each step, not around the yield, where they would leak to whoever takes the batch.
         with torch.no_grad(), run.autocast():
             prepared = samples.prepare(batch.to(run.device, non_blocking=True))
-            return _forward_or_explain(network, prepared, size, run.fits)
+            return _forward_or_explain(network, prepared, full, run.fits)
 
-    if not cuda and threads > 1 and len(rows) > size and change is None and run.n_jobs is None:
+    if not cuda and threads > 1 and len(batches) > 1 and change is None and run.n_jobs is None:
         # Each thread loads what it computes: so there are never more threads than processors.
-        batches = iter([rows[start : start + size] for start in range(0, len(rows), size)])
-        yield from _in_threads(lambda some: step(load_batch(samples, some)), batches, threads)
+        yield from _in_threads(lambda some: step(load_batch(samples, some)), iter(batches), threads)
         return
     # Closed here, and not when the last traceback of an interrupted run is gone, so that its threads end.
-    with closing(load_batches(samples, rows, size, threads if run.n_jobs is None else run.n_jobs, pin=cuda)) as coming:
+    with closing(load_batches(samples, batches, threads if run.n_jobs is None else run.n_jobs, pin=cuda)) as coming:
         loaded: Iterator[torch.Tensor] = coming
         if change is not None:
-            starts = iter(range(0, len(rows), size))
-            loaded = (change(batch, rows[start : start + size]) for batch, start in zip(coming, starts, strict=False))
+            loaded = (change(batch, some) for batch, some in zip(coming, batches, strict=True))
         if cuda:
             yield from _copied_back(map(step, loaded))
-        elif threads == 1 or len(rows) <= size:
+        elif threads == 1 or len(batches) == 1:
             yield from map(step, loaded)
         else:
             yield from _in_threads(step, loaded, threads)

@@ -8,18 +8,24 @@ from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
 from sktransfer._activation_cache import COUNTS, ActivationStore, activation_keys
-from sktransfer._forward import Change, compute
+from sktransfer._forward import Change, compute, run_batch
 from sktransfer._run import Run
 from sktransfer.backbones import FrozenPart
-from sktransfer.inputs import Samples, SamplesOf, TolerantSamples
+from sktransfer.inputs import Samples, SamplesOf, TolerantSamples, batches_of
 
 Batches = Generator[torch.Tensor, None, None]
+
+# Samples of different sizes are computed in the order of their sizes, so many at a time: enough that those of one size
+# fill a batch, few enough that memory does not grow with the number of samples.
+SORTED_AT_ONCE = 4096
 
 # Bytes of one kept activation beyond which it is not worth reading to save the layers before it: those that are larger
 # stand so near the input that decoding the image and computing them anew takes about as long.
@@ -67,7 +73,7 @@ def stream(
     Yields
     ------
     Tensor of shape (n, ...)
-        Float32 activations of the next batch, on the CPU.
+        Float32 activations of the next batch, on the CPU: of samples of one size.
 
     Raises
     ------
@@ -86,7 +92,7 @@ def collect(
     run: Run,
     variant: Variant | None = None,
     report: Callable[[str], None] = lambda message: None,
-) -> np.ndarray:
+) -> Any:
     """Run all samples through a frozen network and return the result.
 
     Parameters
@@ -96,17 +102,45 @@ def collect(
 
     Returns
     -------
-    float32 ndarray of shape (n_samples, ...)
-        The activations. Memory beyond them does not grow with the number of samples.
+    float32 ndarray of shape (n_samples, ...), or list of ndarray
+        The activations; a list where they differ in shape. Memory beyond them does not grow with the number of samples.
     """
     result: np.ndarray | None = None
+    rest: list[np.ndarray] = []
     start = 0
     for batch in stream(part, samples, run, variant, report):
         if result is None:
             result = np.empty((len(samples), *batch.shape[1:]), dtype=np.float32)
-        result[start : start + len(batch)] = batch.numpy()
+        if rest or batch.shape[1:] != result.shape[1:]:
+            rest = rest or list(result[:start])
+            rest.extend(batch.numpy())
+        else:
+            result[start : start + len(batch)] = batch.numpy()
         start += len(batch)
     assert result is not None
+    return rest or result
+
+
+def apply(network: nn.Module, part: FrozenPart, samples: Samples, run: Run) -> np.ndarray:
+    """Run all samples through a frozen network and then through another.
+
+    Parameters
+    ----------
+    network : nn.Module
+        What goes on from the activations: vectors out, on the run's device.
+    part, samples, run : object
+        As in `stream`.
+
+    Returns
+    -------
+    float32 ndarray of shape (n_samples, n_values)
+        In the order of the samples, though those of one size are computed together.
+    """
+    order = _by_size(samples, range(len(samples)))
+    parts = [run_batch(network, batch, run).cpu().numpy() for batch in stream(part, _Some(samples, order), run)]
+    computed = np.concatenate(parts)
+    result = np.empty_like(computed)
+    result[order] = computed
     return result
 
 
@@ -156,26 +190,51 @@ def probe(
         Its activation.
     """
     kept = run.store is not None and samples.recipe is not None
-    few = _First(samples, min(len(samples), run.batch_size) if kept else 1)
+    few = _Some(samples, range(min(len(samples), run.batch_size) if kept else 1))
     return next(_stream(_Pass(part, few, run, None, report)))[:1]
 
 
-class _First(SamplesOf):
-    """The first few of some samples."""
+def _by_size(samples: Samples, rows: Sequence[int]) -> list[int]:
+    """Put rows of one size together, within stretches of `SORTED_AT_ONCE`."""
+    return [
+        row
+        for start in range(0, len(rows), SORTED_AT_ONCE)
+        for row in sorted(rows[start : start + SORTED_AT_ONCE], key=samples.size)
+    ]
 
-    def __init__(self, samples: Samples, count: int):
+
+class _Some(SamplesOf):
+    """Some of the samples, in an order of their own."""
+
+    def __init__(self, samples: Samples, rows: Sequence[int]):
         super().__init__(samples)
-        self._count = count
+        self._rows = rows
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._rows)
+
+    def load(self, index: int) -> torch.Tensor:
+        return super().load(self._rows[index])
+
+    def size(self, index: int) -> int:
+        return super().size(self._rows[index])
+
+    def is_blank(self, index: int) -> bool:
+        return super().is_blank(self._rows[index])
+
+    def stamp(self, index: int) -> object:
+        return super().stamp(self._rows[index])
+
+    def digest(self, index: int) -> bytes:
+        return super().digest(self._rows[index])
 
 
 class _Left(Samples):
     """What an earlier cut has left of some samples, by row of these."""
 
-    def __init__(self, work: "_Pass", before: FrozenPart, shape: tuple[int, ...], keys: dict[int, bytes]):
-        self._work, self._shape, self._keys = work, shape, keys
+    def __init__(self, work: "_Pass", before: FrozenPart, found: np.ndarray, row: int, keys: dict[int, bytes]):
+        self._work, self._shape, self._keys = work, found.shape, keys
+        self._per_size = max(1, found.size // work.samples.size(row))
         self._before = replace(work, part=before)
 
     def __len__(self) -> int:
@@ -188,6 +247,9 @@ class _Left(Samples):
             return next(self._before.compute([index]))[0]
         return torch.from_numpy(value.copy())
 
+    def size(self, index: int) -> int:
+        return self._work.samples.size(index)
+
     def blank(self) -> torch.Tensor:
         return torch.zeros(self._shape)
 
@@ -196,7 +258,7 @@ class _Left(Samples):
 
     @property
     def n_values(self) -> int:
-        return int(np.prod(self._shape))
+        return self._per_size
 
     @property
     def recipe(self) -> None:
@@ -247,7 +309,8 @@ def _stream(work: _Pass) -> Iterator[torch.Tensor]:
     if store is None or work.samples.recipe is None:  # vectors are not worth keeping
         keys: list[Hashable] = list(range(n))
         held: dict[Hashable, bool] = {}
-        ways: list[tuple[Sequence[int], Batches]] = [(range(n), work.compute(range(n)))]
+        order = _by_size(work.samples, range(n))
+        ways: list[tuple[Sequence[int], Batches]] = [(order, work.compute(order))]
     else:
         stamps = [work.samples.stamp(row) for row in range(n)]
         digests = [work.samples.digest(row) for row in range(n)]
@@ -255,9 +318,11 @@ def _stream(work: _Pass) -> Iterator[torch.Tensor]:
         keys = list(contents)
         held = dict(zip(keys, store.holds(contents), strict=True))
         first = {key: row for row, key in reversed(list(enumerate(contents)))}
-        missing = [row for row, key in enumerate(contents) if not held[key] and first[key] == row]
+        missing = _by_size(
+            work.samples, [row for row, key in enumerate(contents) if not held[key] and first[key] == row]
+        )
         ways = [
-            (rows, _keeping(computed, rows, contents, stamps, work, store, len(first)))
+            (rows, _keeping(computed, rows, contents, stamps, work, store, sum(map(work.samples.size, first.values()))))
             for rows, computed in _ways(work, store, missing, digests)
         ]
         COUNTS.add(hits=sum(map(held.__getitem__, keys)))
@@ -267,8 +332,7 @@ def _stream(work: _Pass) -> Iterator[torch.Tensor]:
         coming |= dict.fromkeys([keys[row] for row in rows], keyed)
     waiting: dict[Hashable, torch.Tensor] = {}
     uses = Counter(keys)
-    for start in range(0, n, work.run.batch_size):
-        rows = range(start, min(start + work.run.batch_size, n))
+    for rows in batches_of(work.samples, range(n), lambda values: work.run.batch_size):
         if held:
             waiting |= _look_up(work, {keys[row]: row for row in rows if held[keys[row]]})
         for row in rows:
@@ -296,7 +360,8 @@ def _look_up(work: _Pass, row_of: dict[Hashable, int]) -> dict[Hashable, torch.T
     lost = [key for key in keys if key not in found]
     if lost:
         COUNTS.add(hits=-len(lost))
-        found |= zip(lost, torch.cat(list(work.compute([row_of[key] for key in lost]))), strict=True)
+        computed = work.compute([row_of[key] for key in lost])
+        found |= zip(lost, (value for batch in computed for value in batch), strict=True)
     return found
 
 
@@ -306,21 +371,22 @@ def _ways(
     """Yield rows and how they are computed: from the deepest cut that has left something of them, or from the input."""
     if not missing:
         return
-    asked = [digests[row] for row in dict.fromkeys((missing[0], missing[len(missing) // 2], missing[-1]))]
+    seen = list(dict.fromkeys((missing[0], missing[len(missing) // 2], missing[-1])))
+    asked = [digests[row] for row in seen]
     parts = work.part.parts_before()
     probed = [work.keys(before, asked) for before in parts]
     there = {key for key, held in _answers(store, [key for keys in probed for key in keys]) if held}
     for before, keys in zip(parts, probed, strict=True):
         if there.isdisjoint(keys):
             continue
-        value = next((value for value in store.find(keys) if value is not None), None)
-        if value is None or value.nbytes > WORTH_READING:
+        found = [(row, value) for row, value in zip(seen, store.find(keys), strict=True) if value is not None]
+        if not found or found[0][1].nbytes > WORTH_READING:
             continue
         keys = work.keys(before, [digests[row] for row in missing])
         left = {row: key for row, (key, held) in zip(missing, _answers(store, keys), strict=True) if held}
         rows = list(left)
         work.report(f"{len(rows)} activations are computed from those that an earlier cut has left.")
-        yield rows, work.go_on(work.part.behind(before), _Left(work, before, value.shape, left), rows)
+        yield rows, work.go_on(work.part.behind(before), _Left(work, before, found[0][1], found[0][0], left), rows)
         missing = [row for row in missing if row not in left]
         if not missing:
             return
@@ -339,16 +405,16 @@ def _keeping(
     stamps: list[object],
     work: _Pass,
     store: ActivationStore,
-    total: int,
+    total_size: int,
 ) -> Batches:
     """Keep what is computed, unless so much is to come that it would only push itself out."""
     coming = iter(rows)
     told = False
     with closing(computed):  # should keeping be interrupted, threads that compute ahead end with it
         for batch in computed:
-            needed = batch[0].numpy().nbytes * total
+            arrived = [(next(coming), value) for value in batch.numpy()]
+            needed = arrived[0][1].nbytes * total_size // work.samples.size(arrived[0][0])
             if needed <= store.limit:
-                arrived = [(next(coming), value) for value in batch.numpy()]
                 # A file that was written to between the look and the load is not what its key says.
                 store.keep([(keys[row], value) for row, value in arrived if work.samples.stamp(row) == stamps[row]])
             elif not told:

@@ -27,7 +27,7 @@ from sktransfer._run import Run, lend
 from sktransfer._suffix_network import FeaturesOf, SuffixNetwork, make_head
 from sktransfer._training_settings import TrainingSettings
 from sktransfer.backbones import Backbone, Block, FrozenPart
-from sktransfer.inputs import Samples, make_augmentation
+from sktransfer.inputs import Samples
 
 STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
 
@@ -139,7 +139,7 @@ class _Sources:
 
     def __init__(self, part: FrozenPart, samples: Samples, run: Run, settings: TrainingSettings):
         self._part, self._samples, self._run = part, decoded_once(samples, run), run
-        augmentation = make_augmentation(settings.augment)
+        augmentation = samples.augmentation(settings.augment)
         name = settings.augment if isinstance(settings.augment, str) else None
         self._augmented = augmentation and Augmented(augmentation, name, settings.augment_views, settings.views_seed)
 
@@ -208,8 +208,14 @@ def _features(module: SuffixNetwork, source: Activations, rows: np.ndarray, run:
     module.compute_in(run.bfloat16)
     compute = FeaturesOf(module)
     with lend(module, run.device):
-        parts = [run_batch(compute, part, run).cpu().numpy() for part in take_batches(source, rows, run.batch_size)]
-    return np.concatenate(parts)
+        parts = [
+            (places, run_batch(compute, part, run).cpu().numpy())
+            for places, part in take_batches(source, rows, run.batch_size)
+        ]
+    features = np.empty((len(rows), parts[0][1].shape[1]), dtype=np.float32)
+    for places, part in parts:
+        features[places] = part
+    return features
 
 
 def _train_head(

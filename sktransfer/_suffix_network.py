@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sktransfer.backbones import Backbone, pool
+from sktransfer.backbones import Backbone, pool, pool_output
 
 
 def make_head(n_features: int, hidden_layer_sizes: Sequence[int], dropout: float, n_classes: int) -> nn.Sequential:
@@ -74,12 +74,13 @@ class SuffixNetwork(nn.Module):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Return the tuned features of activations, float32 of shape (n, n_features)."""
-        if self.tail is not None:
-            if x.ndim == 4:
-                x = x.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-                x = self.tail(x)
-        return pool(x.float(), self.pooling, self.channels_last)
+        if self.tail is None:
+            return pool(x.float(), self.pooling, self.channels_last)
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            output = self.tail(x)
+        return pool_output(self.tail, x, output.float(), self.pooling, self.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(x))

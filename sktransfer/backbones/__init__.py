@@ -9,15 +9,17 @@ from torch import nn
 
 from sktransfer.backbones import _torchvision
 from sktransfer.backbones._backbone import Backbone
-from sktransfer.backbones._blocks import Block, UntraceableError
+from sktransfer.backbones._feature_network import pool_output
 from sktransfer.backbones._frozen_part import FrozenPart
+from sktransfer.backbones._graph import Block, UntraceableError
+from sktransfer.backbones._huggingface import HuggingFaceSource
 from sktransfer.backbones._loaded_network import count_networks, forget_networks
 from sktransfer.backbones._own import OwnSource
 from sktransfer.backbones._pooling import POOLINGS, pool
 from sktransfer.backbones._source import Source
 from sktransfer.backbones._summary import BackboneSummary
 from sktransfer.backbones._torchvision import TorchvisionSource
-from sktransfer.inputs import ImagePreprocessing
+from sktransfer.inputs import ImagePreprocessing, restore_preprocessing
 
 __all__ = [
     "POOLINGS",
@@ -29,9 +31,11 @@ __all__ = [
     "UntraceableError",
     "count_networks",
     "forget_networks",
+    "kind_of_input",
     "list_backbones",
     "load_backbone",
     "pool",
+    "pool_output",
     "restore_backbone",
 ]
 
@@ -51,6 +55,22 @@ def list_backbones() -> list[str]:
     True
     """
     return list(_torchvision.names())
+
+
+def kind_of_input(backbone: Any) -> str | None:
+    """Tell what a backbone takes, as far as its name says it before anything is loaded.
+
+    Parameters
+    ----------
+    backbone : object
+        As `load_backbone` takes it.
+
+    Returns
+    -------
+    {"images", None}
+        `None` where only the network itself says it.
+    """
+    return "images" if isinstance(backbone, str) and not backbone.startswith("hf:") else None
 
 
 def load_backbone(
@@ -102,7 +122,9 @@ def load_backbone(
             f'Got weights={weights!r}; expected "DEFAULT", a weight name such as "IMAGENET1K_V1", a path, or None.'
         )
     source: Source
-    if isinstance(backbone, str):
+    if isinstance(backbone, str) and backbone.startswith("hf:"):
+        source = HuggingFaceSource(backbone, weights, seed)
+    elif isinstance(backbone, str):
         source = TorchvisionSource(backbone, weights, seed)
     elif callable(backbone):
         source = OwnSource(backbone, weights, seed, n_features)
@@ -145,6 +167,8 @@ def restore_backbone(
         if own is None:
             raise ValueError("expected the network of your own that it was fitted with")
         source = OwnSource(own, **values)
+    elif kind == "hf":
+        source = HuggingFaceSource(**values, prepared=restore_preprocessing(record["preprocessing"]))
     elif kind == "torchvision":
         source = TorchvisionSource(**values)
     else:

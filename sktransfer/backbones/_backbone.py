@@ -11,18 +11,18 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from sktransfer._names import closest
-from sktransfer.backbones._blocks import Block, NetworkGraph
 from sktransfer.backbones._feature_network import FeatureNetwork
 from sktransfer.backbones._frozen_part import FrozenPart
+from sktransfer.backbones._graph import Block, Cut, Graph
 from sktransfer.backbones._inference import scale_convolutions
 from sktransfer.backbones._loaded_network import LoadedNetwork, load, share
 from sktransfer.backbones._source import Source
 from sktransfer.backbones._summary import BackboneSummary, BlockRow
 from sktransfer.backbones._weights import fill
-from sktransfer.inputs import ImagePreprocessing
+from sktransfer.inputs import restore_preprocessing
 
 
 class Backbone:
@@ -41,8 +41,8 @@ class Backbone:
         Name of its weights.
     blocks : tuple of Block
         In order, from the input; the classification layer is not one of them.
-    preprocessing : ImagePreprocessing
-        What the network wants of an image.
+    preprocessing : Preprocessing
+        What the network wants of a sample.
     freeze_depth : int, float or str
         How much of it is frozen; `"all"` unless an estimator set it.
     """
@@ -59,7 +59,7 @@ class Backbone:
     def _install(self, loaded: LoadedNetwork) -> None:
         self._loaded: LoadedNetwork | None = loaded
         self._source = self._source.adopt(loaded.network)
-        self._graph: NetworkGraph | None = loaded.graph
+        self._graph: Graph | None = loaded.graph
         self.preprocessing = loaded.preprocessing
         self.blocks: tuple[Block, ...] = loaded.graph.blocks
         if self._end is not None:
@@ -253,7 +253,7 @@ class Backbone:
         """Whether the channels of the features, where they are maps, are their last axis."""
         return self._traced.has_channels_last(self._cut("all"))
 
-    def _layer_cut(self, layer: Any) -> fx.Node:
+    def _layer_cut(self, layer: Any) -> Cut:
         if isinstance(layer, Integral) and not isinstance(layer, bool) and not 1 <= int(layer) <= len(self.blocks):
             raise ValueError(
                 f"Got layer={layer}; expected a block from 1 to {len(self.blocks)}, the blocks of {self.name!r}."
@@ -269,18 +269,18 @@ class Backbone:
         return self._loaded
 
     @property
-    def _traced(self) -> NetworkGraph:
+    def _traced(self) -> Graph:
         self._find_weights()
         assert self._graph is not None
         return self._graph
 
-    def _between(self, start: fx.Node | None, end: fx.Node) -> fx.GraphModule:
+    def _between(self, start: Cut | None, end: Cut) -> nn.Module:
         return self._traced.between(start or self._traced.end_of_block(0), end)
 
-    def _part(self, cuts: tuple[fx.Node, ...], order: tuple[int, ...] = (0,), pooling: str | None = None) -> FrozenPart:
+    def _part(self, cuts: tuple[Cut, ...], order: tuple[int, ...] = (0,), pooling: str | None = None) -> FrozenPart:
         return FrozenPart(self._shared, self._traced, self._shared.identity, cuts, order, pooling)
 
-    def _cut(self, depth: Any, parameter: str = "freeze_depth") -> fx.Node:
+    def _cut(self, depth: Any, parameter: str = "freeze_depth") -> Cut:
         count = len(self.blocks)
         if isinstance(depth, str):
             names = [block.name for block in self.blocks]
@@ -351,10 +351,10 @@ class Backbone:
         return self.summary()._repr_html_()
 
     def _output_shapes(self) -> list[tuple[int, ...]]:
-        shape = self._sample_shape or (self.preprocessing.channels, *(self.preprocessing.crop or (224, 224)))
+        example = self.preprocessing.example(self._sample_shape, 1)
         try:
             with torch.no_grad():
-                return [tuple(x.shape[1:]) for _, x in self._traced.interpret(torch.zeros(1, *shape))]
+                return [tuple(x.shape[1:]) for _, x in self._traced.interpret(example)]
         except (RuntimeError, AssertionError, TypeError, IndexError, ValueError):
             return [()] * len(self.blocks)  # a network of one's own that no sample has been seen for
 
@@ -419,7 +419,7 @@ class Backbone:
             "kind": self._source.kind,
             "source": self._source.record,
             "fingerprint": state["_fingerprint"],
-            "preprocessing": asdict(self.preprocessing),
+            "preprocessing": self.preprocessing.record,
             "blocks": [asdict(block) for block in self.blocks],
             "layer": self._end,
             "freeze_depth": self.freeze_depth,
@@ -447,7 +447,7 @@ class Backbone:
             As it was.
         """
         backbone = cls.__new__(cls)
-        backbone.preprocessing = ImagePreprocessing(**record["preprocessing"])
+        backbone.preprocessing = restore_preprocessing(record["preprocessing"])
         backbone.blocks = tuple(Block(**block) for block in record["blocks"])
         backbone._loaded = backbone._graph = None
         backbone._finding = threading.RLock()

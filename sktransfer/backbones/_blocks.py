@@ -11,34 +11,13 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-
-class UntraceableError(ValueError):
-    """The network's forward cannot be written down as one graph of operations."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """A stretch of a network between two cuts that holds weights.
-
-    Attributes
-    ----------
-    name : str
-        Path of the module whose weights the stretch ends with, such as `"layer3.1"`.
-    parameter_names : tuple of str
-        Qualified names of its parameters.
-    buffer_names : tuple of str
-        Qualified names of its buffers, BatchNorm's running statistics among them.
-    """
-
-    name: str
-    parameter_names: tuple[str, ...]
-    buffer_names: tuple[str, ...]
+from sktransfer.backbones._graph import Block, Ready, UntraceableError
+from sktransfer.backbones._inference import make_ready
 
 
 class _ScopedTracer(fx.Tracer):
@@ -190,6 +169,14 @@ class NetworkGraph:
         result = end.args[0] if end.op == "output" else end
         graph.output(fx.node.map_arg(result, copies.__getitem__))
         return fx.GraphModule(self.network, graph, class_name="NetworkPart").eval()  # also containers that fx adds
+
+    def ready(self, start: fx.Node, end: fx.Node, device: torch.device, bfloat16: bool, ready: Ready) -> nn.Module:
+        """Return the part between two values as one that computes the same, to rounding, in less time."""
+        return make_ready(self.between(start, end), device, bfloat16, ready)
+
+    def describe(self) -> str:
+        """Write down what the network computes, but for its weights."""
+        return describe(self.between(self._input))
 
     def block_ends(self) -> dict[fx.Node, int]:
         """Return the number of each block by the value that leaves it, in order."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from sktransfer.backbones._layers import LayerPart
 from sktransfer.backbones._pooling import pool
 
 
@@ -35,10 +36,36 @@ class FeatureNetwork(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         vectors = []
         for part, channels_last in zip(self.parts, self.channels_last, strict=True):
-            x = part(x)
+            entered, x = x, part(x)
             if self.pooling is None:
                 return x
-            vector = pool(x.float(), self.pooling, channels_last)
+            vector = pool_output(part, entered, x.float(), self.pooling, channels_last)
             # What follows may work in place, on what the vector may be a view of.
             vectors.append(vector if part is self.parts[-1] else vector.clone())
         return vectors[0] if len(self.order) == 1 else torch.cat([vectors[i] for i in self.order], dim=1)
+
+
+def pool_output(
+    part: nn.Module, x: torch.Tensor, output: torch.Tensor, pooling: str, channels_last: bool
+) -> torch.Tensor:
+    """Turn what a part of a network made of samples into vectors.
+
+    Parameters
+    ----------
+    part : nn.Module
+        The part.
+    x : Tensor of shape (n, ...)
+        What entered it; a part of a stack of layers sees by it which positions are absent.
+    output : Tensor of shape (n, ...)
+        What left it.
+    pooling : str
+        How maps and tokens become vectors.
+    channels_last : bool
+        Whether the channels of a map are its last axis.
+
+    Returns
+    -------
+    Tensor of shape (n, n_features)
+        The vectors.
+    """
+    return part.pool(x, output, pooling) if isinstance(part, LayerPart) else pool(output, pooling, channels_last)

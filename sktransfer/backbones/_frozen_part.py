@@ -7,10 +7,10 @@ that was kept there saves what lies before it.
 from dataclasses import dataclass, replace
 
 import torch
-from torch import fx
+from torch import nn
 
-from sktransfer.backbones._blocks import NetworkGraph
 from sktransfer.backbones._feature_network import FeatureNetwork
+from sktransfer.backbones._graph import Cut, Graph
 from sktransfer.backbones._loaded_network import LoadedNetwork
 
 
@@ -22,27 +22,27 @@ class FrozenPart:
     ----------
     loaded : LoadedNetwork
         The network.
-    graph : NetworkGraph
+    graph : Graph
         Its graph.
     digest : str
         Of its weights, operations and layers.
-    cuts : tuple of fx.Node
+    cuts : tuple of Cut
         Where values are taken, in order from the input.
     order : tuple of int, default=(0,)
         Cuts whose values are joined.
     pooling : str or None, default=None
         How maps and tokens become vectors; `None` leaves one value as it is.
-    start : fx.Node or None, default=None
+    start : Cut or None, default=None
         Where it begins; `None` is the input.
     """
 
     loaded: LoadedNetwork
-    graph: NetworkGraph
+    graph: Graph
     digest: str
-    cuts: tuple[fx.Node, ...]
+    cuts: tuple[Cut, ...]
     order: tuple[int, ...] = (0,)
     pooling: str | None = None
-    start: fx.Node | None = None
+    start: Cut | None = None
 
     @property
     def identity(self) -> str:
@@ -70,10 +70,10 @@ class FrozenPart:
         """Return what goes on from the end of one of the parts before."""
         return replace(self, start=before.cuts[0])
 
-    def _stretches(self) -> list[tuple[fx.Node, fx.Node]]:
+    def _stretches(self) -> list[tuple[Cut, Cut]]:
         start = self.graph.end_of_block(0) if self.start is None else self.start
         return list(zip((start, *self.cuts), self.cuts, strict=False))
 
-    def _join(self, parts: list[fx.GraphModule]) -> FeatureNetwork:
+    def _join(self, parts: list[nn.Module]) -> FeatureNetwork:
         layouts = [self.graph.has_channels_last(cut) for cut in self.cuts]
         return FeatureNetwork(parts, self.order, self.pooling, layouts)

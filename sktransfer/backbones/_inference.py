@@ -13,8 +13,10 @@ from torch import fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from sktransfer.backbones._graph import Ready
+
 # Layers whose weights autocast would turn to bfloat16 again in each call.
-_CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _FOLDED: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: nn.Conv1d,
     nn.BatchNorm2d: nn.Conv2d,
@@ -22,9 +24,6 @@ _FOLDED: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 _CONVOLUTIONS = {3: functional.conv1d, 4: functional.conv2d, 5: functional.conv3d}
-
-# Tensors and layers that are ready, by what they were made of.
-Ready = dict[tuple[str, str, torch.device, bool], Any]
 
 
 def make_ready(part: fx.GraphModule, device: torch.device, bfloat16: bool, ready: Ready) -> fx.GraphModule:
@@ -67,7 +66,7 @@ def make_ready(part: fx.GraphModule, device: torch.device, bfloat16: bool, ready
     return fx.GraphModule(held, graph, class_name="ReadyPart").eval().requires_grad_(False)
 
 
-def scale_convolutions(part: fx.GraphModule) -> fx.GraphModule:
+def scale_convolutions(part: nn.Module) -> nn.Module:
     """Return a part that is about to be trained with BatchNorm's scale and shift applied to weights, not to maps.
 
     That is the same function of the same parameters, with the same gradients to rounding, for a BatchNorm in eval mode,
@@ -76,14 +75,16 @@ def scale_convolutions(part: fx.GraphModule) -> fx.GraphModule:
 
     Parameters
     ----------
-    part : GraphModule
-        As `NetworkGraph.between` returns it, or a copy.
+    part : nn.Module
+        As a graph's `between` returns it, or a copy.
 
     Returns
     -------
-    GraphModule
-        With the layers of `part`, under their names; not copies.
+    nn.Module
+        With the layers of `part`, under their names; not copies. A part that is no traced graph is returned as it is.
     """
+    if not isinstance(part, fx.GraphModule):
+        return part
     graph = fx.Graph()
     renamed: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(part.graph, renamed))
@@ -152,7 +153,7 @@ def _get_ready(part: fx.GraphModule, name: str, norm: str | None, device: torch.
     layer = copy.deepcopy(thing)
     if norm is not None:
         layer = fuse_conv_bn_eval(layer, part.get_submodule(norm))  # type: ignore[arg-type]
-    if bfloat16 and type(layer) in _CAST:
+    if bfloat16 and type(layer) in CAST:
         layer = layer.to(torch.bfloat16)
     layer = layer.to(device)
     return layer.to(memory_format=torch.channels_last) if isinstance(layer, nn.Conv2d) else layer

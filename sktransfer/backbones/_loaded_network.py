@@ -10,11 +10,10 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from sktransfer._seeding import turn
-from sktransfer.backbones._blocks import NetworkGraph, describe
-from sktransfer.backbones._inference import Ready, make_ready
+from sktransfer.backbones._graph import Cut, Ready
 from sktransfer.backbones._source import Source
 from sktransfer.backbones._weights import fingerprint
 
@@ -36,12 +35,12 @@ class LoadedNetwork:
 
     def __init__(self, network: nn.Module, source: Source):
         self.network = network.eval().requires_grad_(False)
-        self.graph = NetworkGraph(network, source.ends_in_classifier)
+        self.graph = source.graph(network)
         self.preprocessing = source.preprocessing(network)
         self._lock = threading.RLock()
         self._known: tuple[str, str] | None = None
         self._ready: Ready = {}
-        self._parts: OrderedDict[Any, fx.GraphModule] = OrderedDict()
+        self._parts: OrderedDict[Any, nn.Module] = OrderedDict()
         self._held = [held for module in network.modules() for held in (module._parameters, module._buffers) if held]
         self._versions = self._count_versions()
 
@@ -60,14 +59,14 @@ class LoadedNetwork:
         """Whether no tensor was written to since the digests were taken, as far as torch counts that."""
         return self._versions == self._count_versions()
 
-    def ready(self, start: fx.Node, end: fx.Node, device: torch.device, bfloat16: bool) -> fx.GraphModule:
+    def ready(self, start: Cut, end: Cut, device: torch.device, bfloat16: bool) -> nn.Module:
         """Return the part between two cuts, ready to run on a device; the last few are held for the next who asks."""
         with self._lock:
             if not self.unchanged:
                 self._forget()
             key = (start, end, device, bfloat16)
             if key not in self._parts:
-                self._parts[key] = make_ready(self.graph.between(start, end), device, bfloat16, self._ready)
+                self._parts[key] = self.graph.ready(start, end, device, bfloat16, self._ready)
             self._parts.move_to_end(key)
             while len(self._parts) > PARTS_KEPT:
                 self._parts.popitem(last=False)
@@ -79,7 +78,7 @@ class LoadedNetwork:
                 self._forget()
             if self._known is None:
                 weights = fingerprint(self.network)
-                code = describe(self.graph.between(self.graph.end_of_block(0)))
+                code = self.graph.describe()
                 self._known = weights, hashlib.sha256(f"{weights} {code}".encode()).hexdigest()
             return self._known
 

@@ -36,7 +36,6 @@ class OwnSource:
     seed: int = 0
     n_features: int | None = None
     kind: ClassVar[str] = "own"
-    ends_in_classifier = None
 
     def __post_init__(self) -> None:
         # Whoever brought the module may go on to train it, change its layers, or keep it on a GPU.
@@ -93,8 +92,7 @@ class OwnSource:
     def pretrained(self) -> nn.Module:
         network = self.architecture().eval()
         if self._path is not None:
-            graph = NetworkGraph(network)
-            fill(network, read_state_dict(self._path), graph.used_names(), repr(self.weights_name))
+            fill(network, read_state_dict(self._path), self.graph(network).used_names(), repr(self.weights_name))
         return network
 
     def adopt(self, network: nn.Module) -> "OwnSource":
@@ -103,6 +101,9 @@ class OwnSource:
         same = copy.copy(self)
         object.__setattr__(same, "backbone", network)
         return same
+
+    def graph(self, network: nn.Module) -> NetworkGraph:
+        return NetworkGraph(network)
 
     def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
         own = getattr(network, "preprocessing", None)

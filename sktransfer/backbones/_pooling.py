@@ -2,10 +2,12 @@
 
 import torch
 
-POOLINGS = ("avg", "max", "flatten", "cls", "mean")
+POOLINGS = ("avg", "max", "flatten", "cls", "mean", "last")
 
 
-def pool(x: torch.Tensor, pooling: str, channels_last: bool = False) -> torch.Tensor:
+def pool(
+    x: torch.Tensor, pooling: str, channels_last: bool = False, absent: torch.Tensor | None = None
+) -> torch.Tensor:
     """Turn activations into vectors.
 
     Parameters
@@ -13,11 +15,13 @@ def pool(x: torch.Tensor, pooling: str, channels_last: bool = False) -> torch.Te
     x : Tensor
         Of shape (n, features), (n, tokens, features), (n, channels, height, width) or (n, height, width, channels).
         Vectors are returned as they are.
-    pooling : {"avg", "max", "flatten", "cls", "mean"}
-        `"avg"` and `"mean"` are the same: over positions of a map, over all tokens.
-
+    pooling : {"avg", "max", "flatten", "cls", "mean", "last"}
+        `"avg"` and `"mean"` are the same: over positions of a map, over all tokens. `"cls"` is the first token,
+        `"last"` the last.
     channels_last : bool, default=False
         Whether the channels of a map are its last axis.
+    absent : bool Tensor of shape (n, tokens) or None, default=None
+        Tokens that stand only for the length of others, at the end of each sample.
 
     Returns
     -------
@@ -27,19 +31,34 @@ def pool(x: torch.Tensor, pooling: str, channels_last: bool = False) -> torch.Te
     Raises
     ------
     ValueError
-        If a map is asked for its class token.
+        If a map is asked for one token, or samples of different lengths are to be flattened.
     """
     if x.ndim == 2:
         return x
     if pooling == "flatten":
+        if absent is not None:
+            raise ValueError(
+                'Got pooling="flatten" for samples of different lengths; expected features of one length. Use "mean", '
+                '"max", "cls" or "last".'
+            )
         return x.flatten(1)
-    if pooling == "cls":
+    if pooling in ("cls", "last"):
         if x.ndim != 3:
             raise ValueError(
-                f'Got pooling="cls" for activations of shape {tuple(x.shape[1:])}; expected tokens, of shape '
+                f'Got pooling="{pooling}" for activations of shape {tuple(x.shape[1:])}; expected tokens, of shape '
                 '(tokens, features). Use pooling="avg" or "max" for maps.'
             )
-        return x[:, 0]
+        if pooling == "cls":
+            return x[:, 0]
+        if absent is None:
+            return x[:, -1]
+        last = (~absent).sum(1).sub(1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
+        return x.gather(1, last)[:, 0]
+    if absent is not None:
+        hidden = absent.unsqueeze(-1)
+        if pooling == "max":
+            return x.masked_fill(hidden, -torch.inf).amax(1)
+        return x.masked_fill(hidden, 0.0).sum(1) / (~hidden).sum(1)
     if x.ndim > 3 and channels_last:
         x = x.permute(0, x.ndim - 1, *range(1, x.ndim - 1))  # ONNX has no movedim with negative axes
     positions = tuple(range(2, x.ndim)) if x.ndim > 3 else (1,)

@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
-from sktransfer.inputs import ImagePreprocessing
+from sktransfer.backbones._graph import Graph
+from sktransfer.inputs import Preprocessing
 
 
 class Source(Protocol):
@@ -21,10 +22,6 @@ class Source(Protocol):
     @property
     def weights_name(self) -> str:
         """What to call its weights."""
-
-    @property
-    def ends_in_classifier(self) -> bool | None:
-        """Whether its last layer classifies; `None` where that is to be seen from the layer."""
 
     @property
     def keeps_network(self) -> bool:
@@ -47,8 +44,11 @@ class Source(Protocol):
     def pretrained(self) -> nn.Module:
         """Return the network with its weights."""
 
-    def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
-        """Return what the network wants of an image."""
+    def graph(self, network: nn.Module) -> Graph:
+        """Return where the network can be cut, and its blocks."""
+
+    def preprocessing(self, network: nn.Module) -> Preprocessing:
+        """Return what the network wants of a sample."""
 
     def adopt(self, network: nn.Module) -> "Source":
         """Return this source holding a network, the same as its own, that others share."""

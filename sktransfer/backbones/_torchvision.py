@@ -52,7 +52,6 @@ class TorchvisionSource:
     weights: str | os.PathLike[str] | None
     seed: int = 0
     kind: ClassVar[str] = "torchvision"
-    ends_in_classifier = True
     keeps_network = False
 
     def __post_init__(self) -> None:
@@ -91,12 +90,15 @@ class TorchvisionSource:
             fetch(enum)
             return self._as_pretrained(get_model(self.name, weights=enum, progress=False))
         network = self._build().eval()
-        graph = NetworkGraph(network, ends_in_classifier=True)
-        fill(network, read_state_dict(self.weights), graph.used_names(), repr(os.fspath(self.weights)))
+        used = self.graph(network).used_names()
+        fill(network, read_state_dict(self.weights), used, repr(os.fspath(self.weights)))
         return self._as_pretrained(network)
 
     def adopt(self, network: nn.Module) -> "TorchvisionSource":
         return self
+
+    def graph(self, network: nn.Module) -> NetworkGraph:
+        return NetworkGraph(network, ends_in_classifier=True)
 
     def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
         return ImagePreprocessing.from_torchvision(self._recipe().transforms())

@@ -1,4 +1,4 @@
-"""What a sample is. Each modality is one file; this one chooses among them by looking at X."""
+"""What a sample is. Each modality is one file; this one chooses among them by X and by what the network takes."""
 
 import os
 from collections.abc import Mapping
@@ -8,21 +8,38 @@ import numpy as np
 from PIL import Image
 from scipy.sparse import issparse
 
-from sktransfer.inputs._augmentation import Augmentation, augment_batch, make_augmentation
-from sktransfer.inputs._base import Reader, Samples, SamplesOf, TolerantSamples, load_batch, load_batches
+from sktransfer.inputs._augmentation import augment_batch, make_augmentation
+from sktransfer.inputs._base import (
+    Augmentation,
+    Preprocessing,
+    Reader,
+    Samples,
+    SamplesOf,
+    TolerantSamples,
+    batches_of,
+    load_batch,
+    load_batches,
+)
 from sktransfer.inputs._image_folder import load_image_folder
 from sktransfer.inputs._image_preprocessing import ImagePreprocessing
-from sktransfer.inputs._images import ImageReader, check_image_shape, unwrap
+from sktransfer.inputs._images import ImageReader, check_image_shape
+from sktransfer.inputs._rows import is_table, unwrap
+from sktransfer.inputs._sounds import SoundPreprocessing, SoundReader
+from sktransfer.inputs._texts import TextPreprocessing, TextReader
 from sktransfer.inputs._vectors import VectorReader
 
 __all__ = [
     "Augmentation",
     "ImagePreprocessing",
+    "Preprocessing",
     "Reader",
     "Samples",
     "SamplesOf",
+    "SoundPreprocessing",
+    "TextPreprocessing",
     "TolerantSamples",
     "augment_batch",
+    "batches_of",
     "check_image_shape",
     "is_table",
     "load_batch",
@@ -31,12 +48,16 @@ __all__ = [
     "make_augmentation",
     "make_reader",
     "modality",
+    "restore_preprocessing",
     "restore_reader",
 ]
 
 
-def modality(X: Any, image_shape: Any = None) -> str:
-    """Tell by its look what X holds.
+def modality(X: Any, image_shape: Any = None, takes: str = "images") -> str:
+    """Tell what X holds: by its look, and where that leaves it open by what the network takes.
+
+    Rows of numbers are vectors, unless they are known to be flat images or the network takes sounds. Everything else,
+    strings above all, is whatever the network takes.
 
     Parameters
     ----------
@@ -44,19 +65,21 @@ def modality(X: Any, image_shape: Any = None) -> str:
         What was given to `fit`.
     image_shape : tuple of int or None, default=None
         Whether rows of numbers are flat images.
+    takes : {"images", "texts", "sounds"}, default="images"
+        What the network takes, if it does not take vectors.
 
     Returns
     -------
-    {"images", "vectors"}
+    {"images", "texts", "sounds", "vectors"}
         What the samples are.
 
     Raises
     ------
     ValueError
-        If X is one sample instead of several, or none.
+        If X is one sample instead of several, none, or a table of several columns that are no numbers.
     """
     if isinstance(X, str | os.PathLike | Image.Image):
-        raise ValueError(f"Got X={X!r}; expected several samples: put a single path or picture into a list.")
+        raise ValueError(f"Got X={X!r}; expected several samples: put a single path, text or picture into a list.")
     if issparse(X):
         return "vectors"
     rows = unwrap(X)
@@ -66,49 +89,41 @@ def modality(X: Any, image_shape: Any = None) -> str:
         )
     if len(rows) == 0:
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: X is empty.")
-    if isinstance(rows, list) or rows.ndim >= 3:
-        return "images"
-    return "images" if rows.ndim == 2 and image_shape is not None else "vectors"
+    if isinstance(rows, list) or rows.ndim >= 3 or (rows.ndim == 2 and image_shape is not None and takes == "images"):
+        return takes
+    return "sounds" if rows.ndim == 2 and takes == "sounds" else "vectors"
 
 
-def is_table(X: Any) -> bool:
-    """Tell whether X has columns, named or not.
-
-    Parameters
-    ----------
-    X : array-like
-        Anything.
-
-    Returns
-    -------
-    bool
-        Whether its shape has two sides.
-    """
-    if isinstance(X, list | tuple):
-        rows = unwrap(X)
-        return isinstance(rows, np.ndarray) and rows.ndim == 2
-    return len(getattr(X, "shape", ())) == 2
-
-
-def make_reader(kind: str, preprocessing: ImagePreprocessing, image_shape: Any, pixel_range: Any) -> Reader:
+def make_reader(
+    kind: str,
+    preprocessing: Preprocessing,
+    image_shape: Any = None,
+    pixel_range: Any = "auto",
+    max_length: int | None = None,
+    sampling_rate: int | None = None,
+) -> Reader:
     """Return a reader that has learned nothing yet.
 
     Parameters
     ----------
-    kind : {"images", "vectors"}
+    kind : {"images", "texts", "sounds", "vectors"}
         What `modality` said.
-    preprocessing : ImagePreprocessing
-        What the network wants of an image.
-    image_shape, pixel_range : object
-        As the estimators take them.
+    preprocessing : Preprocessing
+        What the network wants of a sample.
+    image_shape, pixel_range, max_length, sampling_rate : object
+        As the estimators take them; each reader looks at its own.
 
     Returns
     -------
     Reader
         Of that kind.
     """
-    if kind == "images":
+    if isinstance(preprocessing, ImagePreprocessing) and kind == "images":
         return ImageReader(preprocessing, image_shape, pixel_range)
+    if isinstance(preprocessing, TextPreprocessing):
+        return TextReader(preprocessing, max_length)
+    if isinstance(preprocessing, SoundPreprocessing):
+        return SoundReader(preprocessing, sampling_rate)
     return VectorReader()
 
 
@@ -117,7 +132,7 @@ def restore_reader(kind: str, record: Mapping[str, Any]) -> Reader:
 
     Parameters
     ----------
-    kind : {"images", "vectors"}
+    kind : {"images", "texts", "sounds", "vectors"}
         Its kind.
     record : mapping
         What its `record` was.
@@ -127,4 +142,26 @@ def restore_reader(kind: str, record: Mapping[str, Any]) -> Reader:
     Reader
         That has learned the same.
     """
-    return ImageReader.from_record(record) if kind == "images" else VectorReader()
+    return _READERS[kind].from_record(record)
+
+
+def restore_preprocessing(record: Mapping[str, Any]) -> Preprocessing:
+    """Build a preprocessing again from its record.
+
+    Parameters
+    ----------
+    record : mapping
+        What its `record` was.
+
+    Returns
+    -------
+    Preprocessing
+        The same.
+    """
+    return _PREPROCESSINGS[record.get("kind", "images")].from_record(record)
+
+
+_READERS: dict[str, Any] = {reader.kind: reader for reader in (ImageReader, TextReader, SoundReader, VectorReader)}
+_PREPROCESSINGS: dict[str, Any] = {
+    preprocessing.kind: preprocessing for preprocessing in (ImagePreprocessing, TextPreprocessing, SoundPreprocessing)
+}

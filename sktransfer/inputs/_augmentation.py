@@ -1,14 +1,13 @@
 """Random changes to training images, by level: what stays the same thing to a person stays the same class."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from sktransfer._names import check_choice
+from sktransfer.inputs._base import Augmentation
 
 LEVELS = ("light", "standard", "strong")
-Augmentation = Callable[[torch.Tensor], torch.Tensor]
 
 
 def make_augmentation(augment: Any) -> Augmentation | None:

@@ -5,16 +5,33 @@ Loading (opening, decoding, resizing) happens here, in threads that run ahead of
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-import numpy as np
 import torch
 from joblib import effective_n_jobs
 
 # Batches that may wait, loaded, beyond one a thread: enough to keep a network busy, few enough to keep memory flat.
 BATCHES_AHEAD = 2
+
+
+# Changes one loaded sample at random.
+Augmentation = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Preprocessing(Protocol):
+    """What a network wants of its samples. It travels with the weights, and is a record of plain values."""
+
+    kind: ClassVar[str]
+    """The kind of X that the network takes, under which a reader is found."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Its values, in words and numbers, for `restore_preprocessing`."""
+
+    def example(self, shape: tuple[int, ...] | None, n_samples: int) -> torch.Tensor:
+        """Return prepared samples with nothing real in them, of the shape of one that was seen, if any was."""
 
 
 class UnreadableSampleError(ValueError):
@@ -30,7 +47,11 @@ class Samples(ABC):
 
     @abstractmethod
     def load(self, index: int) -> torch.Tensor:
-        """Return one sample; all samples of one reader have the same shape and type."""
+        """Return one sample; samples of one reader have one type, and those of the same size one shape."""
+
+    def size(self, index: int) -> int:
+        """Return what tells samples of different shapes apart: the length of the side in which they differ."""
+        return 1
 
     @abstractmethod
     def blank(self) -> torch.Tensor:
@@ -43,6 +64,18 @@ class Samples(ABC):
     @abstractmethod
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         """Turn a stack of loaded samples, on any device, into what the network takes."""
+
+    def augmentation(self, augment: Any) -> Augmentation | None:
+        """Return the random changes that a level, or a callable, stands for with samples of this kind."""
+        if augment is not None:
+            raise ValueError(f"Got augment={augment!r} for X that holds {self.kind}; expected None.")
+        return None
+
+    kind: ClassVar[str] = "samples"
+    """What to call them."""
+
+    decoding_takes_time: ClassVar[bool] = False
+    """Whether it is worth keeping what `load` returns, where a sample is loaded more than once."""
 
     @property
     @abstractmethod
@@ -63,7 +96,7 @@ class Samples(ABC):
     @property
     @abstractmethod
     def n_values(self) -> int:
-        """Number of values of one loaded sample."""
+        """Number of values of one loaded sample, a piece of the size 1 where sizes differ."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -95,8 +128,14 @@ class SamplesOf(Samples):
     def is_blank(self, index: int) -> bool:
         return self._samples.is_blank(index)
 
+    def size(self, index: int) -> int:
+        return self._samples.size(index)
+
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         return self._samples.prepare(batch)
+
+    def augmentation(self, augment: Any) -> Augmentation | None:
+        return self._samples.augmentation(augment)
 
     def stamp(self, index: int) -> object:
         return self._samples.stamp(index)
@@ -168,8 +207,34 @@ class Reader(ABC):
         """
 
 
+def batches_of(samples: Samples, order: Sequence[int], at_once: Callable[[int], int]) -> Iterator[Sequence[int]]:
+    """Divide rows into batches, in order: a batch holds samples of one shape.
+
+    Parameters
+    ----------
+    samples : Samples
+        Whose rows they are.
+    order : array-like of int
+        Rows, in the order wanted.
+    at_once : callable
+        Given a sample's number of values, says how many such samples a batch has at most.
+
+    Yields
+    ------
+    array-like of int
+        Rows of the next batch.
+    """
+    start = 0
+    while start < len(order):
+        size = samples.size(int(order[start]))
+        stop = min(start + at_once(samples.n_values * size), len(order))
+        stop = next((i for i in range(start + 1, stop) if samples.size(int(order[i])) != size), stop)
+        yield order[start:stop]
+        start = stop
+
+
 def load_batches(
-    samples: Samples, order: np.ndarray | Sequence[int], batch_size: int, n_jobs: int | None, pin: bool = False
+    samples: Samples, batches: Sequence[Sequence[int]], n_jobs: int | None, pin: bool = False
 ) -> Generator[torch.Tensor, None, None]:
     """Load samples in threads ahead of whoever takes the batches.
 
@@ -177,10 +242,8 @@ def load_batches(
     ----------
     samples : Samples
         What to load.
-    order : array-like of int
-        Rows, in the order wanted.
-    batch_size : int
-        Samples a batch; the last may be smaller.
+    batches : sequence of array-like of int
+        Rows of each batch, of one shape.
     n_jobs : int or None
         Threads, as joblib counts them. A single batch is loaded without any.
     pin : bool, default=False
@@ -191,9 +254,8 @@ def load_batches(
     Tensor of shape (n, ...)
         The next batch, on the CPU, not yet prepared.
     """
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
-    def load(rows: np.ndarray | Sequence[int]) -> torch.Tensor:
+    def load(rows: Sequence[int]) -> torch.Tensor:
         batch = load_batch(samples, rows)
         return batch.pin_memory() if pin else batch
 
@@ -214,7 +276,7 @@ def load_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def load_batch(samples: Samples, rows: np.ndarray | Sequence[int]) -> torch.Tensor:
+def load_batch(samples: Samples, rows: Sequence[int]) -> torch.Tensor:
     """Load some samples, here and now.
 
     Parameters

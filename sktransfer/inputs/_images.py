@@ -10,7 +10,7 @@ import math
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ import torch
 from PIL import Image
 from sklearn.utils import check_array
 
-from sktransfer.inputs._base import Reader, Samples, UnreadableSampleError
+from sktransfer.inputs._augmentation import make_augmentation
+from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
 from sktransfer.inputs._decoding import check_size, decode, upright
 from sktransfer.inputs._image_preprocessing import ImagePreprocessing
 from sktransfer.inputs._pixel_range import check_range, learn_range, range_of_types
+from sktransfer.inputs._rows import stands_alone, unwrap
 from sktransfer.inputs._whole_pictures import MAX_FILE_BYTES, load_whole
 
 
@@ -56,7 +58,7 @@ class ImageReader(Reader):
 
     @property
     def record(self) -> dict[str, Any]:
-        return {**vars(self), "preprocessing": asdict(self.preprocessing)}
+        return {**vars(self), "preprocessing": self.preprocessing.record}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "ImageReader":
@@ -73,7 +75,7 @@ class ImageReader(Reader):
             That has learned the same.
         """
         reader = cls(
-            ImagePreprocessing(**record["preprocessing"]),
+            ImagePreprocessing.from_record(record["preprocessing"]),
             image_shape=record["image_shape"],
             pixel_range=record["pixel_range"],
         )
@@ -140,6 +142,9 @@ class ImageSamples(Samples):
         Values that stand for black and white in arrays.
     """
 
+    kind = "images"
+    decoding_takes_time = True
+
     def __init__(
         self,
         images: "np.ndarray | list[Any]",
@@ -177,6 +182,9 @@ class ImageSamples(Samples):
 
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         return self._preprocessing.normalise(batch)
+
+    def augmentation(self, augment: Any) -> Augmentation | None:
+        return make_augmentation(augment)
 
     @property
     def n_values(self) -> int:
@@ -257,43 +265,6 @@ def _to_channels(pixels: torch.Tensor, channels: int) -> torch.Tensor:
     return image.expand(3, -1, -1).contiguous() if image.shape[0] == 1 else image[:3]
 
 
-def is_picture(row: Any) -> bool:
-    """Tell whether a row is an image by itself: a path, a picture or an array with two sides.
-
-    Parameters
-    ----------
-    row : object
-        One of X.
-
-    Returns
-    -------
-    bool
-        Whether it is.
-    """
-    return isinstance(row, str | os.PathLike | Image.Image) or getattr(row, "ndim", 0) >= 2
-
-
-def unwrap(X: Any) -> "np.ndarray | list[Any]":
-    """Turn rows that are images by themselves into a list, and everything else into an array.
-
-    Parameters
-    ----------
-    X : array-like
-        Array, list, Series or table.
-
-    Returns
-    -------
-    ndarray or list
-        A list of objects, some of them images, or an array of anything else.
-    """
-    if isinstance(X, list | tuple) and any(map(is_picture, X)):
-        return list(X)
-    X = np.asarray(X)
-    if X.dtype.kind in "OUST" and (X.ndim == 1 or (X.ndim == 2 and X.shape[1] == 1 and any(map(is_picture, X[:, 0])))):
-        return list(X.ravel())
-    return X
-
-
 def _arrays(images: "np.ndarray | list[Any]") -> list[np.ndarray]:
     return [image for image in images if isinstance(image, np.ndarray)] if isinstance(images, list) else [images]
 
@@ -337,7 +308,7 @@ def _check_row(image: Any, row: int) -> Any:
         return os.fsdecode(image)
     if isinstance(image, Image.Image):
         return image
-    if not is_picture(image):
+    if not stands_alone(image) or isinstance(image, bytes):
         raise ValueError(
             f"Got X[{row}] = {reprlib.repr(image)}; expected a path, a PIL image or an array of shape (height, width) "
             "or (height, width, channels). Leave out rows without an image."

@@ -1,5 +1,6 @@
 """Plain rows of numbers, given to the network as they stand: whoever wants them scaled puts a scaler in front."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from sktransfer.inputs._base import Reader, Samples
 
 class VectorSamples(Samples):
     """Rows of a float32 matrix of shape (n_samples, n_features)."""
+
+    kind = "vectors"
 
     def __init__(self, X: np.ndarray):
         self._X = X
@@ -46,6 +49,10 @@ class VectorReader(Reader):
     @property
     def record(self) -> dict[str, Any]:
         return {}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "VectorReader":
+        return cls()
 
     def learn(self, X: Any) -> VectorSamples:
         return VectorSamples(X)

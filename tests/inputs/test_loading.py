@@ -11,7 +11,8 @@ from networks import tiny_cnn
 from PIL import Image
 
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer.inputs import Samples, load_batches
+from sktransfer.inputs import Samples, batches_of
+from sktransfer.inputs import load_batches as load
 
 
 class Counted(Samples):
@@ -48,6 +49,10 @@ class Counted(Samples):
 
     def digest(self, index):
         return bytes([index])
+
+
+def load_batches(samples, order, batch_size, n_jobs):
+    return load(samples, list(batches_of(samples, order, lambda values: batch_size)), n_jobs)
 
 
 def loading_threads():

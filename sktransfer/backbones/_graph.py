@@ -1,0 +1,89 @@
+"""What a kind of network owes to be cut: an order of cuts, the part between any two, and the blocks that they bound.
+
+Two files keep it: `_blocks.py` for networks whose operations can be traced, `_layers.py` for stacks of layers.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+
+class UntraceableError(ValueError):
+    """The network cannot be written down as a line of operations, so there is no telling where to cut it."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stretch of a network between two cuts that holds weights.
+
+    Attributes
+    ----------
+    name : str
+        Path of the module whose weights the stretch ends with, such as `"layer3.1"`.
+    parameter_names : tuple of str
+        Qualified names of its parameters.
+    buffer_names : tuple of str
+        Qualified names of its buffers, BatchNorm's running statistics among them.
+    """
+
+    name: str
+    parameter_names: tuple[str, ...]
+    buffer_names: tuple[str, ...]
+
+
+# A value at which a network can be cut, of a kind that its graph knows; hashable, with a `name`.
+Cut = Any
+
+# Tensors and layers that are ready to run, by what they were made of.
+Ready = dict[tuple[str, str, torch.device, bool], Any]
+
+
+class Graph(Protocol):
+    """Where a network can be cut, and its blocks."""
+
+    blocks: tuple[Block, ...]
+
+    def ending_at(self, cut: Cut) -> "Graph":
+        """Return the same graph with its features at another cut."""
+
+    def cut_names(self) -> list[str]:
+        """Return the paths of all modules at whose end the network can be cut, in the order in which they end."""
+
+    def end_of_block(self, depth: int) -> Cut:
+        """Return the cut behind the first `depth` blocks; 0 is the input."""
+
+    def end_of_module(self, name: str) -> Cut | None:
+        """Return the cut behind a module, or `None` where the network cannot be cut there."""
+
+    def places_before(self, cut: Cut) -> list[Cut]:
+        """Return the cuts on the way to this one, itself included, in order."""
+
+    def in_order(self, cuts: Iterable[Cut]) -> list[Cut]:
+        """Sort cuts from the input onwards, each once."""
+
+    def parameter_names_before(self, cut: Cut) -> set[str]:
+        """Return the names of all parameters and buffers that the value at a cut depends on."""
+
+    def used_names(self) -> set[str]:
+        """Return the names of all parameters and buffers that the output depends on."""
+
+    def has_channels_last(self, cut: Cut) -> bool:
+        """Tell whether a map's channels are its last axis."""
+
+    def between(self, start: Cut, end: Cut | None = None) -> nn.Module:
+        """Return the part that computes the value at one cut, or the output, from that at another.
+
+        It takes and returns one tensor. Its layers are the network's own, under their names, not copies.
+        """
+
+    def ready(self, start: Cut, end: Cut, device: torch.device, bfloat16: bool, ready: Ready) -> nn.Module:
+        """Return the part between two cuts, of copies of its layers, as one that computes the same in less time."""
+
+    def describe(self) -> str:
+        """Write down what the network computes, but for its weights."""
+
+    def interpret(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """Run the network once and yield each block's depth and output, up to the features."""

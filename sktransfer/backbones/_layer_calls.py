@@ -1,0 +1,259 @@
+"""How a network calls its layers: which list of modules they are, in which order, and with what.
+
+Gates that stand where layers stood note what each is called with, so that the layers can be called without the network.
+"""
+
+import contextlib
+import copy
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sktransfer.backbones._graph import UntraceableError
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a layer was called with, besides hidden states."""
+
+    number: int
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+class _Reached(Exception):  # noqa: N818
+    """The last layer has been called; nothing behind it is needed."""
+
+
+class Notes(threading.local):
+    """What gates have seen in this thread."""
+
+    def __init__(self) -> None:
+        self.hidden: torch.Tensor | None = None
+        self.calls: list[Call] = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Notes":
+        return memo.setdefault(id(self), Notes())
+
+
+class Gate(nn.Module):
+    """Stands where a layer stood: notes what it is called with and lets hidden states pass."""
+
+    def __init__(self, layer: nn.Module, number: int, notes: Notes, n_calls: int, n_returned: int | None):
+        super().__init__()
+        self.__dict__["layer"] = layer  # seen by those who ask for its attributes, but no part of this module
+        self.number, self.notes, self.n_calls, self.n_returned = number, notes, n_calls, n_returned
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["layer"], name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Gate":
+        notes = copy.deepcopy(self.notes, memo)
+        return memo.setdefault(
+            id(self), Gate(self.__dict__["layer"], self.number, notes, self.n_calls, self.n_returned)
+        )
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        hidden, args, kwargs = _take_hidden(args, kwargs)
+        notes = self.notes
+        if not notes.calls:
+            notes.hidden = hidden
+        notes.calls.append(Call(self.number, args, kwargs))
+        if len(notes.calls) == self.n_calls:
+            raise _Reached
+        return hidden if self.n_returned is None else (hidden, *[None] * (self.n_returned - 1))
+
+
+def _take_hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    if args:
+        return args[0], args[1:], kwargs
+    return kwargs["hidden_states"], (), {name: value for name, value in kwargs.items() if name != "hidden_states"}
+
+
+def first_of(result: Any) -> torch.Tensor:
+    return result[0] if isinstance(result, tuple | list) else result
+
+
+class Front:
+    """A network without its layers: what runs before them, and says what they are called with."""
+
+    def __init__(self, skeleton: nn.Module, notes: Notes):
+        self.skeleton, self.notes = skeleton, notes
+
+    def run(self, arguments: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[Call]]:
+        self.notes.calls, self.notes.hidden = [], None
+        with contextlib.suppress(_Reached):
+            self.skeleton(**arguments)
+        hidden, calls = self.notes.hidden, self.notes.calls
+        self.notes.calls, self.notes.hidden = [], None
+        assert hidden is not None
+        return hidden, calls
+
+
+# How a network looks
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How a network ran: which layers, which parameters came in before them and at all, and which module followed."""
+
+    numbers: list[int]
+    n_returned: int | None
+    before: set[str]
+    used: set[str]
+    after: str | None
+
+
+def find_stack(network: nn.Module) -> str:
+    """Return the path of the list of modules that holds most of the weights."""
+    sizes = {
+        name: sum(parameter.numel() for parameter in module.parameters())
+        for name, module in network.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module)
+    }
+    if not sizes:
+        raise UntraceableError(f"Got a {type(network).__name__} without a list of layers; expected a stack of them.")
+    return max(sizes, key=sizes.__getitem__)
+
+
+def watch(network: nn.Module, stack: str, arguments: dict[str, torch.Tensor]) -> Seen:
+    """Run a network once, and see how it calls its layers."""
+    numbers: list[int] = []
+    entered: list[Any] = []
+    left: list[torch.Tensor] = []
+    others: list[torch.Tensor] = []
+    returned: list[int | None] = []
+    followers: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+
+    def layer_called(number: int) -> Any:
+        def hook(layer: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+            hidden, rest, named = _take_hidden(args, kwargs)
+            numbers.append(number)
+            entered.append(hidden)
+            left.append(first_of(result))
+            returned.append(len(result) if isinstance(result, tuple | list) else None)
+            others.extend(_tensors((rest, named)))
+            followers.clear()
+
+        return hook
+
+    def module_called(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, result: Any) -> None:
+            if args and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor):
+                followers.append((name, args[0], result))
+
+        return hook
+
+    hooks = [
+        layer.register_forward_hook(layer_called(number), with_kwargs=True)
+        for number, layer in enumerate(get_module(network, stack))
+    ]
+    hooks += [
+        module.register_forward_hook(module_called(name))
+        for name, module in network.named_modules()
+        if name and next(module.children(), None) is None and not name.startswith(f"{stack}.")
+    ]
+    wanted = [parameter.requires_grad for parameter in network.parameters()]
+    try:
+        network.requires_grad_(True)
+        with torch.enable_grad():
+            output = output_of(network(**arguments))
+    except Exception as error:  # networks raise what they please
+        raise UntraceableError(
+            f"Got a {type(network).__name__} that cannot be run ({error}); expected one that takes samples alone."
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter, as_before in zip(network.parameters(), wanted, strict=True):
+            parameter.requires_grad_(as_before)
+    if not numbers or any(not _same(one, two) for one, two in zip(left, entered[1:], strict=False)):
+        raise UntraceableError(
+            f"Got a {type(network).__name__} whose layers do not take what the one before gave; expected a stack of "
+            "layers. It cannot be cut."
+        )
+    names = {id(parameter): name for name, parameter in reversed(list(network.named_parameters()))}
+    before = {names[one] for tensor in (entered[0], *others) for one in _parameters_of(tensor) if one in names}
+    used = {names[one] for one in _parameters_of(output) if one in names}
+    after = None
+    if not _same(left[-1], output):
+        after = next((name for name, x, y in followers if _same(x, left[-1]) and _same(y, output)), None)
+        if after is None:
+            raise UntraceableError(
+                f"Got a {type(network).__name__} that changes what its last layer gives by more than one module; "
+                "expected one, such as a normalisation, or none. It cannot be cut."
+            )
+    return Seen(numbers, returned[0], before, used, after)
+
+
+def _parameters_of(tensor: torch.Tensor) -> set[int]:
+    """Return the identities of all tensors that a gradient would reach."""
+    found, seen, todo = set(), set(), [tensor.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        todo.extend(following for following, _ in node.next_functions)
+    return found
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Tell whether two tensors hold the same memory, viewed or not."""
+    return one.data_ptr() == other.data_ptr() and one.numel() == other.numel()
+
+
+def segments(numbers: list[int], layers: list[nn.Module]) -> list[int]:
+    """Return after how many calls each block ends: the embeddings, and stretches that share no layer."""
+    owners = [{id(parameter) for parameter in layers[number].parameters()} for number in numbers]
+    ends = [0]
+    for count in range(1, len(numbers) + 1):
+        done: set[int] = set().union(*owners[:count])
+        if not any(done & owner for owner in owners[count:]):
+            ends.append(count)
+    return ends
+
+
+def output_of(result: Any) -> torch.Tensor:
+    hidden = getattr(result, "last_hidden_state", None)
+    return first_of(result) if hidden is None else hidden
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in what a layer is called with, and refuse what is remembered from call to call."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
+    elif not (value is None or isinstance(value, bool | int | float | str)):
+        raise UntraceableError(f"Got a network that hands its layers a {type(value).__name__}; expected tensors.")
+
+
+def get_module(network: nn.Module, path: str) -> Any:
+    return network.get_submodule(path)
+
+
+def with_replaced(module: nn.Module, path: str, new: nn.Module) -> nn.Module:
+    """Return a module like this one but for what stands at a path; everything beside the path is shared."""
+    name, _, rest = path.partition(".")
+    child = with_replaced(module.get_submodule(name), rest, new) if rest else new
+    other = copy.copy(module)
+    other.__dict__["_modules"] = {**module._modules, name: child}
+    return other
+
+
+def notes_of(skeleton: nn.Module) -> Notes:
+    return next(module.notes for module in skeleton.modules() if isinstance(module, Gate))

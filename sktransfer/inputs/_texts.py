@@ -1,0 +1,257 @@
+"""Texts become the numbers of their tokens, by the tokenizer that the network was trained with.
+
+A text is cut off at `max_length` tokens, special ones included, and never padded: samples of one length are computed
+together.
+"""
+
+import hashlib
+import os
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from sktransfer.inputs._base import Reader, Samples, UnreadableSampleError
+from sktransfer.inputs._rows import unwrap
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Numbers that a layer computes with for a token, as against the values of an image: sets how many are computed at once.
+_VALUES_OF_A_TOKEN = 64
+
+# Texts that are tokenized in one call.
+_TEXTS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class TextPreprocessing:
+    """How a network wants its texts: its tokenizer, and how many tokens it was made for.
+
+    Parameters
+    ----------
+    tokenizer : str
+        The tokenizer, as JSON of the package tokenizers.
+    max_length : int
+        The most tokens that the network takes, special ones included.
+    vocabulary : int
+        Number of tokens that it knows.
+    lower_case : bool, default=False
+        Whether texts are made lower case before the tokenizer sees them.
+    """
+
+    tokenizer: str
+    max_length: int
+    vocabulary: int
+    lower_case: bool = False
+    kind: ClassVar[str] = "texts"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Its values, for `restore_preprocessing`."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "TextPreprocessing":
+        """Build it again from its `record`.
+
+        Parameters
+        ----------
+        record : mapping
+            Words and numbers.
+
+        Returns
+        -------
+        TextPreprocessing
+            The same.
+        """
+        return cls(**{name: value for name, value in record.items() if name != "kind"})
+
+    def example(self, shape: tuple[int, ...] | None, n_samples: int) -> torch.Tensor:
+        """Return prepared samples with nothing real in them.
+
+        Parameters
+        ----------
+        shape : tuple of int or None
+            (number of tokens,) of one sample that was seen, if any was.
+        n_samples : int
+            How many.
+
+        Returns
+        -------
+        int64 Tensor of shape (n_samples, n_tokens)
+            Numbers of tokens, without repeats if there are enough.
+        """
+        length = shape[0] if shape else min(8, self.max_length)
+        return torch.arange(n_samples * length).view(n_samples, length) % self.vocabulary
+
+    def __repr__(self) -> str:
+        digest = hashlib.sha256(self.tokenizer.encode()).hexdigest()[:12]
+        return f"TextPreprocessing(tokenizer={digest}, max_length={self.max_length}, lower_case={self.lower_case})"
+
+
+@cache
+def _tokenizer(description: str, max_length: int) -> "Tokenizer":
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise ImportError(
+            'Texts are read by the package tokenizers, which is not installed: pip install "sktransfer[text]".'
+        ) from error
+    tokenizer = Tokenizer.from_str(description)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return tokenizer
+
+
+class TextSamples(Samples):
+    """Texts that one reader has checked, as numbers of tokens.
+
+    Parameters
+    ----------
+    tokens : sequence
+        A sequence of int a text, or the error that stands for it.
+    """
+
+    kind = "texts"
+
+    def __init__(self, tokens: Sequence[Any]):
+        self._tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def load(self, index: int) -> torch.Tensor:
+        tokens = self._tokens[index]
+        if isinstance(tokens, UnreadableSampleError):
+            raise tokens
+        return torch.tensor(tokens, dtype=torch.int64)
+
+    def size(self, index: int) -> int:
+        tokens = self._tokens[index]
+        return 1 if isinstance(tokens, UnreadableSampleError) else len(tokens)
+
+    def blank(self) -> torch.Tensor:
+        return torch.zeros(1, dtype=torch.int64)
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch
+
+    @property
+    def n_values(self) -> int:
+        return _VALUES_OF_A_TOKEN
+
+    @property
+    def recipe(self) -> str:
+        return "numbers of tokens"
+
+    def digest(self, index: int) -> bytes:
+        tokens = self._tokens[index]
+        if isinstance(tokens, UnreadableSampleError):
+            return os.urandom(32)  # like no other
+        return hashlib.sha256(b"".join(token.to_bytes(4, "little") for token in tokens)).digest()
+
+
+class TextReader(Reader):
+    """Reads strings; there is nothing to learn from those of `fit`.
+
+    Parameters
+    ----------
+    preprocessing : TextPreprocessing
+        What the network wants.
+    max_length : int or None
+        Tokens that are read of a text; `None` is as many as the network was made for.
+    """
+
+    kind = "texts"
+
+    def __init__(self, preprocessing: TextPreprocessing, max_length: int | None = None):
+        if max_length is not None and max_length > preprocessing.max_length:
+            raise ValueError(
+                f"Got max_length={max_length}; expected at most {preprocessing.max_length}, the tokens that this "
+                "network was made for, or None for as many."
+            )
+        self.preprocessing = preprocessing
+        self.max_length = max_length
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"preprocessing": self.preprocessing.record, "max_length": self.max_length}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "TextReader":
+        """Build a reader again from its `record`.
+
+        Parameters
+        ----------
+        record : mapping
+            Words and numbers.
+
+        Returns
+        -------
+        TextReader
+            That reads the same.
+        """
+        return cls(TextPreprocessing.from_record(record["preprocessing"]), record["max_length"])
+
+    def learn(self, X: Any) -> TextSamples:
+        return self.read(X)
+
+    def read(self, X: Any, tolerant: bool = False) -> TextSamples:
+        rows = unwrap(X)
+        if not isinstance(rows, list):
+            raise ValueError(
+                f"Got X of shape {rows.shape} and type {rows.dtype}; expected texts: a list, array, Series or "
+                "one-column DataFrame of strings."
+            )
+        checked = [_check(text, row) for row, text in enumerate(rows)]
+        wrong = [error for error in checked if isinstance(error, UnreadableSampleError)]
+        if wrong and not tolerant:
+            count = f" ({len(wrong)} rows are no texts.)" if len(wrong) > 1 else ""
+            raise ValueError(f"{wrong[0]}{count}")
+        tokens = self._tokenize(checked)
+        empty = [error for error in tokens if isinstance(error, UnreadableSampleError)]
+        if empty and not tolerant:
+            raise ValueError(str(empty[0]))
+        return TextSamples(tokens)
+
+    def _tokenize(self, texts: list[Any]) -> list[Any]:
+        """Return the tokens of each text; errors stand where they stood, and where no token comes of a text."""
+        tokenizer = _tokenizer(self.preprocessing.tokenizer, self.max_length or self.preprocessing.max_length)
+        rows = [row for row, text in enumerate(texts) if isinstance(text, str)]
+        result = list(texts)
+        for start in range(0, len(rows), _TEXTS_AT_ONCE):
+            some = rows[start : start + _TEXTS_AT_ONCE]
+            given = [texts[row].lower() if self.preprocessing.lower_case else texts[row] for row in some]
+            for row, encoding in zip(some, tokenizer.encode_batch_fast(given), strict=True):
+                result[row] = encoding.ids or UnreadableSampleError(
+                    f"Got X[{row}] = {reprlib.repr(texts[row])}, of which this network's tokenizer leaves nothing; "
+                    "expected text. Leave its row out."
+                )
+        return result
+
+
+def _check(text: Any, row: int) -> "str | UnreadableSampleError":
+    """Return a text as str, or the error that stands for it."""
+    advice = "Leave out rows without a text, or put one there."
+    if isinstance(text, bytes):
+        try:
+            return text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            return UnreadableSampleError(
+                f"Got X[{row}] = {reprlib.repr(text)}, bytes that are no UTF-8 ({error.reason} at {error.start}); "
+                'expected text. Decode them with the encoding that they have, such as text.decode("latin-1").'
+            )
+    if not isinstance(text, str):
+        return UnreadableSampleError(f"Got X[{row}] = {reprlib.repr(text)}; expected a string. {advice}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return UnreadableSampleError(
+            f"Got X[{row}] = {reprlib.repr(text)}, which holds half a character ({error.reason} at {error.start}); "
+            'expected text. Read the file with its encoding, or with errors="replace".'
+        )
+    return str(text)

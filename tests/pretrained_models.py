@@ -1,0 +1,161 @@
+"""Tiny networks of transformers, saved as folders, as whoever trained them would leave them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+WORDS = [
+    "a", "an", "the", "film", "story", "is", "was", "good", "bad", "great", "dull", "very", "not", "and", "but", "of",
+    "in", "it", "long", "short", "new", "old", "slow", "fun",
+]  # fmt: skip
+MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_SMALL = {
+    "vocab_size": len(MARKS) + len(WORDS), "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "intermediate_size": 32, "max_position_embeddings": 24, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
+}  # fmt: skip
+
+# Families of networks for texts, and what their configurations have beside the usual.
+TEXT_FAMILIES = {
+    "bert": {},
+    "distilbert": {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 32},
+    "roberta": {},
+    "xlm-roberta": {},
+    "albert": {"embedding_size": 8},
+    "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 8},
+    "deberta-v2": {
+        "relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 4, "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+    },
+    "modernbert": {"cls_token_id": 2, "sep_token_id": 3, "local_attention": 4, "global_attn_every_n_layers": 2},
+    "gpt2": {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 24},
+    "electra": {"embedding_size": 8},
+    "mpnet": {},
+    "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 3, "num_heads": 2},
+    "llama": {"num_key_value_heads": 2},
+}  # fmt: skip
+
+SOUND_FAMILIES = {
+    "whisper": {
+        "d_model": 16, "encoder_layers": 3, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_layers": 1,
+        "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "num_mel_bins": 8, "max_source_positions": 50,
+        "vocab_size": 29, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1,
+        "max_target_positions": 16,
+    },
+    "wav2vec2": {
+        "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
+        "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [10, 4], "num_feat_extract_layers": 2,
+        "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+    },
+    "hubert": {
+        "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
+        "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [10, 4], "num_feat_extract_layers": 2,
+        "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+    },
+    "audio-spectrogram-transformer": {
+        "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 8,
+        "frequency_stride": 8, "time_stride": 8, "max_length": 32, "num_mel_bins": 16,
+    },
+}  # fmt: skip
+
+
+def make_tokenizer(folder, cls="[CLS]", sep="[SEP]"):
+    """Save a tokenizer that knows two dozen words, and puts marks around a text unless there are none."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    numbers = {word: number for number, word in enumerate([*MARKS, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if cls:
+        marks = [(mark, numbers[mark]) for mark in (cls, sep)]
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{cls} $A {sep}", special_tokens=marks)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_max_length=20,
+    )  # fmt: skip
+    fast.save_pretrained(folder)
+
+
+def make_text_model(kind, folder, **settings):
+    """Save a random network for texts with its tokenizer; return `"hf:"` and its folder."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    folder = Path(folder)
+    config = AutoConfig.for_model(kind, **{**_SMALL, **TEXT_FAMILIES[kind], **settings})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = AutoModel.from_config(config)
+        for parameter in network.parameters():  # a random network's layers hardly do anything
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.3)
+    network.save_pretrained(folder)
+    causal = kind in ("gpt2", "llama")
+    make_tokenizer(folder, *(("", "") if causal else ("[CLS]", "[SEP]")))
+    return f"hf:{folder}"
+
+
+def make_sound_model(kind, folder, **settings):
+    """Save a random network for sounds with its feature extractor; return `"hf:"` and its folder."""
+    import torch
+    import transformers
+    from transformers import AutoConfig, AutoModel
+
+    folder = Path(folder)
+    config = AutoConfig.for_model(kind, **{**SOUND_FAMILIES[kind], **settings})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModel.from_config(config).save_pretrained(folder)
+    extractors = {
+        "whisper": lambda: transformers.WhisperFeatureExtractor(feature_size=8, sampling_rate=16000, chunk_length=1),
+        "audio-spectrogram-transformer": lambda: transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=32),
+    }
+    usual = lambda: transformers.Wav2Vec2FeatureExtractor(sampling_rate=1000)  # noqa: E731
+    extractors.get(kind, usual)().save_pretrained(folder)
+    return f"hf:{folder}"
+
+
+def make_sentence_model(folder, pooling="mean", normalize=True, new_names=False):
+    """Save a network for texts as sentence-transformers does, with its own pooling."""
+    name = make_text_model("bert", folder)
+    folder = Path(folder)
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
+    modules = [
+        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"sentence_transformers.models.{kind}"}
+        for i, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 12, "do_lower_case": False}))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    names = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens", "last": "lasttoken"}
+    old = {f"pooling_mode_{one}": key == pooling for key, one in names.items()}
+    new = {"embedding_dimension": 16, "pooling_mode": {"last": "lasttoken"}.get(pooling, pooling)}
+    config = new if new_names else {"word_embedding_dimension": 16, **old}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(config))
+    return name
+
+
+def make_texts(n=24, seed=0):
+    """Return texts of 2 to 12 words of two classes that differ in their words, and their labels."""
+    rng = np.random.default_rng(seed)
+    y = np.tile([0, 1], n // 2)
+    texts = []
+    for label in y:
+        words = list(rng.choice(WORDS, size=rng.integers(1, 11)))
+        words.insert(int(rng.integers(len(words) + 1)), ["bad", "good"][label])
+        texts.append(" ".join(words))
+    return texts, np.array(["poor", "fine"])[y]
+
+
+def make_sounds(n=24, rate=1000, seed=0):
+    """Return waveforms of 0.2 to 0.4 seconds of two classes that differ in pitch, and their labels."""
+    rng = np.random.default_rng(seed)
+    y = np.tile([0, 1], n // 2)
+    sounds = []
+    for label in y:
+        time = np.arange(int(rate * rng.uniform(0.2, 0.4))) / rate
+        tone = np.sin(2 * np.pi * (60, 180)[label] * time + rng.uniform(0, 6))
+        sounds.append((tone * 0.4 + rng.normal(0, 0.05, len(time))).astype(np.float32))
+    return sounds, np.array(["low", "high"])[y]
