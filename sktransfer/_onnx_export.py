@@ -94,20 +94,21 @@ def export(
     _import_onnx()
     place = _check_place(path)
     network.eval()  # a mere container of layers in eval mode says otherwise, and torch would put them back into that
-    samples = torch.rand(3, *sample_shape, generator=torch.Generator().manual_seed(0))
+    samples = reader.example(sample_shape, 3)
+    shape = list(samples.shape[1:]) if reader.varying is None else [reader.varying, *samples.shape[2:]]
     with torch.no_grad():
         expected = network(samples)
     description = {
         "sktransfer": _own_version(),
         "opset": OPSET,
-        "input": {"name": _INPUT, "type": "float32", "shape": ["batch", *sample_shape]},
+        "input": {"name": _INPUT, "type": str(samples.dtype).removeprefix("torch."), "shape": ["batch", *shape]},
         "output": {"name": output_name, "type": "float32", "shape": ["batch", *expected.shape[1:]]},
         **_describe_input(reader),
         **({} if classes is None else _describe_classes(classes)),
     }
     # In a folder of their own they have the names that they will have, which a file of weights is found by.
     with tempfile.TemporaryDirectory(prefix=".sktransfer-", dir=place.parent) as folder:
-        _write_network(network, samples, expected, Path(folder, place.name), output_name)
+        _write_network(network, samples, expected, Path(folder, place.name), output_name, reader.varying)
         text = json.dumps(description, indent=2, ensure_ascii=False, default=lambda value: value.item())
         Path(folder, f"{place.name}.json").write_text(f"{text}\n", encoding="utf-8")
         for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == place.name):
@@ -134,9 +135,13 @@ def _check_place(path: "str | os.PathLike[str]") -> Path:
 def _describe_input(reader: Reader) -> dict[str, Any]:
     learned = reader.record
     preprocessing = learned.get("preprocessing")
+    described = {"kind": reader.kind, "preprocessing": preprocessing}
+    if reader.kind == "texts":
+        return {**described, "max_length": learned["max_length"], "absent": -1}
+    if reader.kind == "sounds":
+        return described
     return {
-        "kind": reader.kind,
-        "preprocessing": preprocessing,
+        **described,
         "channel_order": None if preprocessing is None else _COLOURS.get(preprocessing["channels"]),
         "value_range": learned.get("value_range"),
     }
@@ -168,21 +173,28 @@ def _own_version() -> str:
 
 
 def _write_network(
-    network: nn.Module, samples: torch.Tensor, expected: torch.Tensor, file: Path, output_name: str
+    network: nn.Module,
+    samples: torch.Tensor,
+    expected: torch.Tensor,
+    file: Path,
+    output_name: str,
+    varying: str | None,
 ) -> None:
+    some = samples[1:] if varying is None else samples[1:, :-1]
+    axes = {0: "batch"} if varying is None else {0: "batch", 1: varying}
     try:
         with _ONE_AT_A_TIME, _exporting(), torch.no_grad():
-            any_size = _takes_any_batch(network, samples, expected)
+            any_size = _takes_any_batch(network, some, samples, expected)
             if any_size:
                 # dynamo=False is the older of torch's two exporters. It is the one that works in every torch from 2.6
                 # on, it writes every network of torchvision that was tried, several times faster, and needs onnx alone.
                 torch.onnx.export(
                     network,
-                    (samples[:2],),
+                    (some,),
                     str(file),
                     input_names=[_INPUT],
                     output_names=[output_name],
-                    dynamic_axes={_INPUT: {0: "batch"}, output_name: {0: "batch"}},
+                    dynamic_axes={_INPUT: axes, output_name: {0: "batch"}},
                     opset_version=OPSET,
                     dynamo=False,
                 )
@@ -202,12 +214,12 @@ def _write_network(
     _check_file(file)
 
 
-def _takes_any_batch(network: nn.Module, samples: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Tell whether the operations that two samples are traced with compute of three what the network does.
+def _takes_any_batch(network: nn.Module, some: torch.Tensor, samples: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Tell whether the operations that two samples are traced with compute of three, or longer, what the network does.
 
     The exporter traces too, and a number that Python took from the batch would stand in the file for good.
     """
-    traced = torch.jit.trace(lambda x: network(x), (samples[:2],), check_trace=False)  # type: ignore[no-untyped-call]
+    traced = torch.jit.trace(lambda x: network(x), (some,), check_trace=False)  # type: ignore[no-untyped-call]
     try:
         found = traced(samples)
     except RuntimeError:  # shapes that do not fit

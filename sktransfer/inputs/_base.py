@@ -190,6 +190,13 @@ class Reader(ABC):
 
     kind: ClassVar[str]
 
+    varying: ClassVar[str | None] = None
+    """What the second axis of a prepared batch counts, where samples differ in how many they have."""
+
+    def example(self, shape: tuple[int, ...], n_samples: int) -> torch.Tensor:
+        """Return prepared samples like one of this shape, without anything real in them."""
+        return torch.rand(n_samples, *shape, generator=torch.Generator().manual_seed(0))
+
     @property
     @abstractmethod
     def record(self) -> dict[str, Any]:

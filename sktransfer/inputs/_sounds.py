@@ -189,6 +189,7 @@ class SoundReader(Reader):
     """
 
     kind = "sounds"
+    varying = "windows"
 
     def __init__(self, preprocessing: SoundPreprocessing, sampling_rate: int | None = None):
         self.preprocessing = preprocessing
@@ -213,6 +214,10 @@ class SoundReader(Reader):
             That reads the same.
         """
         return cls(SoundPreprocessing.from_record(record["preprocessing"]), record["sampling_rate"])
+
+    def example(self, shape: tuple[int, ...], n_samples: int) -> torch.Tensor:
+        """Return noise, of two windows."""
+        return self.preprocessing.example((2, *shape[1:]), n_samples)
 
     def learn(self, X: Any) -> "SoundSamples":
         sounds, lengths = self._sounds(X)

@@ -167,6 +167,7 @@ class TextReader(Reader):
     """
 
     kind = "texts"
+    varying = "tokens"
 
     def __init__(self, preprocessing: TextPreprocessing, max_length: int | None = None):
         if max_length is not None and max_length > preprocessing.max_length:
@@ -196,6 +197,12 @@ class TextReader(Reader):
             That reads the same.
         """
         return cls(TextPreprocessing.from_record(record["preprocessing"]), record["max_length"])
+
+    def example(self, shape: tuple[int, ...], n_samples: int) -> torch.Tensor:
+        """Return numbers of tokens; the last text is the shortest."""
+        example = self.preprocessing.example((max(shape[0], 4),), n_samples)
+        example[-1, -2:] = -1
+        return example
 
     def learn(self, X: Any) -> TextSamples:
         return self.read(X)
