@@ -18,6 +18,7 @@ from sktransfer.backbones._own import OwnSource
 from sktransfer.backbones._pooling import POOLINGS, pool
 from sktransfer.backbones._source import Source
 from sktransfer.backbones._summary import BackboneSummary
+from sktransfer.backbones._timm import TimmSource
 from sktransfer.backbones._torchvision import TorchvisionSource
 from sktransfer.inputs import ImagePreprocessing, restore_preprocessing
 
@@ -41,7 +42,11 @@ __all__ = [
 
 
 def list_backbones() -> list[str]:
-    """Return the names that `backbone=` takes.
+    """Return the names of torchvision's networks that `backbone=` takes.
+
+    With timm installed, `backbone=` takes its networks too: `"timm:"` and a name from `timm.list_models()`, such as
+    `"timm:convnext_tiny"`, or from `timm.list_pretrained()`, which says by a tag which weights, such as
+    `"timm:convnext_tiny.fb_in22k"`.
 
     Returns
     -------
@@ -85,11 +90,11 @@ def load_backbone(
     Parameters
     ----------
     backbone : str, nn.Module or callable
-        A name from `list_backbones()`, a network, or a function that returns one.
+        A name from `list_backbones()`, `"timm:"` and a name of timm's, a network, or a function that returns one.
     weights : str, path-like or None, default="DEFAULT"
-        `"DEFAULT"` or another of torchvision's weight names, downloaded once into torch's folder; a path to a `.pth`
-        or `.safetensors` file; or `None` for random weights. A network of one's own keeps the weights it comes with
-        unless a path is given.
+        `"DEFAULT"` or another of torchvision's weight names, or of timm's tags, downloaded once into torch's folder or
+        the Hugging Face Hub's; a path to a `.pth` or `.safetensors` file; or `None` for random weights. A network of
+        one's own keeps the weights it comes with unless a path is given.
     seed : int, default=0
         Of random weights.
     n_features : int or None, default=None
@@ -108,6 +113,8 @@ def load_backbone(
         If there is no such file.
     ConnectionError
         If the weights have to be downloaded and cannot be.
+    ImportError
+        If the name is one of timm's, which is not installed: `pip install "sktransfer[timm]"`.
 
     Examples
     --------
@@ -124,6 +131,8 @@ def load_backbone(
     source: Source
     if isinstance(backbone, str) and backbone.startswith("hf:"):
         source = HuggingFaceSource(backbone, weights, seed)
+    elif isinstance(backbone, str) and backbone.startswith("timm:"):
+        source = TimmSource(backbone, weights, seed)
     elif isinstance(backbone, str):
         source = TorchvisionSource(backbone, weights, seed)
     elif callable(backbone):
@@ -171,6 +180,8 @@ def restore_backbone(
         source = HuggingFaceSource(**values, prepared=restore_preprocessing(record["preprocessing"]))
     elif kind == "torchvision":
         source = TorchvisionSource(**values)
+    elif kind == "timm":
+        source = TimmSource(**values)
     else:
         raise ValueError(f"a backbone of unknown kind {kind!r}")
     return Backbone.from_record(source, record, tensors)

@@ -10,7 +10,7 @@ import math
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,9 +19,12 @@ from torch import fx, nn
 from sktransfer.backbones._graph import Block, Ready, UntraceableError
 from sktransfer.backbones._inference import make_ready
 
+# Classes of modules, and functions, that a trace does not look into.
+Untraced = Collection[type[nn.Module] | Callable[..., Any]]
+
 
 class _ScopedTracer(fx.Tracer):
-    """Traces into every module but torch's own layers and modules that hold neither weights nor modules.
+    """Traces into every module but torch's own layers, those named, and modules that hold neither weights nor modules.
 
     The latter (stochastic depth, a dropout of one's own) may behave differently in training, which a trace of their
     inside would freeze.
@@ -30,6 +33,13 @@ class _ScopedTracer(fx.Tracer):
     """
 
     turn = threading.Lock()
+
+    def __init__(self, untraced: Untraced):
+        import torchvision
+
+        self._layers = {thing for thing in untraced if isinstance(thing, type)}
+        functions = tuple(thing for thing in untraced if not isinstance(thing, type))
+        super().__init__(autowrap_modules=(math, torchvision.ops), autowrap_functions=functions)
 
     def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:
         with self.turn:
@@ -46,9 +56,14 @@ class _ScopedTracer(fx.Tracer):
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> Any:
+        if kind == "placeholder" and args and self.graph.find_nodes(op="placeholder"):
+            return args[0]  # what may be given beside the samples, such as a mask, is never given
+        return super().create_proxy(kind, target, args, kwargs, *more, **named)
+
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
         empty = next(module.parameters(), None) is None and next(module.children(), None) is None
-        return empty or super().is_leaf_module(module, module_qualified_name)
+        return empty or type(module) in self._layers or super().is_leaf_module(module, module_qualified_name)
 
 
 class NetworkGraph:
@@ -61,6 +76,8 @@ class NetworkGraph:
     ends_in_classifier : bool or None, default=None
         Whether the last layer with weights is a classification layer, so that the features are what enters it.
         `None` says yes where the network's output comes straight out of a linear layer.
+    untraced : collection of classes of modules and of functions, default=()
+        Each is a single operation, as torch's own layers are.
 
     Raises
     ------
@@ -68,9 +85,9 @@ class NetworkGraph:
         If the forward pass branches on values, or the features cannot be separated from what follows them.
     """
 
-    def __init__(self, network: nn.Module, ends_in_classifier: bool | None = None):
+    def __init__(self, network: nn.Module, ends_in_classifier: bool | None = None, untraced: Untraced = ()):
         self.network = network
-        self._graph = _trace(network)
+        self._graph = _trace(network, untraced)
         self._order = {node: position for position, node in enumerate(self._graph.nodes)}
         self._modules = dict(network.named_modules())
         self._first_names = _first_names(network)
@@ -360,10 +377,8 @@ class NetworkGraph:
         return tuple(blocks)
 
 
-def _trace(network: nn.Module) -> fx.Graph:
-    import torchvision
-
-    tracer = _ScopedTracer(autowrap_modules=(math, torchvision.ops))
+def _trace(network: nn.Module, untraced: Untraced) -> fx.Graph:
+    tracer = _ScopedTracer(untraced)
     try:
         graph = tracer.trace(network)
     except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError, AssertionError) as error:

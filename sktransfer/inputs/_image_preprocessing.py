@@ -19,8 +19,9 @@ class ImagePreprocessing:
 
     Parameters
     ----------
-    resize : int or None, default=None
-        Length of the shorter side after resizing, in pixels. `None` resizes to `crop` directly.
+    resize : int, tuple of int or None, default=None
+        Length of the shorter side after resizing, in pixels, or height and width, whatever the picture's shape. `None`
+        resizes to `crop` directly.
     crop : tuple of int or None, default=None
         Height and width cut from the centre, in pixels. `None` takes arrays of one size at that size, and all
         else at 224 x 224 out of 256.
@@ -32,7 +33,7 @@ class ImagePreprocessing:
         3 for RGB, 1 for grey.
     """
 
-    resize: int | None = None
+    resize: int | tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.0,)
@@ -135,12 +136,15 @@ class ImagePreprocessing:
     @property
     def shorter_side(self) -> int | None:
         """Length of the shorter side after resizing, in pixels; `None` where images stay as they are."""
-        return self.resize if self.resize is not None or self.crop is None else max(self.crop)
+        resized = self.crop if self.resize is None else self.resize
+        return max(resized) if isinstance(resized, tuple) else resized
 
     def _sizes(self, height: int, width: int, crop: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Height and width of the resized picture, and of what is cut from it."""
         if self.resize is None:
             return crop, crop
+        if isinstance(self.resize, tuple):
+            return self.resize, crop
         if width <= height:
             return (int(self.resize * height / width), self.resize), crop
         return (self.resize, int(self.resize * width / height)), crop
@@ -156,7 +160,7 @@ class ImagePreprocessing:
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms.functional import center_crop, resize
 
-        size = list(crop) if self.resize is None else [self.resize]
+        size = [self.resize] if isinstance(self.resize, int) else list(self.resize or crop)
         if tuple(image.shape[-2:]) == tuple(size):
             return image
         # For tensors, torch's "nearest" takes other pixels than Pillow's; "nearest-exact" takes the same.
