@@ -1,8 +1,8 @@
 """timm's networks, by name, with timm's own weights and preprocessing.
 
 A network is built with `num_classes=0`, so its features are what timm itself calls so: usually one pooled vector a
-picture, in a distilled DeiT the mean of its two tokens. Weights files are read here, as tensors alone; timm, which knows
-the names in the files of other projects, gets the tensors and never a file.
+picture, in a distilled DeiT the mean of its two tokens. Weights files are read here, as tensors alone; timm, which
+knows the names in the files of other projects, gets the tensors and never a file.
 """
 
 import math
