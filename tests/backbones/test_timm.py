@@ -29,6 +29,7 @@ timm = pytest.importorskip("timm")
 
 # A family a line; blocks that it has, and every how many of them a cut is tried, since large pictures take their time.
 FAMILIES = {
+    "coatnet_pico_rw_224": (14, 14),
     "convnext_atto": (16, 3),
     "deit_tiny_distilled_patch16_224": (13, 4),
     "densenet121": (8, 4),
@@ -38,14 +39,13 @@ FAMILIES = {
     "fastvit_t8": (20, 5),
     "hgnetv2_b0": (10, 3),
     "levit_128s": (15, 5),
+    "maxvit_pico_rw_256": (35, 35),
     "mixer_s32_224": (9, 3),
     "mobilenetv3_small_050": (16, 4),
     "mobilenetv4_conv_small_035": (19, 4),
     "regnety_002": (14, 4),
     "resnet18": (9, 2),
     "swin_tiny_patch4_window7_224": (16, 8),
-    "test_coatnet": (7, 3),
-    "test_maxvit": (14, 5),
     "test_nfnet": (9, 3),
     "test_vit": (7, 1),
     "test_vit2": (9, 3),
