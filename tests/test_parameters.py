@@ -166,7 +166,10 @@ REFUSED = {
     "pooling": Refused(
         NO_TEXT,
         [*got("average", expected="'avg'"), *got("AVG", "", expected="'avg', 'max', 'flatten', 'cls', 'mean'")],
-        wrong("cls", match='^Got pooling="cls" for activations.*expected tokens', also={"layer": "5"}),
+        [
+            *wrong("cls", match='^Got pooling="cls" for activations.*expected tokens', also={"layer": "5"}),
+            *wrong("last", match='^Got pooling="last" for activations.*expected tokens', also={"layer": "5"}),
+        ],
     ),
     "image_shape": Refused(
         wrong(8, 8.5, nan, True, "8x8", "", b"ab", {8}, {8: 8}, np.array([8, 8, 3]), X=rows),
@@ -195,6 +198,8 @@ REFUSED = {
             *wrong((0, 1), (200, 201), match="^Got image values from 0 to 255.*as pixel_range says"),
         ],
     ),
+    "max_length": Refused([*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL], EPOCHS),
+    "sampling_rate": Refused([*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL], EPOCHS),
     "batch_size": Refused([*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL, *wrong(None)], EPOCHS),
     "n_jobs": Refused(
         [*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL],
@@ -386,13 +391,15 @@ TAKEN = {
     ],
     "pooling": [
         *right("avg", "max", "flatten", "mean", np.str_("max"), layer="5"),
-        *right("avg", "max", "flatten", "mean", "cls"),
+        *right("avg", "max", "flatten", "mean", "cls", "last"),
     ],
     "image_shape": [
         *right((8, 8, 3), [8, 8, 3], (8, 24), (16, 12, 1), (np.int64(8), np.uint8(8), 3), X=rows),
         *right(None, (8, 8, 3)),
     ],
     "pixel_range": right("auto", (0, 255), [0, 255], (-1.5, 300.0), (np.uint8(0), np.float32(255)), (False, 200)),
+    "max_length": right(None, *WHOLE_NUMBERS),
+    "sampling_rate": right(None, *WHOLE_NUMBERS),
     "batch_size": [*right(*WHOLE_NUMBERS, 4096), *right(np.int64(200), np.uint8(200), np.int8(100), X=many_images)],
     "n_jobs": right(None, 1, 2, -1, -2, np.int64(2), np.int8(-1), batch_size=2),
     "device": right("auto", "cpu", "cpu:0", np.str_("cpu")),

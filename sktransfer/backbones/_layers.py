@@ -366,8 +366,8 @@ class LayerPart(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return hidden states, or vectors where the network ends in them; absent positions are NaN on both sides."""
         feed, absent = self.graph.feed, self.graph.feed.absent(x)
-        if self.end == 0:
-            return feed.as_value(x, absent)
+        if self.start == self.end:
+            return x if self.end else feed.as_value(x, absent)
         if self.graph.takes_autocast:
             hidden = feed.unflat(self._hidden(x, absent), x)
         else:
