@@ -79,7 +79,9 @@ def modality(X: Any, image_shape: Any = None, takes: str = "images") -> str:
         If X is one sample instead of several, none, or a table of several columns that are no numbers.
     """
     if isinstance(X, str | os.PathLike | Image.Image):
-        raise ValueError(f"Got X={X!r}; expected several samples: put a single path or picture into a list, or a single text.")
+        raise ValueError(
+            f"Got X={X!r}; expected several samples: put a single path or picture into a list, or a single text."
+        )
     if issparse(X):
         return "vectors"
     rows = unwrap(X)
