@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from sktransfer.inputs import Preprocessing, SoundPreprocessing, TextPreprocessing
 
@@ -43,10 +44,11 @@ def read_description(place: str) -> dict[str, Any]:
             setattr(config, name, value)
     values = config.to_diff_dict() | {"model_type": config.model_type}
     values = json.loads(json.dumps(values, default=str))
-    argument = _argument_of(config)
+    network = _on_paper(config)
+    argument = main_input(network)
     modules = _sentence_modules(place)
     if argument == "input_ids":
-        prepared: Preprocessing = _read_tokenizer(place, config, modules)
+        prepared: Preprocessing = _read_tokenizer(place, network, config, modules)
     else:
         prepared = _read_extractor(place, argument)
     return {"config": values, "finish": _sentence_finish(place, modules), "prepared": prepared}
@@ -75,8 +77,8 @@ def how(place: str) -> dict[str, Any]:
     return {"trust_remote_code": False, "local_files_only": is_folder(place)}
 
 
-def _argument_of(config: Any) -> str:
-    """Return the name under which a network of this configuration takes its samples."""
+def _on_paper(config: Any) -> nn.Module:
+    """Return the network of a configuration without memory for its weights."""
     from transformers import AutoModel
 
     with torch.device("meta"), quiet():
@@ -87,7 +89,7 @@ def _argument_of(config: Any) -> str:
             f"Got a {type(network).__name__}, which takes {argument}; expected a network for texts or sounds. Networks "
             'for images come by name from torchvision, and as "timm:NAME" from timm.'
         )
-    return argument
+    return network  # type: ignore[no-any-return]
 
 
 def main_input(network: Any) -> str:
@@ -96,10 +98,10 @@ def main_input(network: Any) -> str:
 
 def encoder(network: Any) -> Any:
     """Return what makes hidden states of samples: of an encoder and a decoder, the encoder."""
-    return network.getencoder() if network.config.isencoder_decoder else network
+    return network.get_encoder() if network.config.is_encoder_decoder else network
 
 
-def _read_tokenizer(place: str, config: Any, modules: dict[str, Any]) -> TextPreprocessing:
+def _read_tokenizer(place: str, network: nn.Module, config: Any, modules: dict[str, Any]) -> TextPreprocessing:
     from transformers import AutoTokenizer
 
     try:
@@ -122,7 +124,7 @@ def _read_tokenizer(place: str, config: Any, modules: dict[str, Any]) -> TextPre
     limits = [
         settings.get("max_seq_length"),
         tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None,
-        _positions(config),
+        _positions(network, config),
     ]
     known = [int(limit) for limit in limits if isinstance(limit, int) and limit > 0]
     vocabulary = int(config.vocab_size)
@@ -136,19 +138,14 @@ def _read_tokenizer(place: str, config: Any, modules: dict[str, Any]) -> TextPre
     )
 
 
-def _positions(config: Any) -> int | None:
-    """Return how many positions a network was made for; RoBERTa and its kin count from behind the padding's number."""
+def _positions(network: nn.Module, config: Any) -> int | None:
+    """Return how many positions a network has; RoBERTa and its kin count from behind the padding's number."""
+    for module in network.modules():
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, nn.Embedding):
+            return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if not isinstance(positions, int) or positions <= 0:
-        return None
-    offset = (config.pad_token_id or 0) + 1 if config.model_type in _COUNTS_FROM_PADDING else 0
-    return positions - offset
-
-
-_COUNTS_FROM_PADDING = (
-    "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "xmod",
-    "roberta-prelayernorm", "ibert", "mega", "flaubert",
-)  # fmt: skip
+    return positions if isinstance(positions, int) and positions > 0 else None
 
 
 def _read_extractor(place: str, argument: str) -> SoundPreprocessing:
