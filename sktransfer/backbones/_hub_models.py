@@ -82,14 +82,14 @@ def _on_paper(config: Any) -> nn.Module:
     from transformers import AutoModel
 
     with torch.device("meta"), quiet():
-        network = encoder(AutoModel.from_config(config))
+        network: nn.Module = encoder(AutoModel.from_config(config))
     argument = main_input(network)
     if argument not in ("input_ids", "input_values", "input_features"):
         raise ValueError(
             f"Got a {type(network).__name__}, which takes {argument}; expected a network for texts or sounds. Networks "
             'for images come by name from torchvision, and as "timm:NAME" from timm.'
         )
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def main_input(network: Any) -> str:

@@ -417,6 +417,11 @@ class LayerPart(nn.Module):
         """Make vectors of what this part made of `x`: over the positions that are there, and over windows."""
         if hidden.ndim == 2:
             return hidden
+        if pooling == "flatten":
+            raise ValueError(
+                'Got pooling="flatten" for samples that may differ in length; expected features of one length. Use '
+                '"mean", "max", "cls" or "last".'
+            )
         absent = self.graph.feed.absent(x)
         if hidden.ndim == 3:
             return pool(hidden, pooling, absent=absent)

@@ -31,16 +31,11 @@ def pool(
     Raises
     ------
     ValueError
-        If a map is asked for one token, or samples of different lengths are to be flattened.
+        If a map is asked for one token.
     """
     if x.ndim == 2:
         return x
     if pooling == "flatten":
-        if absent is not None:
-            raise ValueError(
-                'Got pooling="flatten" for samples of different lengths; expected features of one length. Use "mean", '
-                '"max", "cls" or "last".'
-            )
         return x.flatten(1)
     if pooling in ("cls", "last"):
         if x.ndim != 3:

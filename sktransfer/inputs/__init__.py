@@ -23,7 +23,7 @@ from sktransfer.inputs._base import (
 from sktransfer.inputs._image_folder import load_image_folder
 from sktransfer.inputs._image_preprocessing import ImagePreprocessing
 from sktransfer.inputs._images import ImageReader, check_image_shape
-from sktransfer.inputs._rows import is_table, unwrap
+from sktransfer.inputs._rows import is_table, stands_alone, unwrap
 from sktransfer.inputs._sounds import SoundPreprocessing, SoundReader
 from sktransfer.inputs._texts import TextPreprocessing, TextReader
 from sktransfer.inputs._vectors import VectorReader
@@ -91,6 +91,11 @@ def modality(X: Any, image_shape: Any = None, takes: str = "images") -> str:
         )
     if len(rows) == 0:
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: X is empty.")
+    if isinstance(rows, np.ndarray) and rows.ndim == 2 and any(map(stands_alone, rows[0])):
+        raise ValueError(
+            f"Got X of {rows.shape[1]} columns that are not all numbers; expected one column of paths or texts, or "
+            "numbers alone. Give one column to each estimator, with scikit-learn's ColumnTransformer."
+        )
     if isinstance(rows, list) or rows.ndim >= 3 or (rows.ndim == 2 and image_shape is not None and takes == "images"):
         return takes
     return "sounds" if rows.ndim == 2 and takes == "sounds" else "vectors"
