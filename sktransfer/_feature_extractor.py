@@ -1,4 +1,4 @@
-"""A pretrained network as a transformer: features out of images, with nothing to train."""
+"""A pretrained network as a transformer: features out of images, texts or sounds, with nothing to train."""
 
 import warnings
 from typing import Any, ClassVar
@@ -17,18 +17,21 @@ ON_BAD_SAMPLE = ("raise", "nan")
 
 
 class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
-    """Features of images from a pretrained network.
+    """Features of images, texts or sounds from a pretrained network.
 
     `fit` trains nothing: it loads the network, checks X and learns what X looks like. `transform` runs the network in
     eval mode, without gradients, in batches, with decoding in threads ahead of it. Pictures are resized and cropped as
     torchvision does for these weights, to two of 255 levels; JPEGs of four times that size and more are decoded at a
-    half, a quarter or an eighth of theirs.
+    half, a quarter or an eighth of theirs. Texts of one length are computed together, so that no padding is. Sounds are
+    resampled, made mono, and heard in windows where they are longer than the network's.
 
     Parameters
     ----------
     backbone : str, nn.Module or callable, default="resnet18"
-        A name from :func:`sktransfer.backbones.list_backbones`, a network, or an importable function that returns one
-        (it is given `n_features=`, the width of a 2-D X, where it takes that keyword). A network that ends in a linear
+        A name from :func:`sktransfer.backbones.list_backbones`; `"timm:"` and a name of timm's, such as
+        `"timm:convnext_tiny.fb_in22k"`; `"hf:"` and a name on transformers' hub, or a folder, for texts and sounds,
+        such as `"hf:distilbert-base-uncased"`; a network; or an importable function that returns one (it is given
+        `n_features=`, the width of a 2-D X, where it takes that keyword). A network of one's own that ends in a linear
         layer is taken for a classifier, and the features are what enters that layer.
     weights : str, path-like or None, default="DEFAULT"
         `"DEFAULT"` or another of torchvision's weight names, such as `"IMAGENET1K_V1"`; a path to a `.pth` or
@@ -37,8 +40,10 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     layer : str, int, list or None, default=None
         Block, by name or number (1 is the first), or module at whose end the network can be cut; a list takes several
         and concatenates them. `None` takes the input of the classification layer.
-    pooling : {"avg", "max", "flatten", "cls", "mean"}, default="avg"
-        How maps and tokens become one vector; features that are vectors already stay as they are.
+    pooling : {"avg", "max", "flatten", "cls", "mean", "last"}, default="avg"
+        How maps and tokens become one vector. `"avg"` and `"mean"` are the same, over a text's own tokens alone;
+        `"cls"` is the first token, `"last"` the last, for causal networks. Features that are vectors already, such as
+        those of a folder of sentence-transformers, which pools and normalises as it was trained, stay as they are.
     image_shape : tuple of int or None, default=None
         (height, width) or (height, width, channels): how to read flat rows.
     pixel_range : "auto" or tuple of float, default="auto"
@@ -160,7 +165,9 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         X : array-like
             Images: uint8 or float ndarray of shape (n, height, width), (n, height, width, channels) or (n, channels,
             height, width); flat rows with `image_shape`; a list of arrays or PIL images of any sizes; a list, array,
-            Series or one-column DataFrame of paths. Or rows of numbers, for a network that takes vectors.
+            Series or one-column DataFrame of paths. Texts: the same of strings. Sounds: the same of paths, or arrays of
+            shape (n_samples,) or (n_samples, n_channels) with `sampling_rate`. Or rows of numbers, for a network that
+            takes vectors.
         y : None
             Ignored.
 

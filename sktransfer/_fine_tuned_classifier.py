@@ -37,8 +37,10 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     Parameters
     ----------
     backbone : str, nn.Module or callable, default="resnet18"
-        A name from :func:`sktransfer.backbones.list_backbones`, a network, or an importable function that returns one
-        (it is given `n_features=`, the width of a 2-D X, where it takes that keyword). A network that ends in a linear
+        A name from :func:`sktransfer.backbones.list_backbones`; `"timm:"` and a name of timm's, such as
+        `"timm:convnext_tiny.fb_in22k"`; `"hf:"` and a name on transformers' hub, or a folder, for texts and sounds,
+        such as `"hf:distilbert-base-uncased"`; a network; or an importable function that returns one (it is given
+        `n_features=`, the width of a 2-D X, where it takes that keyword). A network of one's own that ends in a linear
         layer is taken for a classifier, and the features are what enters that layer.
     weights : str, path-like or None, default="DEFAULT"
         `"DEFAULT"` or another of torchvision's weight names; a path to a `.pth` or `.safetensors` file; `None` for
@@ -74,8 +76,9 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     weight_decay : float, default=0.01
         Decay of weights, as the optimiser has it.
     augment : {"light", "standard", "strong"}, callable or None, default=None
-        Random changes to training images, never in `predict`: a level, or a transform of one uint8 tensor of shape
-        (channels, height, width), as torchvision's transforms v2 are.
+        Random changes to training images or sounds, never in `predict`: a level, or a transform of one uint8 tensor of
+        shape (channels, height, width), as torchvision's transforms v2 are, or of one float tensor of shape (windows,
+        n_samples). Texts have none.
     augment_views : int or None, default=None
         Number of augmented views of each training image, from which every epoch draws one; they pass the frozen part
         once, and a level's views are found again in other folds and candidates of the same `random_state`. `None`
@@ -289,7 +292,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         Parameters
         ----------
         X : array-like
-            Images, or rows of numbers, as in :meth:`PretrainedFeatureExtractor.fit`.
+            Images, texts, sounds, or rows of numbers, as in :meth:`PretrainedFeatureExtractor.fit`.
         y : array-like of shape (n_samples,)
             Labels: strings, integers or booleans, of at least two classes.
         sample_weight : array-like of shape (n_samples,) or None, default=None

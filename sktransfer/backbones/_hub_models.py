@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sktransfer.backbones import _weights
 from sktransfer.inputs import Preprocessing, SoundPreprocessing, TextPreprocessing
 
 PREFIX = "hf:"
@@ -60,11 +61,25 @@ def _check_place(place: str) -> None:
     looks_local = place.startswith((os.sep, ".")) or place.count("/") > 1
     if looks_local and not is_folder(place):
         raise FileNotFoundError(f"Got backbone={PREFIX + place!r}; expected a folder, and there is none at {place!r}.")
+    if not is_folder(place):
+        _check_hub(place)
     file = Path(place, "config.json")
     if is_folder(place) and not file.is_file():
         raise ValueError(
             f"Got backbone={PREFIX + place!r}, a folder without config.json; expected one that transformers has saved, "
             "with config.json, weights, and a tokenizer or preprocessor_config.json."
+        )
+
+
+def _check_hub(place: str) -> None:
+    """Refuse a hub that is not asked by https: nobody on the way can read or change what comes by that."""
+    from huggingface_hub import constants
+
+    scheme = constants.ENDPOINT.partition(":")[0]
+    if scheme not in _weights.SCHEMES and not constants.HF_HUB_OFFLINE:
+        raise ValueError(
+            f"Refused to fetch backbone={PREFIX + place!r} from {constants.ENDPOINT} (HF_ENDPOINT), which is asked by "
+            f'{scheme}; expected https. Download the model by other means, and give its folder: backbone="hf:FOLDER".'
         )
 
 
