@@ -21,7 +21,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     `fit` trains nothing: it loads the network, checks X and learns what X looks like. `transform` runs the network in
     eval mode, without gradients, in batches, with decoding in threads ahead of it. Pictures are resized and cropped as
-    torchvision does for these weights, to two of 255 levels; JPEGs of four times that size and more are decoded at a
+    torchvision does for these weights, to a few of 255 levels; JPEGs of four times that size and more are decoded at a
     half, a quarter or an eighth of theirs. Texts of one length are computed together, so that no padding is. Sounds are
     resampled, made mono, and heard in windows where they are longer than the network's.
 

@@ -457,9 +457,8 @@ def test_a_model_is_fetched_from_the_hub_once(folder_of, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     finally:
         server.shutdown()
-    said = dict(
-        line.split(" ", 1) for line in done.stdout.splitlines() if line.split(" ")[0] in ("first", "again", "absent", "clear")
-    )
+    cases = ("first", "again", "absent", "clear")
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.split(" ")[0] in cases)
     assert done.returncode == 0, done.stderr
     assert said["first"] == said["again"] == load_backbone(folder_of("bert")).fingerprint
     assert "Refused to fetch" in said["clear"]
