@@ -175,7 +175,8 @@ class TolerantSamples(SamplesOf):
             return super().load(index)
         except UnreadableSampleError as error:
             self.problems[index] = str(error)
-            return self.blank()
+            blank, size = self.blank(), self.size(index)  # it is stacked with others of its size
+            return blank if size == 1 else blank.repeat(size, *[1] * (blank.ndim - 1))
 
     def is_blank(self, index: int) -> bool:
         return index in self.problems
