@@ -72,14 +72,14 @@ def _erase() -> Augmentation:
 
 
 def augment_batch(batch: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
-    """Change each image of a batch by a draw of its own.
+    """Change each sample of a batch by a draw of its own.
 
     Parameters
     ----------
-    batch : Tensor of shape (n, channels, height, width)
-        Loaded, not yet normalised.
+    batch : Tensor of shape (n, ...)
+        Loaded, not yet normalised: images of shape (channels, height, width), sounds of shape (windows, n_samples).
     augmentation : callable
-        For one image.
+        For one sample.
 
     Returns
     -------
@@ -89,12 +89,12 @@ def augment_batch(batch: torch.Tensor, augmentation: Augmentation) -> torch.Tens
     Raises
     ------
     ValueError
-        If the callable returns anything but an image of the same shape.
+        If the callable returns anything but a sample of the same shape.
     """
-    changed = [augmentation(image) for image in batch]
-    for image in changed:
-        if not isinstance(image, torch.Tensor) or image.shape != batch.shape[1:] or image.dtype != batch.dtype:
-            got = f"{tuple(image.shape)} {image.dtype}" if isinstance(image, torch.Tensor) else type(image).__name__
+    changed = [augmentation(sample) for sample in batch]
+    for sample in changed:
+        if not isinstance(sample, torch.Tensor) or sample.shape != batch.shape[1:] or sample.dtype != batch.dtype:
+            got = f"{tuple(sample.shape)} {sample.dtype}" if isinstance(sample, torch.Tensor) else type(sample).__name__
             raise ValueError(
                 f"Got an augment callable that returns {got}; expected a tensor as it takes, "
                 f"{tuple(batch.shape[1:])} {batch.dtype}. Leave resizing and normalising to the backbone."
