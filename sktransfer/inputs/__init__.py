@@ -24,7 +24,8 @@ from sktransfer.inputs._image_folder import load_image_folder
 from sktransfer.inputs._image_preprocessing import ImagePreprocessing
 from sktransfer.inputs._images import ImageReader, check_image_shape
 from sktransfer.inputs._rows import is_table, stands_alone, unwrap
-from sktransfer.inputs._sounds import SoundPreprocessing, SoundReader
+from sktransfer.inputs._sound_preprocessing import SoundPreprocessing
+from sktransfer.inputs._sounds import SoundReader
 from sktransfer.inputs._texts import TextPreprocessing, TextReader
 from sktransfer.inputs._vectors import VectorReader
 
