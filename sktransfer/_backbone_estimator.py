@@ -143,8 +143,8 @@ class BackboneEstimator(BaseEstimator):
     def _learn(self, X: Any) -> tuple[Samples, Backbone, Reader]:
         """Load the backbone and learn what X looks like; the caller keeps them once all else is well."""
         look = modality(X, self.image_shape)
-        X = self._check_x(X, look, reset=True)
-        n_features = X.shape[1] if look == "vectors" else None
+        checked = self._check_x(X, look, reset=True)
+        n_features = checked.shape[1] if look == "vectors" else None
         self._check_takes_vectors(n_features, kind_of_input(self.backbone))
         backbone = load_backbone(self.backbone, self.weights, seed=self._seed(), n_features=n_features)
         takes = backbone.preprocessing.kind
@@ -152,7 +152,11 @@ class BackboneEstimator(BaseEstimator):
         self._check_takes_vectors(n_features, takes if kind == "vectors" else None)
         given = {name: getattr(self, name) for name in ("image_shape", "pixel_range", "max_length", "sampling_rate")}
         reader = make_reader(kind, backbone.preprocessing, **given)
-        return reader.learn(X), backbone, reader
+        if look == "vectors" and kind == "sounds":
+            # Such rows keep their type, which says what full scale is, and others may be longer.
+            del self.n_features_in_
+            checked = X
+        return reader.learn(checked), backbone, reader
 
     def _check_takes_vectors(self, n_features: int | None, takes: str | None) -> None:
         if n_features is None or not isinstance(self.backbone, str) or takes not in ("images", "texts"):
@@ -180,7 +184,7 @@ class BackboneEstimator(BaseEstimator):
             return validate_data(self, X, reset=reset, dtype=np.float32)
         if is_table(X):
             numbers = getattr(X, "dtype", None) is not None and np.asarray(X).dtype.kind not in "OUST"
-            if numbers:
+            if numbers and kind != "sounds":
                 return validate_data(self, X, reset=reset, dtype="numeric")
             validate_data(self, X, reset=reset, skip_check_array=True)
         return X

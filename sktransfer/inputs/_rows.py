@@ -48,7 +48,7 @@ def unwrap(X: Any) -> "np.ndarray | list[Any]":
 
 def _differ(X: "list[Any] | tuple[Any, ...]") -> bool:
     """Tell whether rows are arrays of different lengths, of which no array can be made."""
-    return all(isinstance(row, np.ndarray) for row in X) and len({row.shape for row in X}) > 1
+    return all(hasattr(row, "shape") for row in X) and len({tuple(row.shape) for row in X}) > 1
 
 
 def is_table(X: Any) -> bool:
