@@ -246,7 +246,8 @@ def _check(sound: Any, row: int, sampling_rate: int | None) -> Any:
             "Got sounds as arrays, and sampling_rate=None; expected the number of samples a second that they were "
             "recorded with, such as sampling_rate=16000."
         )
-    sound = sound[:, None] if sound.ndim == 1 else sound
+    if sound.ndim == 1 or not sound.size:
+        return sound.reshape(-1, 1)
     return sound.T if sound.shape[0] < sound.shape[1] else sound
 
 
