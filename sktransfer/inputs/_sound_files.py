@@ -133,7 +133,7 @@ def look(path: str, name: str) -> Length:
             if os.path.isfile(path):
                 check_whole(path)  # which may know better why
             raise
-        if length.n_samples <= 0:
+        if length.seconds < SHORTEST_SOUND:
             check_whole(path)
     return check_sound(length, channels, name)
 
