@@ -112,3 +112,41 @@ def test_ants_and_bees_says_what_it_needs_without_a_network(tmp_path):
     assert "needs either a network" in output
     assert "--data FOLDER --weights PATH" in output
     assert "Traceback" not in output
+
+
+def test_spoken_digits_are_synthetic_where_there_are_no_others(tmp_path):
+    from torchvision.models import squeezenet1_1
+
+    torch.manual_seed(0)
+    torch.save(squeezenet1_1().state_dict(), tmp_path / "weights.pth")
+    quick = ["--n-each", 1, "--epochs", 1, "--image-weights", tmp_path / "weights.pth", "--output", "out.png"]
+    output, seconds = run("plot_spoken_digits.py", tmp_path, *quick)
+    assert "60 synthetic sounds of 10 classes by 6 speakers" in output
+    assert "a small Whisper encoder, random weights" in output
+    table = accuracies(output)
+    assert len(table) == 5
+    assert table["mel statistics, logistic regression"] > 0.3  # by chance: 0.1
+    assert is_picture(tmp_path / "out.png")
+    assert seconds < 120
+
+
+def test_spoken_digits_on_real_sounds_and_any_network(tmp_path, assets):
+    from pretrained_models import make_sound_model
+
+    for file in sorted((assets / "data" / "fsdd").glob("[0-3]/*_[0-3].wav")):
+        (tmp_path / "sounds" / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, tmp_path / "sounds" / file.parent.name)
+    name = make_sound_model("wav2vec2", tmp_path / "network")
+    output, _ = run("plot_spoken_digits.py", tmp_path, "--data", tmp_path / "sounds", "--backbone", name, "--epochs", 2)
+    assert "96 sounds of 4 classes by 6 speakers" in output
+    assert f"sound network: {name}" in output
+    table = accuracies(output)
+    assert set(table) >= {"sound network, frozen features", "FineTunedClassifier, defaults"}
+    assert table["mel statistics, logistic regression"] > 0.5
+    assert is_picture(tmp_path / "spoken_digits.png")
+
+
+def test_spoken_digits_says_what_it_expects_of_a_folder(tmp_path):
+    output, _ = run("plot_spoken_digits.py", tmp_path, "--data", tmp_path, expected=1)
+    assert "expected class folders in it, with files called CLASS_SPEAKER_NUMBER.wav" in output
+    assert "Traceback" not in output
