@@ -1,6 +1,7 @@
 """What a user may rely on when sound files are damaged: the right sound, or an error that names the file."""
 
 import io
+import os
 import tracemalloc
 import warnings
 
@@ -164,12 +165,14 @@ def test_a_file_that_changes_its_length_after_it_was_looked_at_is_refused(tmp_pa
     assert samples.digest(0) != digest
 
 
-def test_missing_files_and_folders_are_counted(tmp_path):
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_missing_files_folders_and_pipes_are_counted_and_never_opened(tmp_path):
     (tmp_path / "x.wav").write_bytes(WAV)
+    os.mkfifo(tmp_path / "pipe.wav")
     with pytest.raises(
-        FileNotFoundError, match=r"Got 2 of 3 paths that are no files; expected paths of sounds.*y\.wav"
+        FileNotFoundError, match=r"Got 3 of 4 paths that are no files; expected paths of sounds.*y\.wav"
     ):
-        make_reader("sounds", SETTINGS).learn([tmp_path / "x.wav", tmp_path / "y.wav", tmp_path])
+        make_reader("sounds", SETTINGS).learn([tmp_path / "x.wav", tmp_path / "y.wav", tmp_path, tmp_path / "pipe.wav"])
 
 
 @pytest.fixture(scope="module")

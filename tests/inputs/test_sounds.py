@@ -1,5 +1,7 @@
 """What a user may rely on when X holds sounds."""
 
+import os
+import pickle
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +13,7 @@ import torch
 import transformers
 from pretrained_models import SOUND_FAMILIES, make_sound_model, make_sounds
 
+import sktransfer
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer.inputs import SoundPreprocessing, make_reader
 
@@ -230,6 +233,27 @@ def test_eight_channels_of_a_file_are_averaged(tmp_path):
     close(read([tmp_path / "x.wav"])[0], values.mean(axis=1)[None])
 
 
+NAMES = {"umlaut": "höher.wav", "plain": "no ending", "bytes": os.fsdecode(b"\xff\xfe.wav")}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_a_file_may_be_called_anything(name, tmp_path):
+    soundfile.write(tmp_path / "x", tone(0.3), RATE, format="WAV", subtype="FLOAT")
+    try:
+        (tmp_path / "x").rename(tmp_path / name)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    close(read([tmp_path / name])[0], tone(0.3)[None])
+
+
+def test_tags_before_an_mp3_are_no_part_of_it(tmp_path):
+    soundfile.write(tmp_path / "x.mp3", tone(0.5), RATE)
+    plain = read([tmp_path / "x.mp3"])[0]
+    tags = b"ID3\4\0\0\0\0\2\0" + bytes(256)
+    (tmp_path / "x.mp3").write_bytes(tags + (tmp_path / "x.mp3").read_bytes())
+    np.testing.assert_array_equal(read([tmp_path / "x.mp3"])[0], plain)
+
+
 # Windows
 
 
@@ -381,6 +405,39 @@ def test_a_classifier_learns_pitches_and_is_never_augmented_when_it_predicts(nam
     assert np.isfinite(first).all()
     np.testing.assert_array_equal(first, classifier.predict_proba(paths))
     np.testing.assert_allclose(classifier.set_params(sampling_rate=1000).predict_proba(paths), first, atol=1e-6)
+
+
+def test_a_saved_model_hears_the_same(tmp_path):
+    X, y = make_sounds(12)
+    X[1] = np.tile(X[1], 40)
+    name = make_sound_model("wav2vec2", tmp_path / "model")
+    classifier = FineTunedClassifier(name, sampling_rate=1000, random_state=0).fit(X, y)
+    sktransfer.save(classifier, tmp_path / "saved")
+    loaded = sktransfer.load(tmp_path / "saved")
+    np.testing.assert_allclose(loaded.predict_proba(X), classifier.predict_proba(X), atol=1e-6)
+    copied = pickle.loads(pickle.dumps(classifier))
+    np.testing.assert_allclose(copied.predict_proba(X), classifier.predict_proba(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["files", "arrays"])
+def test_a_sound_that_was_heard_is_not_heard_again_whatever_its_file_is_called(kind, tmp_path):
+    sktransfer.clear_cache()
+    name = make_sound_model("wav2vec2", tmp_path / "model")
+    X = [tone(0.5, 1000, pitch) for pitch in (50, 80, 130)]
+    for row, wave in enumerate(X):
+        soundfile.write(tmp_path / f"{row}.wav", wave, 1000, subtype="FLOAT")
+        soundfile.write(tmp_path / f"again{row}.wav", wave, 1000, subtype="FLOAT")
+    once, again = (sorted(tmp_path.glob(f"{prefix}?.wav")) for prefix in ("", "again"))
+    once, again = (once, again) if kind == "files" else (X, [wave.copy() for wave in X])
+    fitted = extractor(name, feature_cache="auto").fit(once)
+    first = fitted.transform(once)
+    before = sktransfer.cache_info().misses
+    np.testing.assert_array_equal(fitted.transform(again), first)
+    assert sktransfer.cache_info().misses == before
+    if kind == "arrays":  # the same numbers, heard at another rate, are another sound
+        slower = extractor(name, feature_cache="auto", sampling_rate=500).fit(X).transform(X)
+        assert sktransfer.cache_info().misses > before
+        assert not np.allclose(slower, first, atol=1e-5)
 
 
 @pytest.mark.parametrize("package", ["soundfile", "soxr"])
