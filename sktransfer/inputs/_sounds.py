@@ -244,7 +244,7 @@ def _check(sound: Any, row: int, sampling_rate: int | None) -> Any:
     if sampling_rate is None:
         raise ValueError(
             "Got sounds as arrays, and sampling_rate=None; expected the number of samples a second that they were "
-            "recorded with, such as sampling_rate=16000."
+            "recorded with, such as sampling_rate=16000, when the estimator is fitted."
         )
     if sound.ndim == 1 or not sound.size:
         return sound.reshape(-1, 1)
