@@ -52,6 +52,10 @@ def dangers(source):
         if any(keyword.arg in ("shell", "allow_pickle", "trust_remote_code") for keyword in node.keywords):
             found.append(f"{owner}.{name} with shell, allow_pickle or trust_remote_code")
     for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            given = zip(node.keys, node.values, strict=True)
+            asked = [value for key, value in given if getattr(key, "value", None) == "trust_remote_code"]
+            found += ["trust_remote_code" for value in asked if getattr(value, "value", None) is not False]
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
             found += [name for name in names if name.split(".")[0] in ("subprocess", "importlib", "marshal", "shelve")]
@@ -63,12 +67,12 @@ def dangers(source):
     [
         "eval('1')", "import subprocess", "pickle.loads(x)", "torch.load(p)", "torch.load(p, weights_only=False)",
         "np.load(p)", "np.lib.format.read_array(f, allow_pickle=True)", "import importlib", "os.system('ls')",
-        "torch.hub.load('a', 'b')",
+        "torch.hub.load('a', 'b')", "AutoModel.from_pretrained(p, trust_remote_code=True)", "{'trust_remote_code': x}",
     ],
 )  # fmt: skip
 def test_the_search_for_dangers_finds_them(source):
     assert dangers(source)
-    assert not dangers("torch.load(p, weights_only=True); json.loads(x); file.load()")
+    assert not dangers("torch.load(p, weights_only=True); json.loads(x); file.load(); {'trust_remote_code': False}")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))

@@ -111,8 +111,8 @@ class Seen:
     after: str | None
 
 
-def find_stack(network: nn.Module) -> str:
-    """Return the path of the list of modules that holds most of the weights."""
+def find_stack(network: nn.Module, arguments: dict[str, torch.Tensor]) -> tuple[str, Seen]:
+    """Find the list of modules that is a stack of layers: of those that behave like one, that with most weights."""
     sizes = {
         name: sum(parameter.numel() for parameter in module.parameters())
         for name, module in network.named_modules()
@@ -120,7 +120,13 @@ def find_stack(network: nn.Module) -> str:
     }
     if not sizes:
         raise UntraceableError(f"Got a {type(network).__name__} without a list of layers; expected a stack of them.")
-    return max(sizes, key=sizes.__getitem__)
+    refusals = []
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        try:
+            return name, watch(network, name, arguments)
+        except UntraceableError as error:
+            refusals.append(error)
+    raise refusals[0]
 
 
 def watch(network: nn.Module, stack: str, arguments: dict[str, torch.Tensor]) -> Seen:

@@ -27,7 +27,6 @@ from sktransfer.backbones._layer_calls import (
     notes_of,
     output_of,
     segments,
-    watch,
     with_replaced,
 )
 from sktransfer.backbones._pooling import pool
@@ -111,12 +110,11 @@ class LayerGraph:
 
     def __init__(self, network: nn.Module, feed: Feed, example: torch.Tensor, finish: nn.Module | None = None):
         self.network, self.feed, self.finish = network, feed, finish
-        self.stack = find_stack(network)
+        self.stack, seen = find_stack(network, feed.arguments(example, feed.absent(example)))
         self._lock = threading.Lock()
         self.takes_autocast = True
         self._known: OrderedDict[Any, list[Call]] = OrderedDict()
         layers = list(network.get_submodule(self.stack))  # type: ignore[call-overload]
-        seen = watch(network, self.stack, feed.arguments(example, feed.absent(example)))
         self._after = seen.after
         self._layers = dict(enumerate(layers))
         self._n_returned, self._n_calls = seen.n_returned, len(seen.numbers)

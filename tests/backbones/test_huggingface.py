@@ -145,6 +145,12 @@ def test_each_family_for_sounds_is_cut_behind_its_embeddings_and_each_layer(kind
             torch.testing.assert_close(suffix(prefix(x))[:, 0], expected, atol=1e-5, rtol=1e-4)
 
 
+def test_the_stack_is_found_where_another_list_of_modules_is_larger(tmp_path):
+    """A small wav2vec2 has more weights in its convolutions than in its layers."""
+    name = make_sound_model("wav2vec2", tmp_path, conv_dim=[64, 64], num_hidden_layers=2)
+    assert [block.name for block in load_backbone(name).blocks[1:]] == ["encoder.layers.0", "encoder.layers.1"]
+
+
 def test_windows_of_a_sound_are_heard_one_by_one(folder_of):
     backbone = load_backbone(folder_of("whisper"))
     x = backbone.preprocessing.example(None, 3)
