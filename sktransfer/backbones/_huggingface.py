@@ -25,6 +25,7 @@ from sktransfer.backbones._hub_models import (
     quiet,
     read_description,
 )
+from sktransfer.backbones._layer_calls import is_traced
 from sktransfer.backbones._layers import LayerGraph
 from sktransfer.backbones._pooling import pool
 from sktransfer.backbones._weights import fill, read_state_dict
@@ -62,7 +63,7 @@ class _Tokens:
 
     def absent(self, x: torch.Tensor) -> torch.Tensor | None:
         absent = x[..., 0].isnan() if x.ndim == 3 else x < 0
-        return absent if torch._C._get_tracing_state() is not None or bool(absent.any()) else None
+        return absent if is_traced() or bool(absent.any()) else None
 
     def arguments(self, x: torch.Tensor, absent: torch.Tensor | None) -> dict[str, torch.Tensor]:
         numbers = (x[..., 0].nan_to_num() if x.ndim == 3 else x).long()

@@ -229,6 +229,17 @@ def segments(numbers: list[int], layers: list[nn.Module]) -> list[int]:
     return ends
 
 
+def is_traced() -> bool:
+    """Tell whether operations are being written down, so that nothing may depend on what values are.
+
+    Returns
+    -------
+    bool
+        Whether torch's tracer is at work, which has no public name for the question in all versions.
+    """
+    return torch._C._get_tracing_state() is not None
+
+
 def output_of(result: Any) -> torch.Tensor:
     hidden = getattr(result, "last_hidden_state", None)
     return first_of(result) if hidden is None else hidden

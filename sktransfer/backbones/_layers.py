@@ -24,6 +24,7 @@ from sktransfer.backbones._layer_calls import (
     Notes,
     find_stack,
     first_of,
+    is_traced,
     notes_of,
     output_of,
     segments,
@@ -214,9 +215,11 @@ class LayerGraph:
     def calls(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> list[Call]:
         """Return what each layer is called with for such hidden states."""
         arguments = self.feed.stand_in(hidden[:1] if absent is None else hidden, absent)
-        key = (None if arguments is None else hidden.shape[1], hidden.device)
+        always_the_same = arguments is None
+        key = (None if always_the_same else hidden.shape[1], hidden.device)
+        remembered = always_the_same or (absent is None and not is_traced())
         with self._lock:
-            if absent is None and key in self._known:
+            if remembered and key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
         if arguments is None:
@@ -227,7 +230,7 @@ class LayerGraph:
         calls = [
             Call(call.number, _moved(call.args, hidden.device), _moved(call.kwargs, hidden.device)) for call in calls
         ]
-        if absent is None and not torch._C._get_tracing_state() is not None:
+        if remembered:
             with self._lock:
                 self._known[key] = calls
                 while len(self._known) > _LENGTHS_KEPT:
@@ -369,8 +372,7 @@ class LayerPart(nn.Module):
         feed, absent = self.graph.feed, self.graph.feed.absent(x)
         if self.start == self.end:
             return x if self.end else feed.as_value(x, absent)
-        tracing = torch._C._get_tracing_state() is not None
-        if absent is None or tracing or x.device.type != "cpu" or len(x) < 2 * _PARTS:
+        if absent is None or is_traced() or x.device.type != "cpu" or len(x) < 2 * _PARTS:
             return self._compute(x, absent)
         # What is absent costs as much as what is there, so those of like length are computed by themselves.
         lengths = (~absent).sum(1)
