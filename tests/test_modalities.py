@@ -156,7 +156,8 @@ def test_each_sample_passes_the_frozen_part_once_in_a_whole_search(case):
 def test_results_do_not_depend_on_the_cache(case, tmp_path):
     sktransfer.clear_cache()
     results = [
-        classifier(case, freeze_depth=1, feature_cache=cache).fit(case.X, case.y).predict_proba(case.X)
+        # Adam makes whole steps of gradients that are nothing but rounding.
+        classifier(case, freeze_depth=1, feature_cache=cache, optimizer="sgd").fit(case.X, case.y).predict_proba(case.X)
         for cache in (None, "auto", "auto", tmp_path / "cache", tmp_path / "cache")
     ]
     for other in results[1:]:

@@ -268,7 +268,7 @@ def test_a_sound_of_a_window_or_a_hair_more_is_one_window(seconds):
 
 @pytest.mark.parametrize(("seconds", "count"), [(1.02, 2), (1.5, 2), (2.0, 2), (2.005, 2), (2.3, 3), (7.9, 8)])
 def test_a_longer_sound_is_heard_in_windows_evenly_spread_that_leave_nothing_out(seconds, count):
-    wave = np.arange(1, round(seconds * RATE) + 1, dtype=np.float32) / (10 * RATE)
+    wave = (np.arange(1, round(seconds * RATE) + 1) / (10 * RATE)).astype(np.float32)
     (got,) = read([wave], window=1.0, sampling_rate=RATE)
     assert got.shape == (count, RATE)
     starts = np.round(got[:, 0] * 10 * RATE).astype(int) - 1
