@@ -8,6 +8,7 @@ sample; and what would not fit is computed each time.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from sktransfer._activation_cache import COUNTS, PROCESS_CACHE, activation_keys
 from sktransfer._forward import Change, compute
 from sktransfer._frozen_pass import Variant, collect
 from sktransfer._run import Run
-from sktransfer._seeding import seeded
+from sktransfer._seeding import generator_kept, seeded
 from sktransfer.backbones import FrozenPart
 from sktransfer.inputs import Augmentation, Samples, SamplesOf, augment_batch
 
@@ -142,8 +143,9 @@ class ComputedActivations(Activations):
         COUNTS.add(misses=len(rows))
         order = sorted(range(len(rows)), key=lambda place: self.samples.size(int(rows[place])))
         wanted = [int(rows[place]) for place in order]
-        computed = iter(compute(ready, self.samples, wanted, self.run, self._change))
-        by_place = dict(zip(order, (value.numpy() for batch in computed for value in batch), strict=True))
+        with nullcontext() if self._change else generator_kept():
+            computed = compute(ready, self.samples, wanted, self.run, self._change)
+            by_place = dict(zip(order, (value.numpy() for batch in computed for value in batch), strict=True))
         return join([by_place[place] for place in range(len(rows))])
 
     def size(self, row: int) -> int:

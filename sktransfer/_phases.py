@@ -24,6 +24,7 @@ from sktransfer._forward import run_batch
 from sktransfer._frozen_pass import probe
 from sktransfer._labelled import LabelledActivations
 from sktransfer._run import Run, lend
+from sktransfer._seeding import generator_kept
 from sktransfer._suffix_network import FeaturesOf, SuffixNetwork, make_head
 from sktransfer._training_settings import TrainingSettings
 from sktransfer.backbones import Backbone, Block, FrozenPart
@@ -147,11 +148,13 @@ class _Sources:
     def first(self) -> torch.Tensor:
         """The activation of one sample, to measure."""
         run = self._run if self._augmented is None else replace(self._run, store=None)
-        return probe(self._part, self._samples, run, self._report)
+        with generator_kept():
+            return probe(self._part, self._samples, run, self._report)
 
     @cached_property
     def plain(self) -> Activations:
-        return activations(self._part, self._samples, self._run, self.first, None, self._report)
+        with generator_kept():
+            return activations(self._part, self._samples, self._run, self.first, None, self._report)
 
     @cached_property
     def changing(self) -> Activations:
@@ -207,7 +210,7 @@ def _start(
 def _features(module: SuffixNetwork, source: Activations, rows: np.ndarray, run: Run) -> np.ndarray:
     module.compute_in(run.bfloat16)
     compute = FeaturesOf(module)
-    with lend(module, run.device):
+    with lend(module, run.device), generator_kept():
         parts = [
             (places, run_batch(compute, part, run).cpu().numpy())
             for places, part in take_batches(source, rows, run.batch_size)

@@ -58,3 +58,19 @@ def seeded(seed: int) -> Iterator[None]:
     with _Turn.lock, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def generator_kept() -> Iterator[None]:
+    """Put torch's generators back where they were: for networks that draw numbers even where nothing depends on them.
+
+    What is drawn after it then does not depend on how often they ran. Only for whoever has the turn: it would put back
+    what another thread has drawn.
+
+    Yields
+    ------
+    None
+        While they may draw.
+    """
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield

@@ -424,3 +424,26 @@ def test_folders_are_emptied_only_when_asked(pictures, tmp_path):
         clear_cache(folders=folders)
         extractor(feature_cache=tmp_path).fit_transform(X)
         assert cache_info().misses == misses
+
+
+class Drawing(torch.nn.Module):
+    """Draws a number in each run, as layers do that may be skipped in training, and changes nothing."""
+
+    def forward(self, x):
+        torch.rand(())
+        return x
+
+
+def drawing_cnn():
+    return torch.nn.Sequential(Drawing(), *tiny_cnn())
+
+
+def test_a_network_that_draws_numbers_does_not_change_what_a_fit_draws(pictures):
+    """However often it ran, because its activations were found or not."""
+    settings = {"freeze_depth": 1, "hidden_layer_sizes": (8,), "dropout": 0.5, "max_epochs": 2, "random_state": 0}
+    found = [
+        FineTunedClassifier(drawing_cnn, feature_cache=cache, batch_size=size, **settings).fit(*pictures)
+        for cache, size in ((None, 24), ("auto", 24), ("auto", 24))
+    ]
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.predict_proba(pictures[0]), found[0].predict_proba(pictures[0]))

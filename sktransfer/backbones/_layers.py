@@ -5,6 +5,7 @@ each layer is to be given besides the hidden states (masks, positions); the laye
 nothing here knows one architecture from another: the stack is found, and what does not behave like one is refused.
 """
 
+import contextlib
 import copy
 import threading
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from sktransfer._seeding import generator_kept
 from sktransfer.backbones._graph import Block, Ready, UntraceableError
 from sktransfer.backbones._inference import CAST
 from sktransfer.backbones._layer_calls import (
@@ -224,8 +226,10 @@ class LayerGraph:
                 return self._known[key]
         if arguments is None:
             arguments = self._example_arguments
-        # Whatever the caller's modes are: what comes of it is kept, and used in training too.
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
+        kept = generator_kept() if torch.is_grad_enabled() else contextlib.nullcontext()  # in training
+        cast = torch.autocast(hidden.device.type, enabled=False)
+        # Whatever the caller's modes are: what comes of it is remembered, and used in training too.
+        with kept, cast, torch.inference_mode(False), torch.no_grad():
             _, calls = self._front.run({name: tensor.clone().cpu() for name, tensor in arguments.items()})
         calls = [
             Call(call.number, _moved(call.args, hidden.device), _moved(call.kwargs, hidden.device)) for call in calls
