@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 import sktransfer
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer._activations import join
 from sktransfer.backbones import load_backbone
 
 KINDS = [
@@ -260,3 +261,13 @@ def test_warm_start_goes_on(case):
     model.fit(case.X, case.y)
     after = model.net_.module_.tail.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_activations_of_different_lengths_are_joined_with_nan_and_may_hold_none():
+    long, short = np.ones((3, 2), dtype=np.float32), np.zeros((1, 2), dtype=np.float32)
+    joined = join([long, short])
+    assert joined.shape == (2, 3, 2)
+    assert joined.isnan().sum() == 4
+    assert joined[1, 1:].isnan().all()
+    with pytest.raises(ValueError, match="frozen part of the network gave NaN for a sample"):
+        join([long, np.full((1, 2), np.nan, dtype=np.float32)])
