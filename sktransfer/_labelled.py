@@ -33,13 +33,24 @@ class LabelledActivations(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def sizes(self) -> np.ndarray:
+        """Return what tells samples of different shapes apart, for each row."""
+        return np.array([self.activations.size(int(row)) for row in self.rows])
+
     def take(self, which: np.ndarray) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
         """Return a batch as skorch wants it: X, y."""
         return self.activations.take(self.rows[which]), (self.labels[which], self.weights[which])
 
 
+# Batches, drawn at random, whose samples are sorted by size among each other: enough that a batch holds samples of like
+# size, few enough that it is another batch in each epoch.
+SORTED_BATCHES = 16
+
+
 class SliceBatches:
     """Batches that are taken whole, not put together sample by sample.
+
+    Where samples differ in size, a batch holds such of like size: what fills up the shorter ones costs as much as they.
 
     Parameters
     ----------
@@ -57,8 +68,18 @@ class SliceBatches:
     def __iter__(self) -> Iterator[Any]:
         n = len(self.dataset)
         order = torch.randperm(n).numpy() if self.shuffle else np.arange(n)
+        sizes = self.dataset.sizes()[order]
+        differ = bool((sizes != sizes[0]).any())
+        if differ:
+            stretch = self.batch_size * SORTED_BATCHES
+            order = np.concatenate(
+                [order[i : i + stretch][sizes[i : i + stretch].argsort(kind="stable")] for i in range(0, n, stretch)]
+            )
         starts = list(range(0, n, self.batch_size))
         if len(starts) > 1 and n - starts[-1] == 1:
             starts.pop()
-        for start, stop in zip(starts, [*starts[1:], n], strict=True):
+        batches = list(zip(starts, [*starts[1:], n], strict=True))
+        if self.shuffle and differ:
+            batches = [batches[place] for place in torch.randperm(len(batches)).tolist()]
+        for start, stop in batches:
             yield self.dataset.take(order[start:stop])

@@ -39,9 +39,6 @@ _LENGTHS_KEPT = 64
 
 FIRST_BLOCK = "embeddings"
 
-# Parts in which a batch of samples of different lengths is computed on the CPU: more are smaller than is efficient.
-_PARTS = 4
-
 
 class Feed(Protocol):
     """How prepared samples are handed to a network, and how hidden states stand for them."""
@@ -376,24 +373,6 @@ class LayerPart(nn.Module):
         feed, absent = self.graph.feed, self.graph.feed.absent(x)
         if self.start == self.end:
             return x if self.end else feed.as_value(x, absent)
-        if absent is None or is_traced() or x.device.type != "cpu" or len(x) < 2 * _PARTS:
-            return self._compute(x, absent)
-        # What is absent costs as much as what is there, so those of like length are computed by themselves.
-        lengths = (~absent).sum(1)
-        order = lengths.argsort()
-        results = []
-        for rows in order.tensor_split(_PARTS):
-            longest = int(lengths[rows[-1]])
-            some = x[rows, :longest]
-            result = self._compute(some, feed.absent(some))
-            if result.ndim > 2:
-                sides = [0, 0] * (result.ndim - 2) + [0, x.shape[1] - longest]
-                result = nn.functional.pad(result, sides, value=torch.nan)
-            results.append(result)
-        return torch.cat(results)[order.argsort()]
-
-    def _compute(self, x: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
-        feed = self.graph.feed
         if self.graph.takes_autocast:
             hidden = feed.unflat(self._hidden(x, absent), x)
         else:
