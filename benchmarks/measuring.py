@@ -20,7 +20,7 @@ import torchvision
 from pictures import Pictures
 
 # Units of which more is better; of seconds, bytes and passed images, less is.
-MORE_IS_BETTER = ("images/s", "accuracy", "cosine")
+MORE_IS_BETTER = ("images/s", "sentences/s", "accuracy", "cosine")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Record:
     @property
     def ratios(self) -> list[float]:
         """How many times as fast ours is as the peer."""
-        if not self.peer or self.unit not in ("s", "ms", "images/s"):
+        if not self.peer or self.unit not in ("s", "ms", "images/s", "sentences/s"):
             return []
         peer = self.peer if len(self.peer) == len(self.ours) else [statistics.median(self.peer)] * len(self.ours)
         pairs = zip(self.ours, peer, strict=True)

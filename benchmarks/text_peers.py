@@ -1,0 +1,105 @@
+"""What one writes for texts without the package: transformers' Trainer in a loop, and sentence-transformers.
+
+Each is written as its own documentation teaches it, with the same weights, on the CPU.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+Encode = Callable[[list[str]], np.ndarray]
+
+# How the Trainer may be run: as it is, in the precision that the package takes, and with batches of like length too.
+TRAINERS = {
+    "Trainer, float32": {},
+    "Trainer, bfloat16": {"bf16": True},
+    "Trainer, bfloat16, group_by_length": {"bf16": True, "train_sampling_strategy": "group_by_length"},
+}
+
+
+def is_here(*packages: str) -> bool:
+    """Tell whether packages are installed, and say so where they are not."""
+    lacking = [name for name in packages if find_spec(name) is None]
+    if lacking:
+        print(f"  {', '.join(lacking)}: not installed, so what needs it is left out", flush=True)
+    return not lacking
+
+
+def trainer_grid(
+    model: Path,
+    texts: list[str],
+    labels: np.ndarray,
+    candidates: Iterable[tuple[int, float]],
+    folds: list[tuple[np.ndarray, np.ndarray]],
+    epochs: int,
+    **arguments: object,
+) -> list[float]:
+    """Fine-tune in each fold with each candidate (depth, rate) and return the mean accuracy of each candidate."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    encoded = tokenizer(texts, truncation=True, max_length=256)["input_ids"]  # once for all, as one would
+    rows = [{"input_ids": ids, "labels": int(label)} for ids, label in zip(encoded, labels, strict=True)]
+    means = []
+    for depth, rate in candidates:
+        accuracies = []
+        for training, held_out in folds:
+            trainer = _trainer(model, tokenizer, [rows[i] for i in training], depth, rate, epochs, arguments)
+            trainer.train()
+            logits = trainer.predict([rows[i] for i in held_out]).predictions
+            accuracies.append(float((logits.argmax(1) == labels[held_out]).mean()))
+        means.append(float(np.mean(accuracies)))
+    return means
+
+
+def _trainer(model, tokenizer, training, depth, rate, epochs, arguments):
+    from transformers import (
+        AutoModelForSequenceClassification,
+        DataCollatorWithPadding,
+        PrinterCallback,
+        Trainer,
+        TrainingArguments,
+        set_seed,
+    )
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    set_seed(0)
+    network = AutoModelForSequenceClassification.from_pretrained(model, num_labels=2)
+    for part in [network.bert.embeddings, *network.bert.encoder.layer[: depth - 1]]:
+        part.requires_grad_(False)
+    settings = TrainingArguments(
+        output_dir=tempfile.gettempdir(),
+        num_train_epochs=epochs,
+        learning_rate=rate,
+        per_device_train_batch_size=32,
+        per_device_eval_batch_size=32,
+        weight_decay=0.01,
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        seed=0,
+        **arguments,
+    )
+    trainer = Trainer(network, settings, train_dataset=training, data_collator=DataCollatorWithPadding(tokenizer))
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def sentence_encoder(model: Path, bfloat16: bool = False) -> Callable[..., np.ndarray]:
+    """Return the `encode` of sentence-transformers, which takes `batch_size=` too."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    network = SentenceTransformer(str(model), device="cpu")
+    if bfloat16:
+        network = network.to(torch.bfloat16)
+    return lambda texts, **settings: network.encode(texts, show_progress_bar=False, **settings)
