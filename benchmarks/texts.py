@@ -12,6 +12,7 @@ import datetime
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,10 +114,15 @@ def grid(setting: TextSetting) -> list[Record]:
     def peer(name: str) -> None:
         means[name] = trainer_grid(setting.sentences.model, list(X), y, candidates, folds, epochs, **TRAINERS[name])
 
-    turns = [stopwatch(lambda: ours("auto"))]
+    def timed(name: str, task: Callable[[], None]) -> float:
+        spent = stopwatch(task)
+        print(f"  {name}: {spent:.0f} s", flush=True)
+        return spent
+
+    turns = [timed("ours", lambda: ours("auto"))]
     ways = TRAINERS if is_here("accelerate") else {}
-    seconds = {name: [stopwatch(lambda name=name: peer(name))] for name in ways}
-    turns.append(stopwatch(lambda: ours("auto")))
+    seconds = {name: [timed(name, lambda name=name: peer(name))] for name in ways}
+    turns.append(timed("ours", lambda: ours("auto")))
     what = f"{len(candidates)} candidates x {len(folds)} folds x {epochs} epochs"
     note = "" if setting.whole_grid else f"of {len(DEPTHS) * len(RATES)} x 3, those with lr={RATES[1]:g} in one fold"
     records = [
@@ -159,14 +165,16 @@ def encoding(setting: TextSetting) -> list[Record]:
     if not setting.quick and is_here("sentence_transformers"):
         encode, in_bfloat16 = sentence_encoder(setting.sentences.model), sentence_encoder(setting.sentences.model, True)
         encode(texts[:64])
-        trial = in_turns({str(size): lambda size=size: encode(texts, batch_size=size) for size in BATCH_SIZES}, 1)
+        some = texts[::4]
+        trial = in_turns({str(size): lambda size=size: encode(some, batch_size=size) for size in BATCH_SIZES}, 1)
         best = int(min(trial, key=lambda size: trial[size][0]))
         tasks["encode"] = lambda: encode(texts)
         tasks[f"encode, batch_size={best}, the best of {BATCH_SIZES}"] = lambda: encode(texts, batch_size=best)
         tasks["encode, bfloat16"] = lambda: in_bfloat16(texts)
         peers = list(tasks)[2:]
         expected = encode(texts)
-    in_turns(tasks, 1)
+    for transform in ours.values():
+        transform(texts[:64])  # warms up: kernels are chosen
     speeds = {name: rates(len(texts), seconds) for name, seconds in in_turns(tasks, setting.repeats).items()}
     if not peers:
         return [Record(f"vectors of {len(texts):,} sentences, {name}", "sentences/s", speeds[name]) for name in ours]
@@ -243,7 +251,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few generated sentences, one epoch, once")
     parser.add_argument("--whole-grid", action="store_true", help="all candidates and folds, most of an hour")
     parser.add_argument("--choose-settings", action="store_true", help="print what SETTINGS was chosen by, and stop")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5, help="of encoding")
     parser.add_argument("--output", type=Path, help="folder (default: results beside this file)")
     given = parser.parse_args()
     given.assets = assets_or_none(given.assets)
