@@ -49,8 +49,9 @@ def trainer_grid(
         for training, held_out in folds:
             trainer = _trainer(model, tokenizer, [rows[i] for i in training], depth, rate, epochs, arguments)
             trainer.train()
-            logits = trainer.predict([rows[i] for i in held_out]).predictions
-            accuracies.append(float((logits.argmax(1) == labels[held_out]).mean()))
+            predicted = trainer.predict([rows[i] for i in held_out])
+            # Labels as it returns them: where it sorts by length, it does so here too.
+            accuracies.append(float((predicted.predictions.argmax(1) == predicted.label_ids).mean()))
         means.append(float(np.mean(accuracies)))
     return means
 

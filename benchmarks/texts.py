@@ -35,14 +35,16 @@ EPOCHS = 3
 BATCH_SIZES = (8, 16, 64, 128)  # of encode, next to 32, which is its default
 
 # The best of CHOICES by `--choose-settings`.
-SETTINGS = {"lr": 1e-4, "max_epochs": 3, "batch_size": 16}
+SETTINGS = {"strategy": "fine_tune", "lr": 1e-4, "max_epochs": 3}
 CHOICES = [
-    {"lr": 5e-5, "max_epochs": 4, "batch_size": 16},
-    {"lr": 1e-4, "max_epochs": 3},
     SETTINGS,
-    {"lr": 2e-4, "max_epochs": 2, "batch_size": 16},
-    {"lr": 2e-4, "max_epochs": 3},
-    {"lr": 3e-4, "max_epochs": 3, "layer_decay": 0.7},
+    {"strategy": "fine_tune", "lr": 1e-4, "max_epochs": 3, "batch_size": 16},
+    {"strategy": "lp_ft", "lr": 5e-5, "max_epochs": 4, "batch_size": 16},
+    {"strategy": "lp_ft", "lr": 1e-4, "max_epochs": 3},
+    {"strategy": "lp_ft", "lr": 1e-4, "max_epochs": 3, "batch_size": 16},
+    {"strategy": "lp_ft", "lr": 2e-4, "max_epochs": 2, "batch_size": 16},
+    {"strategy": "lp_ft", "lr": 2e-4, "max_epochs": 3},
+    {"strategy": "lp_ft", "lr": 3e-4, "max_epochs": 3, "layer_decay": 0.7},
 ]
 
 
@@ -105,7 +107,7 @@ def grid(setting: TextSetting) -> list[Record]:
 
     def ours(precision: str) -> None:
         clear_cache()
-        model = tuned(setting, max_epochs=epochs, precision=precision)
+        model = tuned(setting, strategy="fine_tune", max_epochs=epochs, precision=precision)
         parameters = {"freeze_depth": depths, "lr": learning_rates}
         searches.append(GridSearchCV(model, parameters, cv=folds, refit=False, error_score="raise").fit(X, y))
 
@@ -209,7 +211,7 @@ def choose_settings(assets: Path | None) -> None:
 
 
 def _words(settings: dict[str, object]) -> str:
-    return ", ".join(f"{name}={value:g}" for name, value in settings.items())
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
 
 
 def main():

@@ -150,7 +150,7 @@ def make_table(texts, labels, backbone):
         "frozen features, logistic regression": make_pipeline(PretrainedFeatureExtractor(backbone), logistic),
         # All but the embeddings is trained. Settings were chosen on other sentences: see benchmarks/texts.py.
         "FineTunedClassifier": FineTunedClassifier(
-            backbone, freeze_depth=1, lr=1e-4, max_epochs=3, batch_size=16, random_state=0
+            backbone, freeze_depth=1, strategy="fine_tune", lr=1e-4, max_epochs=3, random_state=0
         ),
     }
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
