@@ -4,6 +4,7 @@ Each is written as its own documentation teaches it, with the same weights, on t
 """
 
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,20 +33,21 @@ def trainer_grid(
     model: Path,
     texts: list[str],
     labels: np.ndarray,
-    candidates: Iterable[tuple[int, float]],
+    candidates: Iterable[tuple[int | str, float]],
     folds: list[tuple[np.ndarray, np.ndarray]],
     epochs: int,
     **arguments: object,
-) -> list[float]:
-    """Fine-tune in each fold with each candidate (depth, rate) and return the mean accuracy of each candidate."""
+) -> tuple[list[float], list[float]]:
+    """Fine-tune in each fold with each candidate (depth, rate); return each one's mean accuracy, and its seconds."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     encoded = tokenizer(texts, truncation=True, max_length=256)["input_ids"]  # once for all, as one would
     rows = [{"input_ids": ids, "labels": int(label)} for ids, label in zip(encoded, labels, strict=True)]
-    means = []
+    means, seconds = [], []
     for depth, rate in candidates:
         accuracies = []
+        start = time.perf_counter()
         for training, held_out in folds:
             trainer = _trainer(model, tokenizer, [rows[i] for i in training], depth, rate, epochs, arguments)
             trainer.train()
@@ -53,7 +55,8 @@ def trainer_grid(
             # Labels as it returns them: where it sorts by length, it does so here too.
             accuracies.append(float((predicted.predictions.argmax(1) == predicted.label_ids).mean()))
         means.append(float(np.mean(accuracies)))
-    return means
+        seconds.append(time.perf_counter() - start)
+    return means, seconds
 
 
 def _trainer(model, tokenizer, training, depth, rate, epochs, arguments):
@@ -71,7 +74,8 @@ def _trainer(model, tokenizer, training, depth, rate, epochs, arguments):
     logging.disable_progress_bar()
     set_seed(0)
     network = AutoModelForSequenceClassification.from_pretrained(model, num_labels=2)
-    for part in [network.bert.embeddings, *network.bert.encoder.layer[: depth - 1]]:
+    frozen = network.bert.encoder.layer if depth == "all" else network.bert.encoder.layer[: depth - 1]
+    for part in [network.bert.embeddings, *frozen]:
         part.requires_grad_(False)
     settings = TrainingArguments(
         output_dir=tempfile.gettempdir(),

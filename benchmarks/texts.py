@@ -12,7 +12,7 @@ import datetime
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from text_peers import TRAINERS, is_here, sentence_encoder, trainer_grid
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor, clear_cache
 
 HERE = Path(__file__).resolve().parent
-DEPTHS = [1, 3, 5]
+DEPTHS = [1, 4, "all"]  # all layers trained, the upper half, none
 RATES = [5e-5, 1e-4]
 EPOCHS = 3
 BATCH_SIZES = (8, 16, 64, 128)  # of encode, next to 32, which is its default
@@ -112,9 +112,13 @@ def grid(setting: TextSetting) -> list[Record]:
         searches.append(GridSearchCV(model, parameters, cv=folds, refit=False, error_score="raise").fit(X, y))
 
     means: dict[str, list[float]] = {}
+    spent_by_depth: dict[str, dict[object, float]] = {}
 
     def peer(name: str) -> None:
-        means[name] = trainer_grid(setting.sentences.model, list(X), y, candidates, folds, epochs, **TRAINERS[name])
+        means[name], spent = trainer_grid(
+            setting.sentences.model, list(X), y, candidates, folds, epochs, **TRAINERS[name]
+        )
+        spent_by_depth[name] = _by_depth(zip(candidates, spent, strict=True))
 
     def timed(name: str, task: Callable[[], None]) -> float:
         spent = stopwatch(task)
@@ -135,7 +139,9 @@ def grid(setting: TextSetting) -> list[Record]:
             spent,
             name,
             note=f"mean accuracy {_mean(searches[0]):.3f}, best {searches[0].best_score_:.3f}, against "
-            f"{np.mean(means[name]):.3f} and {max(means[name]):.3f}; the peer ran once, ours before and after; {note}",
+            f"{np.mean(means[name]):.3f} and {max(means[name]):.3f}; "
+            f"{_compare(_by_depth(_seconds(searches[-1])), spent_by_depth[name])}; "
+            f"the peer ran once, ours before and after; {note}",
         )
         for name, spent in seconds.items()
     ]
@@ -147,6 +153,24 @@ def grid(setting: TextSetting) -> list[Record]:
             if "float32" in name
         ]
     return records or [Record(f"grid of depth and rate, {what}", "s", turns)]
+
+
+def _seconds(search: GridSearchCV) -> list[tuple[tuple[object, float], float]]:
+    """Return each candidate, (depth, rate), with the seconds that its fits and scores took."""
+    results = search.cv_results_
+    spent = (results["mean_fit_time"] + results["mean_score_time"]) * search.n_splits_
+    return [((given["freeze_depth"], given["lr"]), s) for given, s in zip(results["params"], spent, strict=True)]
+
+
+def _by_depth(spent: Iterable[tuple[tuple[object, float], float]]) -> dict[object, float]:
+    sums: dict[object, float] = {}
+    for (depth, _), seconds in spent:
+        sums[depth] = sums.get(depth, 0.0) + seconds
+    return sums
+
+
+def _compare(ours: dict[object, float], theirs: dict[object, float]) -> str:
+    return ", ".join(f"depth {depth}: {seconds:.0f} s against {theirs[depth]:.0f} s" for depth, seconds in ours.items())
 
 
 def _mean(search: GridSearchCV) -> float:
