@@ -13,10 +13,9 @@ import numpy as np
 
 Encode = Callable[[list[str]], np.ndarray]
 
-# How the Trainer may be run: as it is, in the precision that the package takes, and with batches of like length too.
+# How the Trainer may be run: as it is, and in the precision that the package takes with batches of like length too.
 TRAINERS = {
     "Trainer, float32": {},
-    "Trainer, bfloat16": {"bf16": True},
     "Trainer, bfloat16, group_by_length": {"bf16": True, "train_sampling_strategy": "group_by_length"},
 }
 
