@@ -5,12 +5,13 @@ and the precision: never from a position, so any order, fold, clone or path of t
 """
 
 import hashlib
-import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+
+from sktransfer._locks import Lock
 
 # Part of every key: to be raised when the way that activations are computed changes.
 FORMAT = 2
@@ -92,7 +93,7 @@ class MemoryStore(ActivationStore):
 
     def __init__(self, limit: int = MEMORY_LIMIT):
         self.limit = limit
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
         self._n_bytes = 0
 
@@ -160,7 +161,7 @@ class Counts:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self.clear()
 
     def add(self, hits: int = 0, misses: int = 0, continued: int = 0) -> None:

@@ -8,7 +8,7 @@ sample; and what would not fit is computed each time.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -143,8 +143,8 @@ class ComputedActivations(Activations):
         COUNTS.add(misses=len(rows))
         order = sorted(range(len(rows)), key=lambda place: self.samples.size(int(rows[place])))
         wanted = [int(rows[place]) for place in order]
-        with nullcontext() if self._change else generator_kept():
-            computed = compute(ready, self.samples, wanted, self.run, self._change)
+        kept = nullcontext() if self._change else generator_kept()
+        with kept, closing(compute(ready, self.samples, wanted, self.run, self._change)) as computed:
             by_place = dict(zip(order, (value.numpy() for batch in computed for value in batch), strict=True))
         return join([by_place[place] for place in range(len(rows))])
 

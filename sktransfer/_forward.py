@@ -7,21 +7,22 @@ computes, and results come back without waiting for each.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from sktransfer._locks import Lock
 from sktransfer._run import Fits, Run
+from sktransfer._workers import in_order
 from sktransfer.inputs import Samples, batches_of, load_batch, load_batches
 
 T = TypeVar("T")
 
 # While threads that compute alone are started, torch gives each new thread one processor.
-_STARTING = threading.Lock()
+_STARTING = Lock()
 
 # Changes loaded samples at random: it is given a batch and the rows that it holds.
 Change = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
@@ -91,7 +92,7 @@ def _forward_in_parts(network: nn.Module, batch: torch.Tensor, full: int, fits: 
 
 def compute(
     network: nn.Module, samples: Samples, rows: Sequence[int], run: Run, change: Change | None = None
-) -> Iterator[torch.Tensor]:
+) -> Generator[torch.Tensor, None, None]:
     """Load some rows and run them through a network.
 
     Parameters
@@ -133,7 +134,6 @@ def compute(
         # Each thread loads what it computes: so there are never more threads than processors.
         yield from _in_threads(lambda some: step(load_batch(samples, some)), iter(batches), threads)
         return
-    # Closed here, and not when the last traceback of an interrupted run is gone, so that its threads end.
     with closing(load_batches(samples, batches, threads if run.n_jobs is None else run.n_jobs, pin=cuda)) as coming:
         loaded: Iterator[torch.Tensor] = coming
         if change is not None:
@@ -161,30 +161,35 @@ def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int, f
 
 def _in_threads(step: Callable[[T], torch.Tensor], batches: Iterator[T], threads: int) -> Iterator[torch.Tensor]:
     """Compute several batches at once, each in one thread, and yield the results in order."""
-    started = threading.Barrier(threads + 1)
+    return in_order(step, batches, threads, ahead=threads, name="sktransfer-compute", beginning=_each_alone)
 
-    def alone() -> None:
-        torch.set_num_threads(1)
-        torch.get_num_threads()  # a thread takes its number for good when it first asks
-        started.wait()
 
-    waiting: deque[Future[torch.Tensor]] = deque()
-    with ThreadPoolExecutor(threads, "sktransfer-compute", initializer=alone) as pool:
+@contextmanager
+def _each_alone(n_threads: int) -> Iterator[Callable[[], None]]:
+    """Give threads that are started inside one processor each, and new threads of the caller's as many as before.
+
+    torch knows one number for all threads to come, which a thread takes for good when it first asks. So nobody else
+    starts threads here meanwhile; and a thread that wakes when this is over leaves the number alone.
+    """
+    begun, setting, over = threading.Semaphore(0), threading.Lock(), False
+
+    def begin() -> None:
+        with setting:
+            if not over:
+                torch.set_num_threads(1)
+                torch.get_num_threads()
+        begun.release()
+
+    with _STARTING:
+        threads = torch.get_num_threads()
         try:
-            with _STARTING:
-                for _ in range(threads):
-                    pool.submit(int)
-                started.wait()
-                torch.set_num_threads(threads)  # back to what the caller has, and new threads of the caller's get
-            for batch in batches:
-                waiting.append(pool.submit(step, batch))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield begin
+            for _ in range(n_threads):
+                begun.acquire()
         finally:
-            started.abort()
-            pool.shutdown(wait=True, cancel_futures=True)
+            with setting:
+                over = True
+                torch.set_num_threads(threads)
 
 
 def _copied_back(results: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:

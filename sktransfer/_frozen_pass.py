@@ -6,7 +6,7 @@ computed, and computed from what an earlier cut has left of the same sample wher
 
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,7 +54,7 @@ def stream(
     run: Run,
     variant: Variant | None = None,
     report: Callable[[str], None] = lambda message: None,
-) -> Iterator[torch.Tensor]:
+) -> Batches:
     """Run all samples through a frozen network, in order.
 
     Parameters
@@ -80,8 +80,13 @@ def stream(
     ValueError
         If the network does not take such samples.
     """
-    with tqdm(total=len(samples), unit="sample", disable=not run.verbose, leave=False) as bar:
-        for batch in _stream(_Pass(part, samples, run, variant, report)):
+    # Generators are closed where they are used, not when the last traceback of an interrupted pass is gone, so that
+    # their threads end with it.
+    with (
+        tqdm(total=len(samples), unit="sample", disable=not run.verbose, leave=False) as bar,
+        closing(_stream(_Pass(part, samples, run, variant, report))) as batches,
+    ):
+        for batch in batches:
             bar.update(len(batch))
             yield batch
 
@@ -108,15 +113,16 @@ def collect(
     result: np.ndarray | None = None
     rest: list[np.ndarray] = []
     start = 0
-    for batch in stream(part, samples, run, variant, report):
-        if result is None:
-            result = np.empty((len(samples), *batch.shape[1:]), dtype=np.float32)
-        if rest or batch.shape[1:] != result.shape[1:]:
-            rest = rest or list(result[:start])
-            rest.extend(batch.numpy())
-        else:
-            result[start : start + len(batch)] = batch.numpy()
-        start += len(batch)
+    with closing(stream(part, samples, run, variant, report)) as batches:
+        for batch in batches:
+            if result is None:
+                result = np.empty((len(samples), *batch.shape[1:]), dtype=np.float32)
+            if rest or batch.shape[1:] != result.shape[1:]:
+                rest = rest or list(result[:start])
+                rest.extend(batch.numpy())
+            else:
+                result[start : start + len(batch)] = batch.numpy()
+            start += len(batch)
     assert result is not None
     return rest or result
 
@@ -137,7 +143,8 @@ def apply(network: nn.Module, part: FrozenPart, samples: Samples, run: Run) -> n
         In the order of the samples, though those of one size are computed together.
     """
     order = _by_size(samples, range(len(samples)))
-    parts = [run_batch(network, batch, run).cpu().numpy() for batch in stream(part, _Some(samples, order), run)]
+    with closing(stream(part, _Some(samples, order), run)) as batches:
+        parts = [run_batch(network, batch, run).cpu().numpy() for batch in batches]
     computed = np.concatenate(parts)
     result = np.empty_like(computed)
     result[order] = computed
@@ -191,7 +198,8 @@ def probe(
     """
     kept = run.store is not None and samples.recipe is not None
     few = _Some(samples, range(min(len(samples), run.batch_size) if kept else 1))
-    return next(_stream(_Pass(part, few, run, None, report)))[:1]
+    with closing(_stream(_Pass(part, few, run, None, report))) as batches:
+        return next(batches)[:1]
 
 
 def _by_size(samples: Samples, rows: Sequence[int]) -> list[int]:
@@ -244,7 +252,8 @@ class _Left(Samples):
         assert self._work.run.store is not None
         (value,) = self._work.run.store.find([self._keys[index]])
         if value is None:  # it left in the meantime
-            return next(self._before.compute([index]))[0]
+            with closing(self._before.compute([index])) as computed:
+                return next(computed)[0]
         return torch.from_numpy(value.copy())
 
     def size(self, index: int) -> int:
@@ -301,10 +310,10 @@ class _Pass:
         return activation_keys(digests, recipe, part.identity, self.run.arithmetic)
 
 
-Keyed = Iterator[list[tuple[Hashable, torch.Tensor]]]
+Keyed = Generator[list[tuple[Hashable, torch.Tensor]], None, None]
 
 
-def _stream(work: _Pass) -> Iterator[torch.Tensor]:
+def _stream(work: _Pass) -> Batches:
     n, store = len(work.samples), work.run.store
     if store is None or work.samples.recipe is None:  # vectors are not worth keeping
         keys: list[Hashable] = list(range(n))
@@ -326,13 +335,21 @@ def _stream(work: _Pass) -> Iterator[torch.Tensor]:
             for rows, computed in _ways(work, store, missing, digests)
         ]
         COUNTS.add(hits=sum(map(held.__getitem__, keys)))
-    coming: dict[Hashable, Keyed] = {}
-    for rows, computed in ways:
-        keyed = _with_keys(computed, iter([keys[row] for row in rows]))
-        coming |= dict.fromkeys([keys[row] for row in rows], keyed)
+    with ExitStack() as opened:
+        coming: dict[Hashable, Keyed] = {}
+        for rows, computed in ways:
+            keyed = opened.enter_context(closing(_with_keys(computed, iter([keys[row] for row in rows]))))
+            coming |= dict.fromkeys([keys[row] for row in rows], keyed)
+        yield from _in_order(work, keys, held, coming)
+
+
+def _in_order(
+    work: _Pass, keys: list[Hashable], held: dict[Hashable, bool], coming: dict[Hashable, Keyed]
+) -> Iterator[torch.Tensor]:
+    """Yield activations in the order of the samples, those that are held and those that are coming."""
     waiting: dict[Hashable, torch.Tensor] = {}
     uses = Counter(keys)
-    for rows in batches_of(work.samples, range(n), lambda values: work.run.batch_size):
+    for rows in batches_of(work.samples, range(len(keys)), lambda values: work.run.batch_size):
         if held:
             waiting |= _look_up(work, {keys[row]: row for row in rows if held[keys[row]]})
         for row in rows:
@@ -360,8 +377,8 @@ def _look_up(work: _Pass, row_of: dict[Hashable, int]) -> dict[Hashable, torch.T
     lost = [key for key in keys if key not in found]
     if lost:
         COUNTS.add(hits=-len(lost))
-        computed = work.compute([row_of[key] for key in lost])
-        found |= zip(lost, (value for batch in computed for value in batch), strict=True)
+        with closing(work.compute([row_of[key] for key in lost])) as computed:
+            found |= zip(lost, (value for batch in computed for value in batch), strict=True)
     return found
 
 

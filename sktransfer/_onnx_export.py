@@ -7,7 +7,6 @@ import copy
 import json
 import os
 import tempfile
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sktransfer._locks import Lock
 from sktransfer._suffix_network import SuffixNetwork
 from sktransfer.backbones import Backbone
 from sktransfer.inputs import Reader
@@ -28,7 +28,7 @@ OPSET = 18
 _INPUT = "prepared"
 _COLOURS = {1: "grey", 3: "RGB"}
 # The exporter keeps its state in globals of torch.
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = Lock()
 
 
 def probability_network(backbone: Backbone, module: SuffixNetwork) -> nn.Module:

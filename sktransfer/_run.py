@@ -1,7 +1,6 @@
 """What "auto" means on this machine: which device, which precision, how many threads, where activations are kept."""
 
 import contextlib
-import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from torch import nn
 
 from sktransfer._activation_cache import ActivationStore
 from sktransfer._allocator import keep_freed_blocks
+from sktransfer._locks import Lock, cuda_was_lost
 from sktransfer._stores import store_for
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -23,7 +23,7 @@ VALUES_AT_ONCE = 8 * 3 * 224 * 224
 
 # How many use a network that is away from the CPU, by the identity of its first parameter.
 _LENT: Counter[int] = Counter()
-_LENDING = threading.Lock()
+_LENDING = Lock()
 
 
 class Fits:
@@ -105,13 +105,18 @@ class Run:
         ValueError
             If torch does not know the device, or does not find it here.
         """
-        cuda = torch.cuda.is_available()
+        cuda = cuda_was_lost() or torch.cuda.is_available()
         try:
             chosen = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
         except RuntimeError as error:
             raise ValueError(f'Got device={device!r}; expected "auto", "cpu", "cuda" or "cuda:0".') from error
         if chosen.type not in ("cpu", "cuda"):
             raise ValueError(f'Got device={device!r}; expected "auto", "cpu", "cuda" or "cuda:0", where this runs.')
+        if chosen.type == "cuda" and cuda_was_lost():
+            raise ValueError(
+                f"Got device={device!r} in a process that was forked from one that had used CUDA, which cannot be used "
+                'here. Start processes with multiprocessing.get_context("spawn"), or set device="cpu".'
+            )
         if chosen.type == "cuda" and not (cuda and (chosen.index or 0) < torch.cuda.device_count()):
             raise ValueError(
                 f"Got device={device!r}; torch finds {torch.cuda.device_count()} CUDA devices here. "

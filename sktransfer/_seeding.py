@@ -4,26 +4,15 @@ Dropout and initialisation take no generator of their own. Without this, two fit
 other's numbers, and neither could be repeated.
 """
 
-import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from sktransfer._locks import Lock, cuda_is_in_use
 
-class _Turn:
-    """Whose turn it is to draw; a forked child starts with a free one, whatever its parent's threads were doing."""
-
-    lock = threading.RLock()
-
-    @classmethod
-    def renew(cls) -> None:
-        cls.lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Turn.renew)
+# Whose turn it is to draw.
+_TURN = Lock()
 
 
 @contextmanager
@@ -37,7 +26,7 @@ def turn() -> Iterator[None]:
     None
         While it is this thread's turn.
     """
-    with _Turn.lock:
+    with _TURN:
         yield
 
 
@@ -55,7 +44,7 @@ def seeded(seed: int) -> Iterator[None]:
     None
         While they are seeded.
     """
-    with _Turn.lock, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with _TURN, torch.random.fork_rng(devices=_devices()):
         torch.manual_seed(seed)
         yield
 
@@ -72,5 +61,10 @@ def generator_kept() -> Iterator[None]:
     None
         While they may draw.
     """
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with torch.random.fork_rng(devices=_devices()):
         yield
+
+
+def _devices() -> range:
+    """Return the GPUs whose generators are there; those of GPUs that nobody has used are not brought up for it."""
+    return range(torch.cuda.device_count() if cuda_is_in_use() else 0)

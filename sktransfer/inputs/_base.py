@@ -4,13 +4,14 @@ Loading (opening, decoding, resizing) happens here, in threads that run ahead of
 """
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any, ClassVar, Protocol
 
 import torch
 from joblib import effective_n_jobs
+
+from sktransfer._workers import in_order
 
 # Batches that may wait, loaded, beyond one a thread: enough to keep a network busy, few enough to keep memory flat.
 BATCHES_AHEAD = 2
@@ -271,17 +272,9 @@ def load_batches(
         yield from map(load, batches)
         return
     threads = effective_n_jobs(n_jobs)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="sktransfer-load")
-    waiting: deque[Future[torch.Tensor]] = deque()
-    try:
-        for rows in batches:
-            waiting.append(pool.submit(load, rows))
-            if len(waiting) > threads + BATCHES_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    ahead = threads + BATCHES_AHEAD
+    with closing(in_order(load, batches, threads, ahead=ahead, name="sktransfer-load")) as loaded:
+        yield from loaded
 
 
 def load_batch(samples: Samples, rows: Sequence[int]) -> torch.Tensor:

@@ -1,0 +1,279 @@
+"""Threads that work ahead: results in order, and no thread is left, whatever ends a pass and however late one wakes."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from networks import tiny_cnn, tiny_vectors
+
+from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer._workers import in_order
+
+
+@pytest.fixture
+def threads():
+    """Four threads of torch, which are set back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield 4
+    torch.set_num_threads(before)
+
+
+def ours():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("sktransfer")]
+
+
+def square(number):
+    time.sleep(0.002 * (number % 3))
+    return number**2
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 7])
+@pytest.mark.parametrize("ahead", [0, 1, 5])
+@pytest.mark.parametrize("n", [0, 1, 2, 30])
+def test_results_come_in_the_order_of_the_items(n, ahead, n_threads):
+    results = in_order(square, range(n), n_threads, ahead=ahead, name="sktransfer-test")
+    assert list(results) == [number**2 for number in range(n)]
+    assert not ours()
+
+
+def test_work_is_not_taken_further_ahead_than_asked_for():
+    taken = []
+    results = in_order(square, (taken.append(item) or item for item in range(50)), 2, ahead=3, name="sktransfer-t")
+    for number in range(20):
+        assert next(results) == number**2
+        assert len(taken) == number + 4
+    results.close()
+    assert not ours()
+
+
+@pytest.mark.parametrize("bad", [0, 3, 29])
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_error_reaches_the_taker_and_ends_the_threads(kind, bad):
+    def work(number):
+        if number == bad:
+            raise kind(f"item {number}")
+        return number
+
+    taken = []
+    with pytest.raises(kind, match=f"item {bad}"):
+        taken.extend(in_order(work, range(30), 3, ahead=3, name="sktransfer-test"))
+    assert taken == list(range(bad))
+    assert not ours()
+
+
+def test_an_error_in_the_items_ends_the_threads():
+    def items():
+        yield 1
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        list(in_order(square, items(), 2, ahead=4, name="sktransfer-test"))
+    assert not ours()
+
+
+def test_a_thread_that_cannot_begin_answers_with_the_reason():
+    from contextlib import contextmanager
+
+    @contextmanager
+    def beginning(n_threads):
+        def begin():
+            raise OSError("not today")
+
+        yield begin
+
+    with pytest.raises(OSError, match="not today"):
+        list(in_order(square, range(9), 2, ahead=4, name="sktransfer-test", beginning=beginning))
+    assert not ours()
+
+
+def test_threads_that_cannot_be_started_end_those_that_were(monkeypatch):
+    original, count = threading.Thread.start, []
+
+    def start(self):
+        count.append(self)
+        if len(count) == 3:
+            raise RuntimeError("can't start new thread")
+        original(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(in_order(square, range(9), 4, ahead=4, name="sktransfer-test"))
+    assert not ours()
+
+
+def test_results_that_were_taken_are_not_held():
+    class Large:
+        alive = 0
+
+        def __init__(self):
+            Large.alive += 1
+
+        def __del__(self):
+            Large.alive -= 1
+
+    results = in_order(lambda item: Large(), range(30), 2, ahead=2, name="sktransfer-test")
+    for _ in range(20):
+        next(results)
+        time.sleep(0.01)
+        assert Large.alive <= 4, "three in work or done, and the one that was taken"
+    results.close()
+    gc.collect()
+    assert Large.alive == 0
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """The second thread that is to compute alone wakes late, each time."""
+    original, woken = torch.set_num_threads, []
+
+    def set_num_threads(number):
+        if threading.current_thread().name.startswith("sktransfer"):
+            woken.append(number)
+            if len(woken) % 4 == 2:
+                time.sleep(0.2)
+        original(number)
+
+    monkeypatch.setattr(torch, "set_num_threads", set_num_threads)
+    return woken
+
+
+def test_a_thread_that_wakes_late_delays_a_pass_and_nothing_else(threads, late, capfd):
+    X = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    extractor = PretrainedFeatureExtractor(tiny_vectors, batch_size=20, random_state=0).fit(X)
+    results = [extractor.transform(X) for _ in range(3)]
+    assert all(np.array_equal(one, results[0]) for one in results)
+    assert len(late) == 3 * threads, "they did compute in threads"
+    assert torch.get_num_threads() == threads
+    assert not ours()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_thread_that_wakes_after_the_pass_is_over_leaves_torch_as_it_was(threads, monkeypatch):
+    """The pass is interrupted while its threads start; they find that out however late they wake."""
+    original, woken = threading.Thread.run, threading.Event()
+
+    def run(self):
+        if self.name.startswith("sktransfer-compute"):
+            woken.wait(10)
+        original(self)
+
+    def interrupted(self):
+        started(self)
+        if self.name.endswith("_2"):
+            raise KeyboardInterrupt
+
+    started = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "run", run)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    X = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    extractor = PretrainedFeatureExtractor(tiny_vectors, batch_size=20, random_state=0).fit(X)
+    threading.Timer(0.3, woken.set).start()
+    with pytest.raises(KeyboardInterrupt):
+        extractor.transform(X)
+    monkeypatch.undo()
+    assert not ours()
+    seen = []
+    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert seen == [threads], "new threads of the caller's get what they got before"
+
+
+def test_a_sample_that_cannot_be_read_ends_a_pass_with_late_threads(threads, late, paths, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    classifier = FineTunedClassifier(tiny_cnn, random_state=0, batch_size=2, feature_cache=None)
+    classifier.fit(paths, np.arange(len(paths)) % 2)
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"broken\.png"):
+            classifier.predict([*paths[:5], str(broken), *paths[5:]])
+        assert not ours()
+    assert torch.get_num_threads() == threads
+
+
+def test_an_interrupted_pass_leaves_no_thread_though_its_traceback_is_kept(threads, pictures, monkeypatch):
+    """A notebook keeps the last traceback, and with it the frames of what was interrupted."""
+    from sktransfer.backbones import FrozenPart
+
+    X = np.concatenate([pictures[0]] * 4)
+    X = (X + np.arange(len(X), dtype=np.uint8)[:, None, None, None]).astype(np.uint8)  # no two are the same
+    extractor = PretrainedFeatureExtractor(tiny_cnn, random_state=0, batch_size=4).fit(X[:4])
+    PretrainedFeatureExtractor(tiny_cnn, random_state=0, batch_size=4, layer=1, pooling="flatten").fit_transform(X[:40])
+    kept = []
+    original = FrozenPart.ready
+
+    def interrupt(*args):
+        kept.append(1)
+        if len(kept) > 5:
+            raise KeyboardInterrupt
+
+    def failing(self, *args):
+        network = original(self, *args)
+        network.register_forward_hook(interrupt)
+        return network
+
+    monkeypatch.setattr(FrozenPart, "ready", failing)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        extractor.transform(X)
+    assert caught.traceback
+    assert not ours()
+
+
+CTRL_C = """
+    import faulthandler, os, signal, sys, threading, time
+    import numpy as np, torch
+    from torch import nn
+    from sktransfer import PretrainedFeatureExtractor
+    faulthandler.dump_traceback_later(100, exit=True)
+    torch.set_num_threads(4)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    X = np.random.default_rng(0).integers(0, 256, (300, 48, 48, 3), dtype=np.uint8)
+    extractor = PretrainedFeatureExtractor(net, feature_cache=None, batch_size=8, n_jobs={n_jobs}).fit(X)
+    want = extractor.transform(X)
+    interrupted = 0
+    for turn in range(40):
+        after = threading.Timer(0.002 * (turn % 20), os.kill, (os.getpid(), signal.SIGINT))
+        try:
+            after.start()
+            for _ in range(50):
+                extractor.transform(X)
+        except KeyboardInterrupt:
+            interrupted += 1
+        after.join()
+        left = [thread.name for thread in threading.enumerate() if thread.name.startswith("sktransfer")]
+        assert not left, left
+        assert torch.get_num_threads() == 4
+    assert np.array_equal(extractor.transform(X), want)
+    print("interrupted", interrupted)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals are those of POSIX")
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_ctrl_c_at_any_moment_leaves_no_thread_and_torch_as_it_was(n_jobs):
+    command = [sys.executable, "-c", textwrap.dedent(CTRL_C.format(n_jobs=n_jobs))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[1]) >= 30
+    assert done.stderr == ""
+
+
+def test_a_pass_that_nobody_goes_on_with_does_not_keep_the_process_from_ending():
+    code = """
+        import time
+        from sktransfer._workers import in_order
+        kept = in_order(lambda item: time.sleep(0.01) or item, range(100), 4, ahead=4, name="sktransfer-test")
+        print(next(kept))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
