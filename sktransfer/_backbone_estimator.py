@@ -19,10 +19,11 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from sktransfer._idle_parameters import check_kind
 from sktransfer._names import check_choice
 from sktransfer._onnx_export import export
 from sktransfer._run import PRECISIONS, Run
-from sktransfer.backbones import POOLINGS, Backbone, kind_of_input, load_backbone
+from sktransfer.backbones import POOLINGS, Backbone, kind_of_input, load_backbone, refuse_other
 from sktransfer.inputs import Reader, Samples, check_image_shape, is_table, make_reader, modality
 
 
@@ -122,6 +123,7 @@ class BackboneEstimator(BaseEstimator):
 
     def _check_parameters(self) -> None:
         """Raise before anything is loaded."""
+        refuse_other(self.backbone)
         self._validate_params()
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("precision", self.precision, PRECISIONS)
@@ -150,6 +152,7 @@ class BackboneEstimator(BaseEstimator):
         takes = backbone.preprocessing.kind
         kind = modality(X, self.image_shape, takes)
         self._check_takes_vectors(n_features, takes if kind == "vectors" else None)
+        check_kind(self, kind)
         given = {name: getattr(self, name) for name in ("image_shape", "pixel_range", "max_length", "sampling_rate")}
         reader = make_reader(kind, backbone.preprocessing, **given)
         if look == "vectors" and kind == "sounds":

@@ -16,6 +16,7 @@ from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._frozen_pass import apply
+from sktransfer._idle_parameters import check_companions, warn_of_frozen_blocks
 from sktransfer._names import check_choice
 from sktransfer._net_record import net_from_record, net_to_record
 from sktransfer._onnx_export import probability_network
@@ -378,6 +379,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         backbone = backbone.ending_at(self.layer)
         frozen = "all" if self.strategy == "linear_probe" else self.freeze_depth
         backbone.describe_use(frozen, samples.shape, self.store_backbone)
+        if not backbone.trained_blocks(frozen):
+            warn_of_frozen_blocks(self)
         given = {
             field.name: getattr(self, field.name) for field in fields(TrainingSettings) if hasattr(self, field.name)
         }
@@ -409,6 +412,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         super()._check_parameters()
         check_choice("strategy", self.strategy, STRATEGIES)
         check_optimizer(self.optimizer)
+        check_companions(self)
         sizes = self.hidden_layer_sizes
         if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
             raise ValueError(

@@ -10,6 +10,37 @@ from torch.utils.data import Dataset
 from sktransfer._activations import Activations
 
 
+class WeightedLabels(torch.Tensor):
+    """Class indices that carry the weight of each sample, so that whoever reads a batch finds plain labels in it."""
+
+    weights: torch.Tensor
+
+    @classmethod
+    def of(cls, labels: torch.Tensor, weights: torch.Tensor) -> "WeightedLabels":
+        """Join the labels and the weights of a batch.
+
+        Parameters
+        ----------
+        labels : int64 Tensor of shape (n,)
+            Class indices.
+        weights : float32 Tensor of shape (n,)
+            A weight for each.
+
+        Returns
+        -------
+        WeightedLabels
+            On the same device.
+        """
+        joined = labels.as_subclass(cls)
+        joined.weights = weights
+        return joined
+
+    def to(self, *args: Any, **kwargs: Any) -> "WeightedLabels":
+        """Move both."""
+        plain = self.as_subclass(torch.Tensor)
+        return WeightedLabels.of(plain.to(*args, **kwargs), self.weights.to(*args, **kwargs))
+
+
 class LabelledActivations(Dataset[Any]):
     """Activations with the index of each row's class, and its weight.
 
@@ -37,9 +68,9 @@ class LabelledActivations(Dataset[Any]):
         """Return what tells samples of different shapes apart, for each row."""
         return np.array([self.activations.size(int(row)) for row in self.rows])
 
-    def take(self, which: np.ndarray) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    def take(self, which: np.ndarray) -> tuple[torch.Tensor, WeightedLabels]:
         """Return a batch as skorch wants it: X, y."""
-        return self.activations.take(self.rows[which]), (self.labels[which], self.weights[which])
+        return self.activations.take(self.rows[which]), WeightedLabels.of(self.labels[which], self.weights[which])
 
 
 # Batches, drawn at random, whose samples are sorted by size among each other: enough that a batch holds samples of like
@@ -50,7 +81,8 @@ SORTED_BATCHES = 16
 class SliceBatches:
     """Batches that are taken whole, not put together sample by sample.
 
-    Where samples differ in size, a batch holds such of like size: what fills up the shorter ones costs as much as they.
+    Where samples differ in size, a batch that is drawn at random holds samples of similar size, since the padding of
+    shorter ones costs as much as they do.
 
     Parameters
     ----------
@@ -69,7 +101,7 @@ class SliceBatches:
         n = len(self.dataset)
         order = torch.randperm(n).numpy() if self.shuffle else np.arange(n)
         sizes = self.dataset.sizes()[order]
-        differ = bool((sizes != sizes[0]).any())
+        differ = self.shuffle and bool((sizes != sizes[0]).any())
         if differ:
             stretch = self.batch_size * SORTED_BATCHES
             order = np.concatenate(
@@ -79,7 +111,7 @@ class SliceBatches:
         if len(starts) > 1 and n - starts[-1] == 1:
             starts.pop()
         batches = list(zip(starts, [*starts[1:], n], strict=True))
-        if self.shuffle and differ:
+        if differ:
             batches = [batches[place] for place in torch.randperm(len(batches)).tolist()]
         for start, stop in batches:
             yield self.dataset.take(order[start:stop])

@@ -108,7 +108,7 @@ def train(
     sources = _Sources(backbone.frozen_part(settings.pooling), samples, run, settings)
     module = _start(backbone, sources.first, task, run, settings, earlier)
     training = task.of(sources.changing, rows)
-    validation = task.of(sources.plain, held_out) if len(held_out) else None
+    validation = task.of(sources.plain, _by_size(sources.plain, held_out)) if len(held_out) else None
     net, history, n_iter = None, [], 0
     head_first = settings.strategy != "fine_tune" and not (blocks and earlier is not None)
     few = len(task.labels) * len(task.classes) <= SOLVABLE
@@ -165,6 +165,11 @@ class _Sources:
     def _report(self, message: str) -> None:
         if self._run.verbose:
             print(message)  # noqa: T201
+
+
+def _by_size(source: Activations, rows: np.ndarray) -> np.ndarray:
+    """Put rows of similar size together, so that a batch of them holds little padding."""
+    return np.array(sorted(rows, key=lambda row: source.size(int(row))), dtype=rows.dtype)
 
 
 def _hold_out(task: Task, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -254,8 +259,16 @@ def _spread(features: np.ndarray, rows: np.ndarray, task: Task) -> Activations:
 
 
 def _records(phase: str, net: Any) -> list[dict[str, Any]]:
+    """Return one entry per epoch: what we record under our names, and what callbacks record under theirs."""
     names = {"train_loss": "train_loss", "valid_loss": "valid_loss", "valid_acc": "valid_accuracy", "dur": "seconds"}
+    left_out = {"batches", "epoch", "train_batch_count", "valid_batch_count"}
+    left_out |= {f"{name}_best" for name in names}
     return [
-        {"phase": phase, "epoch": row["epoch"], **{name: row[key] for key, name in names.items() if key in row}}
+        {
+            "phase": phase,
+            "epoch": row["epoch"],
+            **{name: row[key] for key, name in names.items() if key in row},
+            **{key: value for key, value in row.items() if key not in names and key not in left_out},
+        }
         for row in net.history
     ]

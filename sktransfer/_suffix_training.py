@@ -4,6 +4,7 @@ The suffix is a copy: the backbone that it was cut from stays as it was loaded.
 """
 
 import copy
+import dis
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping
+from skorch.dataset import Dataset
+from skorch.exceptions import SkorchException
 from skorch.helper import predefined_split
 from skorch.history import History
 from torch import nn
@@ -25,7 +28,7 @@ from sktransfer.backbones import Block
 
 
 class WeightedCrossEntropy(nn.CrossEntropyLoss):
-    """Cross-entropy whose target is (class indices, sample weights).
+    """Cross-entropy whose target carries sample weights.
 
     Weights are relative to the mean of all training weights, so that the step does not depend on their scale.
     """
@@ -34,25 +37,35 @@ class WeightedCrossEntropy(nn.CrossEntropyLoss):
         super().__init__(reduction="none", label_smoothing=label_smoothing)
 
     def forward(self, logits: torch.Tensor, target: Any) -> torch.Tensor:
-        labels, weights = target
-        return (super().forward(logits, labels) * weights).mean()
+        return (super().forward(logits, target.as_subclass(torch.Tensor)) * target.weights).mean()
 
 
-class _ValidationAccuracy(Callback):
-    """Writes `valid_acc` into the history, from the predictions that the validation loss was computed from."""
+class _DataSet(Dataset):
+    """Labelled activations as a data set of skorch's, whose callbacks look for `X` and `y` in it.
 
-    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        self.right, self.total = 0, 0
+    Parameters
+    ----------
+    labelled : LabelledActivations
+        What is in it.
+    """
 
-    def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
-        if not training:
-            labels = batch[1][0].to(kwargs["y_pred"].device)
-            self.right += int((kwargs["y_pred"].argmax(1) == labels).sum())
-            self.total += len(labels)
+    def __init__(self, labelled: LabelledActivations):
+        self.X, self.y = labelled, labelled.labels.numpy()
 
-    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        if self.total:
-            net.history.record("valid_acc", self.right / self.total)
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        activations, labels = self.X.take(np.array([index]))
+        return activations[0], int(labels[0])
+
+
+def _batches(data: Any, batch_size: int, shuffle: bool = False) -> Any:
+    """Return batches of our data sets, whole, and of whatever else a callback lets the net predict."""
+    labelled = data.X if isinstance(data, _DataSet) else data
+    if isinstance(labelled, LabelledActivations):
+        return SliceBatches(labelled, batch_size, shuffle)
+    return DataLoader(data, batch_size, shuffle)
 
 
 def _diverged(what: str, epoch: int, settings: TrainingSettings, blocks: tuple[Block, ...]) -> str:
@@ -189,10 +202,10 @@ def _train(
         patience = EarlyStopping(
             patience=settings.n_iter_no_change, threshold=settings.tol, threshold_mode="abs", load_best=True
         )
-        callbacks += [("sktransfer_accuracy", _ValidationAccuracy()), ("sktransfer_early_stopping", patience)]
+        callbacks.append(("sktransfer_early_stopping", patience))
     net = NeuralNetClassifier(
         module.to(memory_format=torch.channels_last),
-        classes=classes,
+        classes=np.arange(len(classes)),  # what callbacks see, as labels and as predictions, are class indices
         criterion=WeightedCrossEntropy,
         criterion__label_smoothing=settings.label_smoothing,
         optimizer=optimizer_class(settings.optimizer),
@@ -202,12 +215,11 @@ def _train(
         lr=settings.lr,
         max_epochs=epochs,
         batch_size=batch_size,
-        iterator_train=SliceBatches,
+        iterator_train=_batches,
         iterator_train__shuffle=True,
-        iterator_valid=SliceBatches,
-        train_split=None if validation is None else predefined_split(validation),
+        iterator_valid=_batches,
+        train_split=None if validation is None else predefined_split(_DataSet(validation)),
         callbacks=[*callbacks, *(settings.callbacks or [])],
-        callbacks__valid_acc=None,
         device=str(run.device),
         verbose=run.verbose,
     )
@@ -215,22 +227,50 @@ def _train(
         net.set_params(callbacks__print_log=None)
     try:
         with lend(module, run.device):
-            net.fit(training, None)
+            _run_epochs(net, _DataSet(training))
             module.eval()
             result = run_batch(module, watch.last, run)
     finally:
         module.eval().requires_grad_(False)
-    if len(net.history) < epochs and not _stopped_early(net):
-        raise KeyboardInterrupt  # skorch ends training quietly; whoever pressed Ctrl-C wants out
     if not torch.isfinite(result).all():
         raise ValueError(_diverged("the logits", epochs, settings, blocks))
+    net.classes = classes
     return _rest(net)
 
 
-def _stopped_early(net: NeuralNetClassifier) -> bool:
-    return any(
-        getattr(callback, "misses_", -1) == getattr(callback, "patience", None) for _, callback in net.callbacks_
-    )
+def _run_epochs(net: NeuralNetClassifier, training: _DataSet) -> None:
+    """Train as skorch's `fit` does, but tell a callback that ends training from a person who presses Ctrl-C."""
+    net.initialize()
+    net.notify("on_train_begin", X=training, y=None)
+    try:
+        net.fit_loop(training)
+    except KeyboardInterrupt as interrupt:
+        if not _is_from_statement(interrupt):
+            raise
+    except (KeyError, ValueError, SkorchException) as error:  # each callback has its own
+        recorded = net.history[-1] if len(net.history) else {}
+        known = [name for name in recorded if name != "batches" and not name.endswith(("_batch_count", "_best"))]
+        monitored = [getattr(callback, "monitor", None) for _, callback in net.callbacks_]
+        missing = [name for name in monitored if isinstance(name, str) and name not in known]
+        if not missing:
+            raise
+        raise ValueError(
+            f"Got a callback that monitors {missing[0]!r}, which this fit does not record; expected one of "
+            f"{', '.join(map(repr, known))}. For 'valid_loss' and other values of held-out samples set "
+            "early_stopping=True; for a metric put its EpochScoring in front of the callback."
+        ) from error
+    net.notify("on_train_end", X=training, y=None)
+
+
+def _is_from_statement(interrupt: KeyboardInterrupt) -> bool:
+    """Tell whether a `raise` statement raised it, as callbacks do to end training; a signal comes anywhere else."""
+    traceback = interrupt.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    operation = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
+    return dis.opname[operation] == "RAISE_VARARGS"
 
 
 def untrained_net(

@@ -20,6 +20,7 @@ from sktransfer.backbones._source import Source
 from sktransfer.backbones._summary import BackboneSummary
 from sktransfer.backbones._timm import TimmSource
 from sktransfer.backbones._torchvision import TorchvisionSource
+from sktransfer.backbones._wrapped_networks import refuse_other
 from sktransfer.inputs import ImagePreprocessing, restore_preprocessing
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "load_backbone",
     "pool",
     "pool_output",
+    "refuse_other",
     "restore_backbone",
 ]
 
@@ -124,6 +126,7 @@ def load_backbone(
     9
     >>> prefix, suffix = backbone.split(5)
     """
+    refuse_other(backbone)
     if not (weights is None or isinstance(weights, str | os.PathLike)) or weights == "":
         raise ValueError(
             f'Got weights={weights!r}; expected "DEFAULT", a weight name such as "IMAGENET1K_V1", a path, or None.'
@@ -135,12 +138,8 @@ def load_backbone(
         source = TimmSource(backbone, weights, seed)
     elif isinstance(backbone, str):
         source = TorchvisionSource(backbone, weights, seed)
-    elif callable(backbone):
-        source = OwnSource(backbone, weights, seed, n_features)
     else:
-        raise ValueError(
-            f"Got backbone={backbone!r}; expected a name, a torch.nn.Module, or a function that returns one."
-        )
+        source = OwnSource(backbone, weights, seed, n_features)
     return Backbone(source)
 
 

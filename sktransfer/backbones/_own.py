@@ -12,6 +12,7 @@ from torch import nn
 from sktransfer._seeding import seeded
 from sktransfer.backbones._blocks import NetworkGraph
 from sktransfer.backbones._weights import fill, read_state_dict
+from sktransfer.backbones._wrapped_networks import unwrap_network
 from sktransfer.inputs import ImagePreprocessing
 
 
@@ -40,7 +41,7 @@ class OwnSource:
     def __post_init__(self) -> None:
         # Whoever brought the module may go on to train it, change its layers, or keep it on a GPU.
         if isinstance(self.backbone, nn.Module):
-            object.__setattr__(self, "backbone", copy.deepcopy(self.backbone).cpu())
+            object.__setattr__(self, "backbone", copy.deepcopy(unwrap_network(self.backbone)).cpu())
 
     @property
     def keeps_network(self) -> bool:
@@ -87,7 +88,7 @@ class OwnSource:
                 f"Got a backbone function that returns a {type(network).__name__}; expected a torch.nn.Module."
             )
         # A function may return the same module each time, and what is fitted must not change with it.
-        return copy.deepcopy(network)
+        return copy.deepcopy(unwrap_network(network))
 
     def pretrained(self) -> nn.Module:
         network = self.architecture().eval()

@@ -1,0 +1,133 @@
+"""Parameters that were set and cannot matter: refused where nothing can make them matter, else a warning.
+
+Set is any value but the default. In a search, whose grid may cross such parameters on purpose, the warning comes once
+per process.
+"""
+
+import inspect
+import traceback
+import warnings
+from typing import Any
+
+# The kind of X that a parameter is for, and what the parameter is.
+_OF_KIND = {
+    "image_shape": ("images", "how to read a flat row as an image"),
+    "pixel_range": ("images", "the values that stand for black and white"),
+    "max_length": ("texts", "the number of tokens that are read of a text"),
+    "sampling_rate": ("sounds", "the samples per second of sounds that are given as arrays"),
+}
+
+# What a parameter needs another one for.
+_COMPANIONS = {
+    "augment_views": ("augment", 'augment="standard"'),
+    "validation_fraction": ("early_stopping", "early_stopping=True"),
+    "n_iter_no_change": ("early_stopping", "early_stopping=True"),
+    "tol": ("early_stopping", "early_stopping=True"),
+}
+
+# What only tuned blocks use.
+_OF_BLOCKS = ("lr", "max_epochs", "layer_decay", "train_bn")
+
+
+class _Search:
+    """Whether a search in this process was warned."""
+
+    was_warned = False
+
+
+def set_by_hand(estimator: Any, names: "tuple[str, ...] | dict[str, Any]") -> list[str]:
+    """Return the parameters of an estimator that are not at their defaults.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        The estimator.
+    names : tuple or dict of str
+        Parameters to look at; those that it does not have are passed over.
+
+    Returns
+    -------
+    list of str
+        In the order of `names`.
+    """
+    defaults = inspect.signature(type(estimator).__init__).parameters
+    return [name for name in names if name in defaults and getattr(estimator, name) != defaults[name].default]
+
+
+def check_kind(estimator: Any, kind: str) -> None:
+    """Refuse parameters of another kind of X.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        With the parameters.
+    kind : {"images", "texts", "sounds", "vectors"}
+        What X holds.
+
+    Raises
+    ------
+    ValueError
+        If one is set that X of this kind has no use for.
+    """
+    for name in set_by_hand(estimator, _OF_KIND):
+        wanted, meaning = _OF_KIND[name]
+        if kind != wanted:
+            raise ValueError(
+                f"Got {name}={getattr(estimator, name)!r} for X that holds {kind}; expected the default, since {name} "
+                f"is {meaning}. Leave it out."
+            )
+
+
+def check_companions(estimator: Any) -> None:
+    """Refuse parameters without the one that they belong to.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        With the parameters.
+
+    Raises
+    ------
+    ValueError
+        If one is set and its companion is not.
+    """
+    for name in set_by_hand(estimator, _COMPANIONS):
+        companion, example = _COMPANIONS[name]
+        if not getattr(estimator, companion):
+            raise ValueError(
+                f"Got {name}={getattr(estimator, name)!r} with {companion}={getattr(estimator, companion)!r}, where it "
+                f"has no effect; expected the default. Set {example}, or leave {name} out."
+            )
+
+
+def warn_of_frozen_blocks(estimator: Any) -> None:
+    """Warn if only the head is trained though parameters are set that only tuned blocks use.
+
+    Parameters
+    ----------
+    estimator : FineTunedClassifier
+        Whose blocks all stay frozen.
+    """
+    names = set_by_hand(estimator, _OF_BLOCKS)
+    if estimator.strategy == "fine_tune" and "max_epochs" in names:  # the epochs of the head, where there is no other
+        names.remove("max_epochs")
+    if not names:
+        return
+    given = ", ".join(f"{name}={getattr(estimator, name)!r}" for name in names)
+    probe = estimator.strategy == "linear_probe"
+    why = "strategy='linear_probe'" if probe else f"freeze_depth={estimator.freeze_depth!r}"
+    how = "strategy='lp_ft' and a freeze_depth" if probe else "a freeze_depth"
+    _warn(
+        f"Got {given} with {why}, which trains only the head: {'this has' if len(names) == 1 else 'these have'} no "
+        f"effect. To fine-tune blocks of the network too, set {how} below 'all', such as freeze_depth=0.75."
+    )
+
+
+def _warn(message: str) -> None:
+    """Warn; inside a search or a cross-validation of scikit-learn's, once per process."""
+    callers = (str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_stack(None))
+    if any(name.startswith("sklearn.model_selection") for name in callers):
+        if _Search.was_warned:
+            return
+        _Search.was_warned = True
+    warnings.warn(message, UserWarning, stacklevel=4)
