@@ -140,8 +140,12 @@ def _folded_norms(part: fx.GraphModule) -> dict[fx.Node, fx.Node]:
         source = node.args[0] if node.args else None
         if type(norm) not in _FOLDED or norm.running_mean is None or not isinstance(source, fx.Node):
             continue
-        plain = source.op == "call_module" and calls[source.target] == 1 and len(source.users) == 1
-        if plain and type(part.get_submodule(str(source.target))) is _FOLDED[type(norm)]:
+        if source.op != "call_module" or calls[source.target] > 1 or len(source.users) > 1:
+            continue
+        layer = part.get_submodule(str(source.target))
+        # A weight that is no parameter is computed of others before each call, as weight_norm does.
+        own = "weight" in dict(layer.named_parameters(recurse=False))
+        if type(layer) is _FOLDED[type(norm)] and own:
             folded[node] = source
     return folded
 
