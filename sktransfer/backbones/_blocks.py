@@ -6,64 +6,28 @@ cuts are found, never listed by hand: one rule serves every architecture.
 
 import copy
 import hashlib
-import math
 import re
-import threading
+import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from sktransfer.backbones._examples import Seen, Values, look
 from sktransfer.backbones._graph import Block, Ready, UntraceableError
 from sktransfer.backbones._inference import make_ready
+from sktransfer.backbones._parts import Part
+from sktransfer.backbones._sizes import Behind, agree, find_sizes, spell_out
+from sktransfer.backbones._trace import Untraced, find_constants, trace
+from sktransfer.backbones._weighted import entrance, find_layers
 
-# Classes of modules, and functions, that a trace does not look into.
-Untraced = Collection[type[nn.Module] | Callable[..., Any]]
-
-
-class _ScopedTracer(fx.Tracer):
-    """Traces into every module but torch's own layers, those named, and modules that hold neither weights nor modules.
-
-    The latter (stochastic depth, a dropout of one's own) may behave differently in training, which a trace of their
-    inside would freeze.
-
-    While it traces, torch hands it every call of every module in the process; those of other threads are let through.
-    """
-
-    turn = threading.Lock()
-
-    def __init__(self, untraced: Untraced):
-        import torchvision
-
-        self._layers = {thing for thing in untraced if isinstance(thing, type)}
-        functions = tuple(thing for thing in untraced if not isinstance(thing, type))
-        super().__init__(autowrap_modules=(math, torchvision.ops), autowrap_functions=functions)
-
-    def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:
-        with self.turn:
-            self._thread = threading.get_ident()
-            return super().trace(*args, **kwargs)
-
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if threading.get_ident() != self._thread:
-            return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if threading.get_ident() != self._thread:
-            return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
-
-    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> Any:
-        if kind == "placeholder" and args and self.graph.find_nodes(op="placeholder"):
-            return args[0]  # what may be given beside the samples, such as a mask, is never given
-        return super().create_proxy(kind, target, args, kwargs, *more, **named)
-
-    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
-        empty = next(module.parameters(), None) is None and next(module.children(), None) is None
-        return empty or type(module) in self._layers or super().is_leaf_module(module, module_qualified_name)
+# A network of more layers with weights than this is said to be coarse where it has fewer blocks than that.
+MANY_LAYERS, FEW_BLOCKS = 10, 4
+# Operations whose result may be no tensor, or no tensor of floats.
+_OTHER_RESULTS = re.compile(r"fft|chunk|split|unbind|topk|sort|^mode$|^arg|long|^int$|bool|complex|unfold|^to$|^type$")
+_said: set[type[nn.Module]] = set()
 
 
 class NetworkGraph:
@@ -87,25 +51,26 @@ class NetworkGraph:
 
     def __init__(self, network: nn.Module, ends_in_classifier: bool | None = None, untraced: Untraced = ()):
         self.network = network
-        self._graph = _trace(network, untraced)
+        self._graph = trace(network, untraced)
+        self._constants = find_constants(self._graph)
+        spell_out(self._graph, self._constants)
+        # What either side of a cut may compute anew, for it depends on the input through sizes alone, or not at all.
+        self._sizes = find_sizes(self._graph, self._constants)
+        self._apart = self._sizes | self._constants
         self._order = {node: position for position, node in enumerate(self._graph.nodes)}
         self._modules = dict(network.named_modules())
         self._first_names = _first_names(network)
-        self._constants = _find_constants(self._graph)
         self._input = next(node for node in self._order if node.op == "placeholder")
         self._output = next(node for node in self._order if node.op == "output")
-        self._weight_layers = {
-            name
-            for name, module in self._modules.items()
-            if any(p.ndim > 1 for p in module.parameters(recurse=False))
-            and not any(next(child.parameters(), None) is not None for child in module.children())
-        } | {name for name, module in self._modules.items() if isinstance(module, nn.MultiheadAttention)}
+        self._layers_of = find_layers(self._graph, network, self._constants)
         # Asked for in each prediction, and always the same.
         self._places_before: dict[fx.Node, list[fx.Node]] = {}
         self._names_before: dict[fx.Node, set[str]] = {}
+        self._behind: dict[fx.Node, Behind] = {}
         self._places = self._find_places()
         self._features = self._find_features(ends_in_classifier)
         self.blocks, self._ends = self._find_blocks()
+        self._say_if_coarse()
 
     def ending_at(self, node: fx.Node) -> "NetworkGraph":
         """Return the same graph with its features at another cut."""
@@ -158,7 +123,7 @@ class NetworkGraph:
                 return True
             if (order := _permutation(node, layer)) is not None:
                 return order == [0, *range(2, len(order)), 1]
-            earlier = [source for source in node.all_input_nodes if source not in self._constants]
+            earlier = [source for source in node.all_input_nodes if source not in self._apart]
             if not earlier:
                 return False
             node = earlier[0]
@@ -179,13 +144,21 @@ class NetworkGraph:
         """
         end = self._output if end is None else end
         graph = fx.Graph()
-        copies = {start: graph.placeholder("x")}
-        for node in self._slice(end, start):
-            if node.op != "output":
+        copies: dict[fx.Node, Any] = {start: graph.placeholder("x")}
+        writers = self._behind[start].writers if start in self._behind else {}
+        ahead = self._behind[end].writers if end in self._behind and end is not start else {}
+        numbers = self._behind[end].numbers if ahead else []
+        for node in self._slice(end, start, *numbers):
+            if node in writers:
+                copies[node] = writers[node](graph, copies[start])
+            elif node.op != "output":
                 copies[node] = graph.node_copy(node, copies.__getitem__)
-        result = end.args[0] if end.op == "output" else end
-        graph.output(fx.node.map_arg(result, copies.__getitem__))
-        return fx.GraphModule(self.network, graph, class_name="NetworkPart").eval()  # also containers that fx adds
+        result = fx.node.map_arg(end.args[0] if end.op == "output" else end, copies.__getitem__)
+        if numbers:
+            found, taken = tuple(map(copies.__getitem__, numbers)), tuple(ahead[n](graph, result) for n in numbers)
+            result = graph.call_function(agree, (result, found, taken, end.name))
+        graph.output(result)
+        return Part(self.network, graph, class_name="NetworkPart").eval()  # also containers that fx adds
 
     def ready(self, start: fx.Node, end: fx.Node, device: torch.device, bfloat16: bool, ready: Ready) -> nn.Module:
         """Return the part between two values as one that computes the same, to rounding, in less time."""
@@ -209,37 +182,62 @@ class NetworkGraph:
 
     # Cuts
 
-    def _slice(self, end: fx.Node, start: fx.Node) -> list[fx.Node]:
-        """Nodes that `end` needs, in order, when `start` is given."""
+    def _slice(self, end: fx.Node, start: fx.Node, *more: fx.Node) -> list[fx.Node]:
+        """Nodes that `end`, and more, need, in order, when `start` is given."""
+        known = self._behind[start].writers if start in self._behind else {}
         needed: set[fx.Node] = set()
-        todo = [end]
+        todo = [end, *more]
         while todo:
             node = todo.pop()
             if node not in needed and node is not start:
                 needed.add(node)
-                todo.extend(node.all_input_nodes)
+                todo.extend(() if node in known else node.all_input_nodes)
         return sorted(needed, key=self._order.__getitem__)
 
     def _find_places(self) -> list[fx.Node]:
-        """Values that are the only one alive at some point of the run."""
-        needed = set(self._slice(self._output, self._input)) | {self._input}
-        flowing = [node for node in self._order if node in needed and node not in self._constants]
+        """Values that are the only one alive at some point of the run, but for sizes that can be had from them."""
+        order = [self._input, *self._slice(self._output, self._input)]
+        strictly, at_most = self._alone(order, self._constants), self._alone(order, self._apart)
+        closely = strictly.keys() != at_most.keys()
+        if not closely and not any(_may_lose_rows(node, self._modules) for node in strictly):
+            return list(strictly)
+        examples = look(self.network, order, entrance(self._layers_of, self._apart, self._modules), closely)
+        if not examples:
+            return list(strictly)
+        places = []
+        for node, position in at_most.items():
+            gone = {one for one in order if self._order[one] <= position and one not in self._apart} - {node}
+            behind = Behind(node, gone, self._sizes, examples)
+            later = (one for one in order if self._order[one] > position)
+            if node is self._input or (_is_row_by_row(node, examples) and behind.settle(later)):
+                places.append(node)
+                if behind.writers:
+                    self._behind[node] = behind
+        return places
+
+    def _alone(self, order: list[fx.Node], apart: set[fx.Node]) -> dict[fx.Node, int]:
+        """Values that are the only one alive at some point of the run, and the first such point of each."""
+        flowing = dict.fromkeys(node for node in order if node not in apart)
         last_use = {
-            node: max((self._order[user] for user in node.users if user in needed), default=-1) for node in flowing
+            node: max((self._order[user] for user in node.users if user in flowing), default=-1) for node in flowing
         }
-        places: list[fx.Node] = []
+        places: dict[fx.Node, int] = {}
         alive: set[fx.Node] = set()
         for node in flowing:
             position = self._order[node]
             alive = {other for other in alive if last_use[other] > position}
             if node is not self._output:
                 alive.add(node)
-            if len(alive) == 1 and (only := next(iter(alive))) not in places[-1:]:
-                places.append(only)
+            if len(alive) == 1:
+                places.setdefault(next(iter(alive)), position)
         return places
 
     def _find_features(self, ends_in_classifier: bool | None) -> fx.Node:
-        with_weights = [node for node in self._order if node.op == "call_module" and self._weights_of(node)]
+        with_weights = [
+            node
+            for node in self._order
+            if node.op == "call_module" and node not in self._apart and self._layers_of.get(node)
+        ]
         last = with_weights[-1] if with_weights else None
         result = self._output.args[0]
         if not isinstance(result, fx.Node):
@@ -259,7 +257,7 @@ class NetworkGraph:
         """Return the last value of each module that ends at a place."""
         inner = set(self._slice(self._features, self._input))
         whole = self._slice(self._output, self._input)
-        last = {name: node for node in whole if node not in self._constants for name in _scopes(node)}
+        last = {name: node for node in whole if node not in self._apart for name in _scopes(node)}
         places = inner & {*self._places, self._features}
         ends = sorted(last.items(), key=lambda end: self._order[end[1]])
         return {name: node for name, node in ends if node in places}
@@ -268,14 +266,7 @@ class NetworkGraph:
 
     def _weights_of(self, node: fx.Node) -> set[str]:
         """Layers with weights that an operation uses."""
-        if node.op == "call_module":
-            target = str(node.target)
-            return {name for name in self._weight_layers if name == target or name.startswith(target + ".")}
-        return {
-            owner
-            for attribute in node.all_input_nodes
-            if attribute.op == "get_attr" and (owner := str(attribute.target).rpartition(".")[0]) in self._weight_layers
-        }
+        return self._layers_of.get(node, set())
 
     def _state_names(self, node: fx.Node) -> Iterator[str]:
         if node.op == "get_attr" and node.target in self._first_names:
@@ -294,12 +285,11 @@ class NetworkGraph:
             weighty = [node for node in stretch if self._weights_of(node) - seen]
             seen.update(name for node in weighty for name in self._weights_of(node))
             if weighty:
-                scopes = _scopes(weighty[-1]) or ["network"]  # a lone layer stands in no module
-                name = next((scope for scope in scopes if scope in units), None)
+                name = next((scope for scope in _scopes(weighty[-1]) if scope in units), None)
                 if groups and name is not None and groups[-1][0] == name:
                     groups[-1][1].extend(weighty)
                 else:
-                    groups.append((name or scopes[-1], weighty))
+                    groups.append((name or self._name_of(weighty[-1]), weighty))
         names = self._widen([name for name, _ in groups])
         ends = [
             self._boundary(nodes[-1], follower, following[0])
@@ -308,11 +298,16 @@ class NetworkGraph:
         ends = [*ends, self._features] if groups else [self._features]
         return self._record_blocks(names or ["network"], ends), ends
 
+    def _name_of(self, node: fx.Node) -> str:
+        """Return the module that an operation with weights is, or else the layer or parameter that it uses."""
+        used, scopes = self._weights_of(node), _scopes(node)
+        return (scopes[-1] if scopes and (node.op == "call_module" or scopes[-1] in used) else max(used)) or "network"
+
     def _stretches(self, nodes: list[fx.Node]) -> list[list[fx.Node]]:
         """Operations between one place and the next."""
         places, result, current = set(self._places), [], []
         for node in nodes:
-            if node not in self._constants:
+            if node not in self._apart:
                 current.append(node)
                 if node in places or node is self._features:
                     result.append(current)
@@ -360,6 +355,23 @@ class NetworkGraph:
         outside = [place for place in between if self._order[place] < opening]
         return outside[-1] if outside else between[0]
 
+    def _say_if_coarse(self) -> None:
+        """Warn, once for a class of networks, where hardly any depth can be chosen."""
+        kind = type(self.network)
+        count = len({name for used in self._layers_of.values() for name in used})
+        if count <= MANY_LAYERS or len(self.blocks) >= FEW_BLOCKS or kind in _said:
+            return
+        _said.add(kind)
+        found = f"{len(self.blocks)} block" + "s" * (len(self.blocks) > 1)
+        warnings.warn(
+            f"Got a {kind.__name__} whose {count} layers with weights make {found}; expected at least {FEW_BLOCKS}. It "
+            "can be cut only where one tensor holds all that is needed further on, and nearly everywhere its forward "
+            f"needs more. So freeze_depth chooses among {found} alone, and a share such as 0.5 is rounded to one of "
+            "them. For finer steps, write its forward as modules that each take one tensor and return one.",
+            UserWarning,
+            stacklevel=2,
+        )
+
     def _record_blocks(self, names: list[str], ends: list[fx.Node]) -> tuple[Block, ...]:
         parameters = {name for name, _ in self.network.named_parameters()}
         blocks, seen = [], set()
@@ -377,51 +389,6 @@ class NetworkGraph:
         return tuple(blocks)
 
 
-def _trace(network: nn.Module, untraced: Untraced) -> fx.Graph:
-    tracer = _ScopedTracer(untraced)
-    try:
-        graph = tracer.trace(network)
-    except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError, AssertionError) as error:
-        raise UntraceableError(
-            f"Got a {type(network).__name__} whose forward cannot be traced ({error}); expected operations that do "
-            "not depend on the values of the input. Mark what branches with torch.fx.wrap, or put it in a module "
-            "of its own."
-        ) from error
-    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-    if not placeholders or any(spare.users for spare in placeholders[1:]):
-        raise UntraceableError(
-            f"Got a {type(network).__name__} whose forward takes {len(placeholders)} arguments; expected one. Wrap it "
-            "in a module whose forward takes the samples alone."
-        )
-    _follow_in_place(graph, network)
-    return graph
-
-
-def _follow_in_place(graph: fx.Graph, network: nn.Module) -> None:
-    """Let what reads a value after a statement such as `x.relu_()` read that statement's result.
-
-    A graph is cut by who reads whose result, so a change without a reader would be lost.
-    """
-    order = {node: position for position, node in enumerate(graph.nodes)}
-    for node in graph.nodes:
-        if node.users or not _changes_in_place(node, network):
-            continue
-        node.all_input_nodes[0].replace_all_uses_with(node, lambda user, node=node: order[user] > order[node])
-        if not node.users:
-            raise UntraceableError(
-                f"Got a {type(network).__name__} whose forward changes a part of a value in place ({node.name}); "
-                "expected operations whose result is used. Write x = torch.relu(x) instead of x.relu_()."
-            )
-
-
-def _changes_in_place(node: fx.Node, network: nn.Module) -> bool:
-    if node.op == "call_module":
-        return bool(getattr(network.get_submodule(str(node.target)), "inplace", False))
-    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-    named = node.op in ("call_method", "call_function") and re.search(r"[^_]_$", str(name)) is not None
-    return bool(node.all_input_nodes) and (named or bool(node.kwargs.get("inplace")))
-
-
 def _first_names(network: nn.Module) -> dict[str, str]:
     """Return, for every name of a parameter or buffer, the first that it has: tied tensors have several."""
     first: dict[int, str] = {}
@@ -434,13 +401,30 @@ def _first_names(network: nn.Module) -> dict[str, str]:
     }
 
 
-def _find_constants(graph: fx.Graph) -> set[fx.Node]:
-    """Values that do not depend on the input; either side of a cut may compute them anew."""
-    constants: set[fx.Node] = set()
-    for node in graph.nodes:
-        if node.op not in ("placeholder", "output") and all(source in constants for source in node.all_input_nodes):
-            constants.add(node)
-    return constants
+def _is_row_by_row(node: fx.Node, examples: list[Values]) -> bool:
+    """Tell whether a value is a tensor of one row for each sample that can be kept as numbers of floating point."""
+    seen = [(example[node], next(iter(example.values()))) for example in examples]
+    return all(
+        isinstance(value, Seen) and value.dtype.is_floating_point and value.shape[:1] == given.shape[:1]
+        for value, given in seen
+    )
+
+
+def _may_lose_rows(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Tell whether an operation might return something else than a tensor of one row of floats for each sample."""
+    layer = modules.get(str(node.target)) if node.op == "call_module" else None
+    if layer is not None:
+        return isinstance(layer, nn.RNNBase | nn.MultiheadAttention) or getattr(layer, "start_dim", 1) == 0
+    name = str(getattr(node.target, "__name__", node.target))
+    numbers = node.args[1] if node.args[1:] and isinstance(node.args[1], tuple | list) else node.args[1:]
+    first = numbers[0] if numbers else None  # type: ignore[index]
+    if name in ("view", "reshape"):
+        return not (isinstance(first, fx.Node) and first.args[-1:] == (0,))  # but for x.size(0) and x.shape[0]
+    if name == "permute":
+        return first != 0
+    if name in ("transpose", "swapaxes", "swapdims", "movedim"):
+        return 0 in numbers  # type: ignore[operator]
+    return (name == "flatten" and first in (None, 0)) or _OTHER_RESULTS.search(name) is not None
 
 
 def _permutation(node: fx.Node, layer: nn.Module | None) -> list[int] | None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sktransfer.backbones._graph import Ready
+from sktransfer.backbones._parts import Part
 
 # Layers whose weights autocast would turn to bfloat16 again in each call.
 CAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -63,7 +64,7 @@ def make_ready(part: fx.GraphModule, device: torch.device, bfloat16: bool, ready
             if key not in ready:
                 ready[key] = _get_ready(part, name, norm_of.get(name), device, bfloat16)
             held[name] = ready[key]
-    return fx.GraphModule(held, graph, class_name="ReadyPart").eval().requires_grad_(False)
+    return Part(held, graph, class_name="ReadyPart").eval().requires_grad_(False)
 
 
 def scale_convolutions(part: nn.Module) -> nn.Module:
@@ -102,7 +103,7 @@ def scale_convolutions(part: nn.Module) -> nn.Module:
         old.replace_all_uses_with(new)
         graph.erase_node(old)
         graph.erase_node(renamed[convolution])
-    return fx.GraphModule(part, graph, class_name="TrainedPart")
+    return Part(part, graph, class_name="TrainedPart")
 
 
 def _get(graph: fx.Graph, part: fx.GraphModule, name: str) -> fx.Node | None:
@@ -139,8 +140,12 @@ def _folded_norms(part: fx.GraphModule) -> dict[fx.Node, fx.Node]:
         source = node.args[0] if node.args else None
         if type(norm) not in _FOLDED or norm.running_mean is None or not isinstance(source, fx.Node):
             continue
-        plain = source.op == "call_module" and calls[source.target] == 1 and len(source.users) == 1
-        if plain and type(part.get_submodule(str(source.target))) is _FOLDED[type(norm)]:
+        if source.op != "call_module" or calls[source.target] > 1 or len(source.users) > 1:
+            continue
+        layer = part.get_submodule(str(source.target))
+        # A weight that is no parameter is computed of others before each call, as weight_norm does.
+        own = "weight" in dict(layer.named_parameters(recurse=False))
+        if type(layer) is _FOLDED[type(norm)] and own:
             folded[node] = source
     return folded
 

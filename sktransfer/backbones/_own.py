@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from sktransfer._seeding import seeded
@@ -41,7 +42,7 @@ class OwnSource:
     def __post_init__(self) -> None:
         # Whoever brought the module may go on to train it, change its layers, or keep it on a GPU.
         if isinstance(self.backbone, nn.Module):
-            object.__setattr__(self, "backbone", copy.deepcopy(unwrap_network(self.backbone)).cpu())
+            object.__setattr__(self, "backbone", _copy(unwrap_network(self.backbone)).cpu())
 
     @property
     def keeps_network(self) -> bool:
@@ -88,7 +89,7 @@ class OwnSource:
                 f"Got a backbone function that returns a {type(network).__name__}; expected a torch.nn.Module."
             )
         # A function may return the same module each time, and what is fitted must not change with it.
-        return copy.deepcopy(unwrap_network(network))
+        return _copy(unwrap_network(network))
 
     def pretrained(self) -> nn.Module:
         network = self.architecture().eval()
@@ -125,3 +126,10 @@ class OwnSource:
             return inspect.signature(self.backbone)
         except (TypeError, ValueError):  # of some that are written in C nothing is known
             return None
+
+
+def _copy(network: nn.Module) -> nn.Module:
+    """Copy a network, also one that holds computed weights, as weight_norm leaves them, which torch refuses to copy."""
+    values = [value for module in network.modules() for value in vars(module).values()]
+    computed = [value for value in values if isinstance(value, torch.Tensor) and not value.is_leaf]
+    return copy.deepcopy(network, {id(value): value.detach().clone() for value in computed})
