@@ -168,7 +168,7 @@ def _naming(name: str) -> Iterator[None]:
             f"Refused {name}: decoding it takes more memory than there is. Shrink the picture, or leave its row out."
         ) from error
     except UnidentifiedImageError as error:  # its text holds the path once more
-        raise _not_whole(name, "its first bytes are those of none of them") from error
+        raise _not_whole(name, "Pillow cannot tell its format, or does not read this kind of it") from error
     except WrongChannelsError as error:
         raise UnreadableSampleError(f"Got {name}, {error}") from error
     except Exception as error:  # decoders raise what they please: OSError, SyntaxError, RuntimeError, AttributeError

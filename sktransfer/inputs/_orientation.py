@@ -160,7 +160,7 @@ class BareFile(io.BufferedReader):
         """Blank the entries that do not say how pixels are stored, and an orientation that is none."""
         self.seek(0, os.SEEK_END)
         size = self.tell()
-        for entry in _entries(self):
+        for entry in list(_entries(self)):
             outside = entry.length > 4 and entry.offset + entry.length > size
             if entry.tag == _ORIENTATION:
                 blank = entry.value is None or not 1 <= entry.value <= 8
@@ -189,14 +189,12 @@ def _entries(file: IO[bytes]) -> Iterator[_Entry]:
     (start,) = struct.unpack(f"{order}L", head[4:])
     file.seek(start)
     (count,) = struct.unpack(f"{order}H", _exactly(file, 2))
-    for number in range(count):
-        at = start + 2 + 12 * number
-        file.seek(at)
-        data = _exactly(file, 12)
-        tag, kind, values, offset = struct.unpack(f"{order}HHLL", data)
+    data = file.read(12 * count)
+    for at in range(0, len(data) - 11, 12):
+        tag, kind, values, offset = struct.unpack_from(f"{order}HHLL", data, at)
         form = _INTEGERS.get(kind) if values == 1 else None
-        value = struct.unpack_from(f"{order}{form}", data, 8)[0] if form else None
-        yield _Entry(order, at, tag, values * _SIZES.get(kind, 1), offset, value)
+        value = struct.unpack_from(f"{order}{form}", data, at + 8)[0] if form else None
+        yield _Entry(order, start + 2 + at, tag, values * _SIZES.get(kind, 1), offset, value)
 
 
 def _exactly(file: IO[bytes], size: int) -> bytes:
