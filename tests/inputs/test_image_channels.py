@@ -154,12 +154,7 @@ def test_transparency_of_pictures_is_the_fourth_channel_where_one_is_taken(way, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_allclose(read(X, 4)[0], pixels.transpose(2, 0, 1) / 255, atol=1e-6)
-    two = (
-        Image.fromarray(pixels[..., [0, 3]], "LA")
-        if Image.__version__ < "11.3"
-        else Image.fromarray(pixels[..., [0, 3]])
-    )
-    assert two.mode == "LA"
+    two = Image.merge("LA", [Image.fromarray(np.ascontiguousarray(pixels[..., band])) for band in (0, 3)])
     np.testing.assert_allclose(read([two], 4)[0], pixels[..., [0, 0, 0, 3]].transpose(2, 0, 1) / 255, atol=1e-6)
 
 
@@ -196,11 +191,9 @@ def test_the_fourth_channel_of_an_array_is_dropped_with_one_warning_a_call(form,
         assert message.startswith(f"Got arrays of 4 channels, and the network takes {channels}: the fourth is taken")
         assert "first layer takes 4" in message
         assert "X[..., :3]" in message
-    without = FORMS[form](arrays(4)[..., :3]) if "one" not in form else list(arrays(4)[..., :3])
-    assert told(extractor.transform, without) == [] or form in ("array", "channels first", "floats")
-    np.testing.assert_allclose(
-        extractor.transform(list(X)), extractor_of(channels).fit(without).transform(without), rtol=1e-5, atol=1e-6
-    )
+    without = arrays(4)[..., :3]
+    colours = extractor_of(channels).fit_transform((without / 255).astype(np.float32) if form == "floats" else without)
+    np.testing.assert_allclose(extractor.transform(X), colours, rtol=1e-5, atol=1e-6)
 
 
 def test_files_and_pictures_say_themselves_that_they_are_transparent(tmp_path):
@@ -225,7 +218,6 @@ def test_files_and_pictures_say_themselves_that_they_are_transparent(tmp_path):
         ((2, 28, 28, 1), 1, (1, 28, 28)),
         ((2, 4, 8, 3), 4, (4, 8, 3)),
         ((2, 3, 8, 4), 4, (4, 3, 8)),
-        ((2, 4, 4, 4), 4, (4, 4, 4)),
         ((2, 12, 8, 8), 12, (12, 8, 8)),
         ((2, 8, 8, 12), 12, (12, 8, 8)),
         ((2, 1, 1, 3), 3, (3, 1, 1)),
