@@ -129,7 +129,8 @@ def convert(picture: Image.Image, channels: int) -> Image.Image:
 def _convert_array(pixels: np.ndarray, channels: int) -> np.ndarray:
     """As `convert`, for arrays of shape (height, width, 1, 2, 3 or 4); 2 are grey and transparency."""
     if channels not in COLOURS or (channels == 4 and pixels.shape[-1] in (1, 3)):
-        raise WrongChannelsError(f"{pixels.shape[-1]} channels of 16 bits or more", channels)
+        kind = "grey" if pixels.shape[-1] < 3 else "colours"
+        raise WrongChannelsError(f"a picture of {kind} of more than 8 bits", channels)
     if pixels.shape[-1] == 2:
         pixels = pixels[..., [0, 0, 0, 1]] if channels == 4 else pixels[..., :1]
     return pixels if channels == 4 else pixels[..., :3]

@@ -55,7 +55,7 @@ class ImageReader(Reader):
     image_shape : tuple of int or None
         (height, width) or (height, width, channels) of flat rows.
     pixel_range : "auto" or tuple of float
-        Values that stand for black and white in arrays.
+        Values that stand for black and white in arrays, and in pictures of more than 8 bits.
     """
 
     kind = "images"

@@ -35,7 +35,7 @@ class Values(NamedTuple):
     Parameters
     ----------
     kind : numpy.dtype
-        Their type.
+        Their type, whatever the order of its bytes.
     low, high : float
         The least and the greatest.
     """
@@ -58,7 +58,7 @@ class Values(NamedTuple):
         Values
             What it holds.
         """
-        return cls(array.dtype, float(array.min()), float(array.max()))
+        return cls(array.dtype.newbyteorder("="), float(array.min()), float(array.max()))
 
 
 def learn_range(values: Sequence[Values], pixel_range: str | Sequence[float]) -> Range:

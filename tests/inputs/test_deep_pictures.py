@@ -259,6 +259,19 @@ def test_after_a_fit_on_8_bits_the_type_of_a_picture_tells(tmp_path):
         prepared([unknown], "auto", shallow)
 
 
+def test_auto_learns_the_same_whatever_the_order_of_bytes(tmp_path):
+    values = to_type(GREY, 65535)
+    picture = Image.frombytes("I;16B", (WIDTH, HEIGHT), values.astype(">u2").tobytes())
+    path = tmp_path / "x.tif"
+    picture.save(path)
+    assert Image.open(path).mode == "I;16B"
+    expected = prepared(values[None])
+    for X in ([picture], [str(path)], [Image.open(path)], values[None].astype(">u2"), [values.astype(">u2")]):
+        assert torch.equal(in_silence(prepared, X), expected)
+    with pytest.warns(UserWarning, match="almost black"):
+        prepared(to_type(GREY, 4095)[None].astype(">u2"))
+
+
 # What is far from what is known
 
 
