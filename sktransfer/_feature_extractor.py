@@ -47,8 +47,9 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     image_shape : tuple of int or None, default=None
         (height, width) or (height, width, channels): how to read flat rows.
     pixel_range : "auto" or tuple of float, default="auto"
-        Values of arrays that stand for black and white. `"auto"` learns it in `fit`: uint8 is 0 to 255, floats within
-        [0, 1] are 0 to 1; anything else is taken from least to greatest, with a warning.
+        Values of arrays, and of pictures and files of more than 8 bits, that stand for black and white. `"auto"` learns
+        it in `fit`, once for all of them: uint8 is 0 to 255, uint16 is 0 to 65535, floats within [0, 1] are 0 to 1;
+        anything else is taken from least to greatest, with a warning. Pictures and files of 8 bits are 0 to 255.
     max_length : int or None, default=None
         Tokens of a text that are read, special ones included; what follows is cut off. `None` is as many as the network
         was made for.

@@ -107,7 +107,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     image_shape : tuple of int or None, default=None
         (height, width) or (height, width, channels): how to read flat rows.
     pixel_range : "auto" or tuple of float, default="auto"
-        Values of arrays that stand for black and white; `"auto"` learns it in `fit`.
+        Values of arrays, and of pictures and files of more than 8 bits, that stand for black and white; `"auto"` learns
+        it in `fit`.
     max_length : int or None, default=None
         Tokens of a text that are read, special ones included; what follows is cut off. `None` is as many as the network
         was made for.

@@ -143,7 +143,7 @@ def _describe_input(reader: Reader) -> dict[str, Any]:
     return {
         **described,
         "channel_order": None if preprocessing is None else _COLOURS.get(preprocessing["channels"]),
-        "value_range": learned.get("value_range"),
+        "value_range": learned.get("value_range") or learned.get("picture_range"),
     }
 
 

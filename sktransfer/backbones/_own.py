@@ -16,6 +16,9 @@ from sktransfer.backbones._weights import fill, read_state_dict
 from sktransfer.backbones._wrapped_networks import unwrap_network
 from sktransfer.inputs import ImagePreprocessing
 
+# Of ImageNet's red, green and blue: what torchvision's networks were trained with.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 @dataclass(frozen=True)
 class OwnSource:
@@ -111,10 +114,11 @@ class OwnSource:
         own = getattr(network, "preprocessing", None)
         if isinstance(own, ImagePreprocessing):
             return own
+        channels = _channels(network)
         if type(network).__module__.startswith("torchvision.models"):
-            return ImagePreprocessing(256, (224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-        convolution = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
-        return ImagePreprocessing(channels=1 if convolution is not None and convolution.in_channels == 1 else 3)
+            mean, std = _for_channels(_MEAN, channels), _for_channels(_STD, channels)
+            return ImagePreprocessing(256, (224, 224), mean=mean, std=std, channels=channels)
+        return ImagePreprocessing(channels=channels)
 
     def _arguments(self) -> dict[str, Any]:
         takes = self._signature is not None and "n_features" in self._signature.parameters
@@ -133,3 +137,22 @@ def _copy(network: nn.Module) -> nn.Module:
     values = [value for module in network.modules() for value in vars(module).values()]
     computed = [value for value in values if isinstance(value, torch.Tensor) and not value.is_leaf]
     return copy.deepcopy(network, {id(value): value.detach().clone() for value in computed})
+
+
+def _channels(network: nn.Module) -> int:
+    """Say how many channels a network takes: its first convolution tells.
+
+    Modules may be listed in another order than they run in. So a layer that takes another number than pictures usually
+    have is the first one only where no layer takes 3.
+    """
+    taken = [module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
+    taken = [count for count in taken if count]  # lazy layers do not know yet
+    if not taken or (taken[0] not in (1, 3, 4) and 3 in taken):
+        return 3
+    return taken[0]
+
+
+def _for_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Give each channel beyond red, green and blue their mean; grey too."""
+    middle = sum(values) / len(values)
+    return values if channels == 3 else (middle,) if channels < 3 else (*values, *[middle] * (channels - 3))

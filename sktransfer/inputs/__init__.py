@@ -22,7 +22,8 @@ from sktransfer.inputs._base import (
 )
 from sktransfer.inputs._image_folder import load_image_folder
 from sktransfer.inputs._image_preprocessing import ImagePreprocessing
-from sktransfer.inputs._images import ImageReader, check_image_shape
+from sktransfer.inputs._image_shapes import check_image_shape
+from sktransfer.inputs._images import ImageReader
 from sktransfer.inputs._rows import is_table, stands_alone, unwrap
 from sktransfer.inputs._sound_preprocessing import SoundPreprocessing
 from sktransfer.inputs._sounds import SoundReader

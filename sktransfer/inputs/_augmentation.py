@@ -10,7 +10,7 @@ from sktransfer.inputs._base import Augmentation
 LEVELS = ("light", "standard", "strong")
 
 
-def make_augmentation(augment: Any) -> Augmentation | None:
+def make_augmentation(augment: Any, channels: int = 3) -> Augmentation | None:
     """Return the transform that a level, or a callable, stands for.
 
     Parameters
@@ -18,7 +18,10 @@ def make_augmentation(augment: Any) -> Augmentation | None:
     augment : {"light", "standard", "strong"}, callable or None
         `"light"`: mirrored, shifted by up to 5 %. `"standard"`: mirrored, rotated by up to 15 degrees, zoomed by up to
         15 %, brightness and contrast changed by up to 20 %. `"strong"`: a random part of at least half the area,
-        mirrored, rotated by up to 30 degrees, colours changed by up to 40 %, a part erased in one of four.
+        mirrored, rotated by up to 30 degrees, colours changed by up to 40 %, a part erased in one of four. Brightness,
+        contrast and colours of pictures that are neither grey nor RGB stay as they are.
+    channels : int, default=3
+        How many an image has.
 
     Returns
     -------
@@ -39,17 +42,12 @@ def make_augmentation(augment: Any) -> Augmentation | None:
     flip = v2.RandomHorizontalFlip()
     if augment == "light":
         return v2.Compose([flip, v2.RandomAffine(0, translate=(0.05, 0.05), interpolation=bilinear)])
+    coloured = channels in (1, 3)
     if augment == "standard":
-        return v2.Compose(
-            [
-                flip,
-                v2.RandomAffine(15, scale=(0.85, 1.15), interpolation=bilinear),
-                v2.ColorJitter(brightness=0.2, contrast=0.2),
-            ]
-        )
-    return v2.Compose(
-        [flip, _RandomPart(0.5), v2.RandomRotation(30, bilinear), v2.ColorJitter(0.4, 0.4, 0.4), _erase()]
-    )
+        jitter = [v2.ColorJitter(brightness=0.2, contrast=0.2)] if coloured else []
+        return v2.Compose([flip, v2.RandomAffine(15, scale=(0.85, 1.15), interpolation=bilinear), *jitter])
+    jitter = [v2.ColorJitter(0.4, 0.4, 0.4)] if coloured else []
+    return v2.Compose([flip, _RandomPart(0.5), v2.RandomRotation(30, bilinear), *jitter, _erase()])
 
 
 class _RandomPart:

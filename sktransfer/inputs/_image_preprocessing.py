@@ -30,7 +30,13 @@ class ImagePreprocessing:
     mean, std : tuple of float, default=(0.0,), (1.0,)
         Of each channel, for values in [0, 1]; one value stands for all channels.
     channels : int, default=3
-        3 for RGB, 1 for grey.
+        3 for RGB, 1 for grey, 4 for RGB and transparency in pictures and files. Arrays of 4 channels, or of another
+        number, hold whatever the network was made for.
+
+    Raises
+    ------
+    ValueError
+        If there are neither one mean and deviation nor one for each channel.
     """
 
     resize: int | tuple[int, int] | None = None
@@ -40,6 +46,14 @@ class ImagePreprocessing:
     std: tuple[float, ...] = (1.0,)
     channels: int = 3
     kind: ClassVar[str] = "images"
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels):
+                raise ValueError(
+                    f"Got {name}={values} of {len(values)} values and channels={self.channels}; expected one value, or "
+                    "one for each channel."
+                )
 
     @property
     def record(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,26 @@ from sklearn.utils import check_array
 
 from sktransfer.inputs._augmentation import make_augmentation
 from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
-from sktransfer.inputs._decoding import check_size, decode, upright
+from sktransfer.inputs._decoding import check_size, convert, decode, row_name
+from sktransfer.inputs._deep_pictures import is_deep, read_grey
 from sktransfer.inputs._image_preprocessing import ImagePreprocessing
-from sktransfer.inputs._pixel_range import check_range, learn_range, range_of_types
+from sktransfer.inputs._image_shapes import (
+    channels_last,
+    shape_rows,
+    to_channels,
+    wanted_channels,
+    warn_of_transparency,
+)
+from sktransfer.inputs._orientation import orientation
+from sktransfer.inputs._picture_locks import alone_with
+from sktransfer.inputs._pixel_range import (
+    PictureScale,
+    Values,
+    check_range,
+    learn_pictures,
+    learn_range,
+    range_of_types,
+)
 from sktransfer.inputs._rows import stands_alone, unwrap
 from sktransfer.inputs._whole_pictures import MAX_FILE_BYTES, load_whole
 
@@ -39,7 +55,7 @@ class ImageReader(Reader):
     image_shape : tuple of int or None
         (height, width) or (height, width, channels) of flat rows.
     pixel_range : "auto" or tuple of float
-        Values that stand for black and white in arrays.
+        Values that stand for black and white in arrays, and in pictures of more than 8 bits.
     """
 
     kind = "images"
@@ -55,6 +71,9 @@ class ImageReader(Reader):
         self.pixel_range = pixel_range
         self.n_channels: int | None = None
         self.value_range: tuple[float, float] | None = None
+        # Of pictures of more than 8 bits, if fit saw any.
+        self.picture_range: tuple[float, float] | None = None
+        self.deep_pictures = False
 
     @property
     def record(self) -> dict[str, Any]:
@@ -80,17 +99,25 @@ class ImageReader(Reader):
             pixel_range=record["pixel_range"],
         )
         reader.n_channels, reader.value_range = record["n_channels"], record["value_range"]
+        # Records of earlier versions have none of these.
+        reader.picture_range = record.get("picture_range")
+        reader.deep_pictures = record.get("deep_pictures", False)
         return reader
 
     def learn(self, X: Any) -> "ImageSamples":
         images = self._images(X)
         arrays = _arrays(images)
         self.n_channels = _channels(images) if isinstance(images, np.ndarray) else None
+        warn_of_transparency(arrays, self.preprocessing.channels)
         if arrays:
-            self.value_range = learn_range(arrays, self.pixel_range)
+            self.value_range = learn_range([Values.of(array) for array in arrays], self.pixel_range)
+        if isinstance(images, list):
+            self.deep_pictures, self.picture_range = learn_pictures(
+                images, self.pixel_range, self.preprocessing.channels
+            )
         if self.preprocessing.crop is None:
             self.preprocessing = replace(self.preprocessing, **_own_size(images, arrays))
-        return ImageSamples(images, self.preprocessing, self.value_range)
+        return ImageSamples(images, self.preprocessing, self.value_range, self._scale())
 
     def read(self, X: Any, tolerant: bool = False) -> "ImageSamples":
         images = self._images(X, tolerant)
@@ -100,31 +127,45 @@ class ImageReader(Reader):
                 f"Got images of {_channels(images)} channels; expected {self.n_channels}, as in fit. Convert them to "
                 "what fit was given, or fit again."
             )
-        value_range = self.value_range
-        if arrays and value_range is not None:
-            check_range(arrays, value_range, self.pixel_range)
-        elif arrays:
-            value_range = range_of_types(arrays, self.pixel_range)
-        return ImageSamples(images, self.preprocessing, value_range)
+        warn_of_transparency(arrays, self.preprocessing.channels)
+        value_range = self._range_of([Values.of(array) for array in arrays]) if arrays else self.value_range
+        return ImageSamples(images, self.preprocessing, value_range, self._scale())
+
+    def _range_of(self, values: list[Values]) -> tuple[float, float]:
+        """Say what black and white are of arrays; after a fit on pictures those of 8 bits tell it by their type."""
+        known = self.value_range
+        if known is None and not any(image.kind in (np.uint8, np.bool_) for image in values):
+            known = self.picture_range
+        if known is None:
+            return range_of_types(values, self.pixel_range)
+        check_range(values, known, self.pixel_range)
+        return known
+
+    def _scale(self) -> PictureScale:
+        known = self.picture_range or self.value_range
+        if known is None and not isinstance(self.pixel_range, str):
+            known = (float(self.pixel_range[0]), float(self.pixel_range[1]))
+        return PictureScale(known, self.pixel_range, self.deep_pictures)
 
     def _images(self, X: Any, tolerant: bool = False) -> "np.ndarray | list[Any]":
         """Return an array of shape (n, height, width, channels) or a list of paths, pictures and arrays."""
-        X = unwrap(X)
+        X, channels = unwrap(X), self.preprocessing.channels
         if isinstance(X, list):
-            return _check_list(X, tolerant)
+            return _check_list(X, tolerant, channels)
         X = check_array(X, dtype="numeric", allow_nd=True, ensure_2d=False, input_name="X")
         if X.ndim == 2:
-            return _shape_rows(X, self.image_shape)
+            return shape_rows(X, self.image_shape, channels)
         if X.ndim == 3 and X.shape[-1] in (3, 4) and min(X.shape[:2]) >= 8:
             raise ValueError(
                 f"Got X of shape {X.shape}, which looks like one picture; expected several. Put a single one into a "
                 "list: [X]."
             )
-        images = _channels_last(X)
+        images = channels_last(X, channels)
         if images is None:
             raise ValueError(
                 f"Got X of shape {X.shape}; expected images of shape (n, height, width), (n, height, width, channels) "
-                "or (n, channels, height, width), with 1, 3 or 4 channels. Move the axes, or leave channels out."
+                f"or (n, channels, height, width), with {wanted_channels(channels)}. Move the axes, or leave channels "
+                "out."
             )
         return images
 
@@ -140,6 +181,8 @@ class ImageSamples(Samples):
         What the network wants.
     value_range : tuple of float or None
         Values that stand for black and white in arrays.
+    scale : PictureScale
+        How pictures of more than 8 bits are read.
     """
 
     kind = "images"
@@ -150,12 +193,14 @@ class ImageSamples(Samples):
         images: "np.ndarray | list[Any]",
         preprocessing: ImagePreprocessing,
         value_range: tuple[float, float] | None,
+        scale: PictureScale,
     ):
         self._images = images
         self._preprocessing = preprocessing
         self._range = value_range
+        self._scale = scale
         # One sample of more than 8 bits makes floats of all: a batch has one type, and its type says its scale.
-        self._eight_bits = all(self._has_8_bits(array) for array in _arrays(images))
+        self._eight_bits = not scale.in_fit and all(self._has_8_bits(array) for array in _arrays(images))
 
     def __len__(self) -> int:
         return len(self._images)
@@ -164,13 +209,7 @@ class ImageSamples(Samples):
         image = self._images[index]
         if isinstance(image, UnreadableSampleError):
             raise image
-        if isinstance(image, np.ndarray):
-            pixels = self._from_array(image)
-        elif isinstance(image, Image.Image):
-            pixels = self._sized(decode(image, f"the picture in row {index}", self._preprocessing.channels))
-        else:
-            enough = self._preprocessing.shorter_side
-            pixels = self._sized(decode(image, f"{image!r} (row {index})", self._preprocessing.channels, enough))
+        pixels = self._from_array(image) if isinstance(image, np.ndarray) else self._from_picture(image, index)
         if pixels.dtype == torch.uint8 and not self._eight_bits:
             return pixels.to(torch.float32).div_(255)
         return pixels
@@ -184,7 +223,7 @@ class ImageSamples(Samples):
         return self._preprocessing.normalise(batch)
 
     def augmentation(self, augment: Any) -> Augmentation | None:
-        return make_augmentation(augment)
+        return make_augmentation(augment, self._preprocessing.channels)
 
     @property
     def n_values(self) -> int:
@@ -193,7 +232,7 @@ class ImageSamples(Samples):
 
     @property
     def recipe(self) -> str:
-        return f"{self._preprocessing} {self._range} {self._eight_bits}"
+        return f"{self._preprocessing} {self._range} {self._eight_bits} {self._scale.recipe}"
 
     def digest(self, index: int) -> bytes:
         image = self._images[index]
@@ -214,25 +253,46 @@ class ImageSamples(Samples):
     def _has_8_bits(self, pixels: np.ndarray) -> bool:
         return self._range == (0.0, 255.0) and pixels.dtype.kind in "iu"
 
+    def _from_picture(self, image: "str | Image.Image", row: int) -> torch.Tensor:
+        enough = None if isinstance(image, Image.Image) else self._preprocessing.shorter_side
+        name, channels = row_name(image, row), self._preprocessing.channels
+        decoded = decode(image, name, channels, enough, self._scale.stored)
+        if isinstance(decoded, Image.Image):
+            return self._sized(decoded)
+        pixels = self._scaled(decoded, self._scale.of(decoded, name))
+        # Where fit saw none like it, it becomes what the others are: the same alone as beside others.
+        return pixels if self._scale.in_fit else pixels.mul_(255).round_().to(torch.uint8)
+
     def _from_array(self, pixels: np.ndarray) -> torch.Tensor:
-        if self._has_8_bits(pixels):
-            if pixels.dtype != np.uint8:
-                pixels = pixels.astype(np.int64).clip(0, 255).astype(np.uint8)
-            picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
-            return self._sized(upright(picture, self._preprocessing.channels))
-        assert self._range is not None
-        low, high = self._range
+        if not self._has_8_bits(pixels):
+            assert self._range is not None
+            return self._scaled(pixels, self._range)
+        if pixels.dtype != np.uint8:
+            pixels = pixels.astype(np.int64).clip(0, 255).astype(np.uint8)
+        if self._preprocessing.channels not in (1, 3):
+            return self._bands([Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0)])
+        picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+        return self._sized(convert(picture, self._preprocessing.channels))
+
+    def _scaled(self, pixels: np.ndarray, span: tuple[float, float]) -> torch.Tensor:
+        low, high = span
         # Where float32 would round or overflow before the difference is taken, float64 is taken first.
         large = pixels.dtype.itemsize > 4 or (pixels.dtype.kind in "iu" and pixels.dtype.itemsize == 4)
         kind: Any = np.float64 if large or max(abs(low), abs(high)) > 2**16 else np.float32
         scaled = ((pixels.astype(kind) - low) / (high - low)).clip(0.0, 1.0).astype(np.float32, copy=False)
-        image = _to_channels(torch.from_numpy(scaled), self._preprocessing.channels)
+        image = torch.from_numpy(scaled).permute(2, 0, 1).contiguous()
+        image = to_channels(image, self._preprocessing.channels)
         # Bicubic resizing overshoots; 8 bits cannot, so floats must not.
         return self._preprocessing.fit_size(image).clamp(0.0, 1.0)
 
     def _sized(self, picture: Image.Image) -> torch.Tensor:
+        if picture.mode == "RGBA":  # resized as one, Pillow would weigh colours by their transparency
+            return self._bands(list(picture.split()))
         pixels = np.array(self._preprocessing.fit_size(picture), dtype=np.uint8)
         return torch.from_numpy(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+    def _bands(self, bands: list[Image.Image]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([np.asarray(self._preprocessing.fit_size(band)) for band in bands]))
 
 
 def _digest(image: Any) -> bytes:
@@ -246,23 +306,13 @@ def _digest(image: Any) -> bytes:
         digest.update(f"array {image.dtype} {image.shape}".encode())
         digest.update(np.ascontiguousarray(image).data)
     elif isinstance(image, Image.Image):
-        check_size(image, "the picture")
-        load_whole(image)
-        orientation = image.getexif().get(0x0112)
-        digest.update(f"picture {image.mode} {image.size} {orientation} {image.info}".encode())
-        digest.update(np.array(image.getpalette() or [0], dtype=np.uint8).data)
-        digest.update(image.tobytes())
+        with alone_with(image):
+            check_size(image, "the picture")
+            load_whole(image)
+            digest.update(f"picture {image.mode} {image.size} {orientation(image)} {image.info}".encode())
+            digest.update(np.array(image.getpalette() or [0], dtype=np.uint8).data)
+            digest.update(read_grey(image).tobytes() if is_deep(image) else image.tobytes())
     return digest.digest()
-
-
-def _to_channels(pixels: torch.Tensor, channels: int) -> torch.Tensor:
-    """From (height, width, 1, 3 or 4) to (channels, height, width); transparency is dropped."""
-    from torchvision.transforms.functional import rgb_to_grayscale
-
-    image = pixels.permute(2, 0, 1).contiguous()
-    if channels == 1:
-        return image if image.shape[0] == 1 else rgb_to_grayscale(image[:3])
-    return image.expand(3, -1, -1).contiguous() if image.shape[0] == 1 else image[:3]
 
 
 def _arrays(images: "np.ndarray | list[Any]") -> list[np.ndarray]:
@@ -277,11 +327,11 @@ def _own_size(images: "np.ndarray | list[Any]", arrays: list[np.ndarray]) -> dic
     return {"resize": 256, "crop": (224, 224)}
 
 
-def _check_list(images: list[Any], tolerant: bool) -> list[Any]:
+def _check_list(images: list[Any], tolerant: bool, channels: int) -> list[Any]:
     """Check the rows of a list; where that is tolerated, errors stand in for those that hold no image."""
     if tolerant:
-        return [_row_or_error(image, row) for row, image in enumerate(images)]
-    images = [_check_row(image, row) for row, image in enumerate(images)]
+        return [_row_or_error(image, row, channels) for row, image in enumerate(images)]
+    images = [_check_row(image, row, channels) for row, image in enumerate(images)]
     paths = [image for image in images if isinstance(image, str)]
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
@@ -292,9 +342,9 @@ def _check_list(images: list[Any], tolerant: bool) -> list[Any]:
     return images
 
 
-def _row_or_error(image: Any, row: int) -> Any:
+def _row_or_error(image: Any, row: int, channels: int) -> Any:
     try:
-        image = _check_row(image, row)
+        image = _check_row(image, row, channels)
     except ValueError as error:
         return UnreadableSampleError(str(error))
     if isinstance(image, str) and not os.path.isfile(image):
@@ -302,7 +352,7 @@ def _row_or_error(image: Any, row: int) -> Any:
     return image
 
 
-def _check_row(image: Any, row: int) -> Any:
+def _check_row(image: Any, row: int, channels: int) -> Any:
     """Return a path as str, a picture as it is, an array as (height, width, channels)."""
     if isinstance(image, str | os.PathLike):
         return os.fsdecode(image)
@@ -314,68 +364,13 @@ def _check_row(image: Any, row: int) -> Any:
             "or (height, width, channels). Leave out rows without an image."
         )
     array = check_array(image, dtype="numeric", allow_nd=True, ensure_2d=False, input_name=f"X[{row}]")
-    images = _channels_last(array[None])
+    images = channels_last(array[None], channels)
     if images is None:
         raise ValueError(
             f"Got X[{row}] of shape {array.shape}; expected (height, width), (height, width, channels) or (channels, "
-            "height, width), with 1, 3 or 4 channels. Move the axes, or leave channels out."
+            f"height, width), with {wanted_channels(channels)}. Move the axes, or leave channels out."
         )
     return images[0]
-
-
-def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
-    """Raise if this is no shape of an image.
-
-    Parameters
-    ----------
-    image_shape : sequence of int
-        As the estimators take it.
-
-    Returns
-    -------
-    tuple of int
-        (height, width) or (height, width, channels).
-
-    Raises
-    ------
-    ValueError
-        If it is not.
-    """
-    shape = tuple(image_shape)
-    whole = all(isinstance(side, Integral) and side > 0 for side in shape)
-    if not whole or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
-        raise ValueError(
-            f"Got image_shape={shape!r}; expected (height, width) or (height, width, channels) with 1, 3 or 4 channels."
-        )
-    return shape
-
-
-def _shape_rows(X: np.ndarray, image_shape: Sequence[int] | None) -> np.ndarray:
-    if image_shape is None:
-        raise ValueError(
-            f"Got flat rows of {X.shape[1]} values; expected images. Say how to read the rows: "
-            "image_shape=(height, width) or (height, width, channels)."
-        )
-    shape = check_image_shape(image_shape)
-    if X.shape[1] != np.prod(shape):
-        raise ValueError(
-            f"Got rows of {X.shape[1]} values that do not fit image_shape={shape}, which needs {np.prod(shape)}. "
-            "Correct image_shape, or the rows."
-        )
-    return X.reshape(len(X), *(shape if len(shape) == 3 else (*shape, 1)))
-
-
-def _channels_last(X: np.ndarray) -> np.ndarray | None:
-    """From (n, h, w), (n, h, w, c) or (n, c, h, w) to (n, h, w, c), without a copy; `None` where X is none of them."""
-    if 0 in X.shape:
-        return None
-    if X.ndim == 3:
-        return X[..., None]
-    if X.ndim == 4 and X.shape[-1] in (1, 3, 4):
-        return X
-    if X.ndim == 4 and X.shape[1] in (1, 3, 4):
-        return X.transpose(0, 2, 3, 1)
-    return None
 
 
 def _channels(images: np.ndarray) -> int:

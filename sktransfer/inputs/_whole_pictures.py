@@ -72,8 +72,8 @@ def _check_file(picture: Image.Image, file: IO[bytes]) -> None:
             raise OSError(f"it claims {picture.width} x {picture.height} pixels in {size} bytes")
         if picture.format == "TIFF":
             _check_directory(file, size)
-            tiles: list[Any] = getattr(picture, "tile", [])
-            if sum((right - left) * (low - high) for _, (left, high, right, low), *_ in tiles) < pixels:
+            tiles: list[Any] = getattr(picture, "tile", [])  # none are left of a picture that is decoded already
+            if tiles and sum((right - left) * (low - high) for _, (left, high, right, low), *_ in tiles) < pixels:
                 raise OSError("part of its pixels is not in the file")
         if picture.format == "JPEG2000" and not _has_all_tiles(file):
             raise OSError("its last tile is cut short")

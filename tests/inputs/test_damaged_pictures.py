@@ -110,10 +110,7 @@ def odd_modes():
         "1-bit PNG": (encode(bits, "PNG"), in_three(bits * 255)),
         "1-bit BMP": (encode(bits, "BMP"), in_three(bits * 255)),
         "16-bit PNG": (encode(wide, "PNG"), grey),
-        "I TIFF of 8 bits": (encode(GREY.astype(np.int32), "TIFF"), grey),
-        "I TIFF of 16 bits": (encode(wide.astype(np.int32), "TIFF"), grey),
         "F TIFF up to 1": (encode((GREY / 255).astype(np.float32), "TIFF"), grey),
-        "F TIFF up to 255": (encode(GREY.astype(np.float32), "TIFF"), grey),
     }
 
 

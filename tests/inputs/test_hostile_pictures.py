@@ -233,17 +233,16 @@ def test_a_few_bytes_that_claim_as_many_pixels_as_are_allowed_take_no_long(name,
 
 SHRINKING = """
 import os, sys
-from PIL import Image
-from sktransfer.inputs import ImagePreprocessing, make_reader
+from sktransfer.inputs import ImagePreprocessing, _decoding, make_reader
 
 file = sys.argv[1]
-unchanged = Image.Image.getexif
+unchanged = _decoding.orientation
 
-def getexif(picture):
+def orientation(picture):
     os.truncate(file, 2000)
     return unchanged(picture)
 
-Image.Image.getexif = getexif
+_decoding.orientation = orientation
 samples = make_reader("images", ImagePreprocessing(crop=(300, 300)), None, "auto").read([file])
 try:
     print(samples.load(0).shape)

@@ -1,6 +1,7 @@
 """What a user may rely on when a folder of class folders is listed."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def test_classes_and_files_are_sorted(folder):
 def test_the_fields_are_those_of_load_files(folder):
     bunch, theirs = load_image_folder(folder), load_files(folder, load_content=False, shuffle=False)
     assert isinstance(bunch, Bunch)
-    assert set(bunch) == {"data", "target", "target_names", "filenames"}
+    assert set(bunch) == {"data", "target", "target_names", "filenames", "skipped"}
     assert bunch.target_names == theirs.target_names
     assert bunch.data.dtype == object
     assert all(type(file) is str for file in bunch.data)
@@ -70,16 +71,169 @@ def test_a_relative_folder_gives_paths_that_open_from_here(folder, monkeypatch):
     assert all(os.path.isfile(file) for file in load_image_folder(folder.name).data)
 
 
-def test_files_that_are_no_images_are_passed_over(folder):
-    touch(
-        folder, "cat/notes.txt", "cat/labels.csv", "cat/paper.pdf", "cat/clip.mpg", "cat/table.h5", "cat/png", "x.png"
-    )
+def test_files_that_are_left_out_are_told_once_with_counts_by_ending(folder):
+    left_out = ["cat/a.HEIC", "cat/notes.txt", "cat/paper.pdf", "cat/png", "dog/b.heic", "dog/layers.psd", "x.png"]
+    touch(folder, *left_out)
     (folder / "cat" / "folder.png").mkdir()
-    assert len(load_image_folder(folder).data) == 6
+    with pytest.warns(UserWarning, match="Left out 7 of 13 files") as caught:
+        bunch = load_image_folder(folder)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert {".heic: 2", ".pdf: 1", ".psd: 1", ".png: 1", "no ending: 1"} <= set(
+        str(caught[0].message).split("(")[1].split(")")[0].split(", ")
+    )
+    assert len(bunch.data) == 6
+    assert [Path(file).relative_to(folder).as_posix() for file in bunch.skipped] == left_out
+
+
+def test_nothing_is_told_where_nothing_is_left_out(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_image_folder(folder).skipped == []
+
+
+@pytest.mark.parametrize("ending", ["tga", "pcx", "eps", "psd", "heic"])
+def test_no_file_is_listed_that_would_be_refused_when_it_is_read(ending, folder):
+    touch(folder, f"cat/other.{ending}")
+    with pytest.warns(UserWarning, match=rf"\.{ending}: 1"):
+        assert len(load_image_folder(folder).data) == 6
+
+
+def test_what_other_programs_leave_behind_is_neither_a_class_nor_told(folder):
+    touch(folder, "__MACOSX/cat/._a.png", "__MACOSX/cat/a.png", "@eaDir/cat/a.png", ".DS_Store", "cat/.DS_Store")
+    touch(folder, "cat/Thumbs.db", "desktop.ini", "cat/__MACOSX/a.png", "cat/@eaDir/a.jpg", "Thumbs.db")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bunch = load_image_folder(folder)
+    assert bunch.target_names == ["ant", "cat", "dog"]
+    assert len(bunch.data) == 6
+
+
+# Links
+
+
+def test_linked_folders_and_files_are_followed(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    touch(elsewhere, "day2/x.png", "day2/deep/y.png", "wolf/w.png")
+    (folder / "dog" / "day2").symlink_to(elsewhere / "day2")
+    (folder / "dog" / "one.png").symlink_to(elsewhere / "wolf" / "w.png")
+    (folder / "wolf").symlink_to(elsewhere / "wolf")
+    bunch = load_image_folder(folder)
+    counts = dict(zip(bunch.target_names, np.bincount(bunch.target).tolist(), strict=True))
+    assert counts == {"ant": 1, "cat": 3, "dog": 5, "wolf": 1}
+    assert all(os.path.isfile(file) for file in bunch.data)
+
+
+def test_circles_of_links_end(folder):
+    (folder / "dog" / "self").symlink_to(folder / "dog")
+    (folder / "dog" / "up").symlink_to(folder)
+    (folder / "dog" / "further_up").symlink_to(folder.parent)
+    (folder / "around").symlink_to(folder)
+    (folder / "cat" / "nowhere").symlink_to(folder / "cat" / "nowhere")
+    with pytest.warns(UserWarning, match="Left out 1 of 7 files"):
+        bunch = load_image_folder(folder)
+    assert bunch.target_names == ["ant", "cat", "dog"]
+    assert len(bunch.data) == 6
+
+
+def test_many_links_between_classes_take_no_long(tmp_path):
+    """Each way from folder to folder would be one of a million."""
+    names = [f"class{number}" for number in range(12)]
+    touch(tmp_path, *(f"{name}/a.png" for name in names))
+    for name in names:
+        for other in names:
+            if other != name:
+                (tmp_path / name / f"to_{other}").symlink_to(tmp_path / other)
+    assert len(load_image_folder(tmp_path).data) == 12 * 12
+
+
+def test_a_folder_that_two_links_of_a_class_lead_to_is_listed_once(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    touch(elsewhere, "x.png")
+    for name in ("first", "second"):
+        (folder / "dog" / name).symlink_to(elsewhere)
+    assert [name for name in names_of(load_image_folder(folder), folder) if "x.png" in name] == ["dog/first/x.png"]
+
+
+def test_a_link_that_leads_nowhere_is_told(folder):
+    (folder / "dog" / "gone.png").symlink_to(folder / "gone.png")
+    with pytest.warns(UserWarning, match=r"Left out 1 of 7 files \(\.png: 1\)"):
+        assert len(load_image_folder(folder).data) == 6
+
+
+def test_a_folder_that_may_not_be_read_is_named(folder, monkeypatch):
+    really = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "er":
+            raise PermissionError(13, "Permission denied")
+        return really(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(PermissionError, match=r"deep/er', which may not be read"):
+        load_image_folder(folder)
+
+
+# Splits
+
+
+@pytest.fixture
+def splits(tmp_path):
+    touch(tmp_path, "train/cat/a.png", "train/dog/b.png", "val/dog/c.png", "val/eel/d.png", "README.md")
+    return tmp_path
 
 
 @pytest.mark.parametrize(
-    "ending", ["JPG", "jpeg", "Png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "jp2", "mpo", "tga"]
+    "names",
+    [["train", "val"], ["Train", "TEST"], ["train", "dev", "test"], ["training", "testing"], ["valid"]],
+    ids=str,
+)
+def test_a_folder_of_splits_is_refused_with_what_to_do(names, tmp_path):
+    touch(tmp_path, *(f"{name}/cat/a.png" for name in names))
+    with pytest.raises(ValueError, match=rf"whose folders are .*{names[0]}.*split='({'|'.join(names)})'"):
+        load_image_folder(tmp_path)
+
+
+def test_a_class_may_be_called_like_a_split(tmp_path):
+    touch(tmp_path, "test/a.png", "control/b.png")
+    assert load_image_folder(tmp_path).target_names == ["control", "test"]
+
+
+def test_one_split_is_read_as_a_folder_of_its_own(splits):
+    one, same = load_image_folder(splits, split="train"), load_image_folder(splits / "train")
+    assert one.target_names == same.target_names == ["cat", "dog"]
+    assert names_of(one, splits) == names_of(same, splits) == ["train/cat/a.png", "train/dog/b.png"]
+
+
+def test_splits_are_joined_by_the_names_of_their_classes(splits):
+    bunch = load_image_folder(splits, split=["val", "train"])
+    assert bunch.target_names == ["cat", "dog", "eel"]
+    assert names_of(bunch, splits) == ["train/cat/a.png", "val/dog/c.png", "train/dog/b.png", "val/eel/d.png"]
+    assert bunch.target.tolist() == [0, 1, 1, 2]
+    assert bunch.skipped == []
+
+
+@pytest.mark.parametrize(
+    "split", ["test", "Train", [], ["train", "test"], ["train", "train"], "", [1], "README.md"], ids=str
+)
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(split, splits):
+    with pytest.raises(ValueError, match=r"Got split=.*which holds 'train', 'val'"):
+        load_image_folder(splits, split=split)
+
+
+def test_messages_stay_short_however_many_folders_and_endings(tmp_path):
+    touch(tmp_path, *(f"{'c' * 200}{number}/{number}.png" for number in range(50)))
+    touch(tmp_path, *(f"{'c' * 200}0/x.{'e' * 100}{number}" for number in range(50)))
+    with pytest.warns(UserWarning, match="Left out 50 of 100") as caught:
+        load_image_folder(tmp_path)
+    assert len(str(caught[0].message)) < 600
+    with pytest.raises(ValueError, match="Got split=") as refused:
+        load_image_folder(tmp_path, split=["s" * 1000])
+    assert len(str(refused.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "ending", ["JPG", "jpeg", "Png", "webp", "gif", "bmp", "tif", "tiff", "pgm", "ppm", "jp2", "mpo", "jfif", "jpe"]
 )
 def test_images_of_usual_formats_are_found_whatever_their_case(ending, folder):
     touch(folder, f"cat/other.{ending}")
@@ -100,7 +254,9 @@ def test_a_hidden_folder_further_up_hides_nothing(tmp_path):
 
 def test_a_class_without_images_is_refused_by_name(folder):
     touch(folder, "empty/notes.txt")
-    with pytest.raises(ValueError, match="empty', which holds no images; expected at least one in each class folder"):
+    with pytest.raises(
+        ValueError, match=r"empty', which holds no images but 1 other files \(\.txt: 1\); expected at least one in each"
+    ):
         load_image_folder(folder)
 
 
@@ -113,7 +269,7 @@ def test_a_folder_without_class_folders_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["nowhere", "a.png"])
 def test_what_is_no_folder_is_refused(name, tmp_path):
     touch(tmp_path, "a.png")
-    with pytest.raises(FileNotFoundError, match=f"{name}', which is no folder; expected a folder"):
+    with pytest.raises(FileNotFoundError, match=f"{name}', which is not a folder; expected a folder"):
         load_image_folder(tmp_path / name)
 
 
