@@ -34,9 +34,6 @@ class SQLite(DiskStore):
     def __init__(self, folder: Path):
         super().__init__(folder, LIMIT)
 
-    def close(self):
-        self._disconnect()
-
 
 class Lmdb:
     """A memory map of one file."""

@@ -60,7 +60,8 @@ def clear_cache(*, folders: bool = False) -> None:
     Parameters
     ----------
     folders : bool, default=False
-        Whether to empty the folders too that this process was given as `feature_cache`.
+        Whether to empty the folders too that this process was given as `feature_cache`. Each that cannot be emptied is
+        warned of; one that was deleted stays so.
     """
     if folders:
         clear_folders()

@@ -3,13 +3,18 @@
 import os
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sktransfer._activation_cache import PROCESS_CACHE, ActivationStore
+from sktransfer._names import shown
+
+if TYPE_CHECKING:
+    from sktransfer._disk_store import DiskStore
 
 # Bytes of activations that one folder holds; the least recently used leave first.
 DISK_LIMIT = 10 * 2**30
 
-_FOLDERS: dict[str, ActivationStore] = {}
+_FOLDERS: "dict[str, DiskStore]" = {}
 _FOLDER_LIMIT = [DISK_LIMIT]
 _FOLDERS_LOCK = threading.Lock()
 
@@ -30,28 +35,53 @@ def store_for(feature_cache: object) -> ActivationStore | None:
     Raises
     ------
     ValueError
-        If the path is one of a file.
+        If the path is one of a file, or begins with the home of a user that is not known.
     """
+    _forget_deleted()
     if feature_cache is None or feature_cache == "auto":
         return None if feature_cache is None else PROCESS_CACHE
     assert isinstance(feature_cache, str | os.PathLike)
-    folder = Path(feature_cache).expanduser().absolute()
-    if folder.is_file():  # one look: the folder may come and go
-        raise ValueError(
-            f'Got feature_cache={os.fspath(feature_cache)!r}, which is a file; expected a folder, "auto" or None. Name '
-            "a folder: it is made where there is none."
-        )
+    folder = _folder(feature_cache)
     from sktransfer._disk_store import DiskStore
 
     with _FOLDERS_LOCK:
-        return _FOLDERS.setdefault(str(folder), DiskStore(folder, _FOLDER_LIMIT[0]))
+        if str(folder) not in _FOLDERS:
+            _FOLDERS[str(folder)] = DiskStore(folder, _FOLDER_LIMIT[0])
+        return _FOLDERS[str(folder)]
+
+
+def _folder(feature_cache: str | os.PathLike[str]) -> Path:
+    named = f"Got feature_cache={shown(Path(feature_cache))}"
+    try:
+        folder = Path(feature_cache).expanduser().absolute()
+    except RuntimeError as error:  # ~ of a user that the system does not know
+        raise ValueError(
+            f"{named}, and the home folder that it begins with is not known; expected a folder. Write its whole path."
+        ) from error
+    if folder.is_file():  # one look: the folder may come and go
+        raise ValueError(
+            f'{named}, which is a file; expected a folder, "auto" or None. Name a folder: it is made where there is '
+            "none."
+        )
+    return folder
+
+
+def _forget_deleted() -> None:
+    """Let go of folders that somebody has deleted, and so of the space on the disk that open files still take."""
+    with _FOLDERS_LOCK:
+        deleted = [folder for folder, store in _FOLDERS.items() if store.is_deleted]
+        stores = [_FOLDERS.pop(folder) for folder in deleted]
+    for store in stores:
+        store.close()
 
 
 def clear_folders() -> None:
-    """Empty all folders that this process has used."""
+    """Empty all folders that this process has used and that are still there."""
+    _forget_deleted()
     with _FOLDERS_LOCK:
-        for store in _FOLDERS.values():
-            store.clear()
+        stores = list(_FOLDERS.values())
+    for store in stores:  # a folder may have to be waited for, and who uses others must not wait with it
+        store.clear()
 
 
 def set_disk_limit(limit: int) -> None:
@@ -66,3 +96,13 @@ def set_disk_limit(limit: int) -> None:
         _FOLDER_LIMIT[0] = limit
         for store in _FOLDERS.values():
             store.limit = limit
+
+
+def _renew_lock() -> None:
+    """Give a forked child a lock that no thread of its parent holds."""
+    global _FOLDERS_LOCK
+    _FOLDERS_LOCK = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -548,7 +548,7 @@ def test_a_weights_file_that_is_not_there_is_refused(estimator_class, backbone, 
     refused(
         estimator_class(backbone, weights=tmp_path / "gone.pth"),
         images,
-        match=r"Got weights='.*gone\.pth', which is no file; expected a path",
+        match=r"Got weights='.*gone\.pth', which is not a file \(No such file.*\); expected a path",
         error=FileNotFoundError,
     )
 

@@ -115,7 +115,7 @@ def test_a_damaged_file_gives_right_values_or_none_and_works_again(where, tmp_pa
     numbers = range(300)
     first = DiskStore(tmp_path, 100 * MIB)
     first.keep([(key(number), value(number)) for number in numbers])
-    first._disconnect()
+    first.close()
     with database(first).open("r+b") as file:
         file.seek(where)
         file.write(os.urandom(4000))

@@ -131,9 +131,9 @@ REFUSED = {
         wrong(3, 1.0, nan, True, b"DEFAULT", ["DEFAULT"], ("DEFAULT",), {"DEFAULT"}, {"0.weight": torch.zeros(3)}),
         [
             *got("", expected="expected .*a path, or None"),
-            *got("nowhere.pth", "/", "IMAGENET1K_V1", expected="which is no file", error=FileNotFoundError),
+            *got("nowhere.pth", "/", "IMAGENET1K_V1", expected="which is not a file", error=FileNotFoundError),
             *wrong(Path("nowhere.pth"), match="^Got weights='nowhere.pth', which is no", error=FileNotFoundError),
-            *wrong(here, match=f"^Refused to load {here!r}.*no weights file"),
+            *wrong(here, match=f"^Refused to load {here!r}.*not a weights file"),
         ],
         [
             *got("IMAGENET_V1", expected="for 'resnet18'.*'IMAGENET1K_V1'", also={"backbone": "resnet18"}),

@@ -110,9 +110,11 @@ def load_backbone(
     Raises
     ------
     ValueError
-        If the name is unknown, the weights do not match, or a file holds more than tensors.
+        If the name is unknown, the weights do not match, or a file holds more than tensors, or NaN or infinity.
     FileNotFoundError
         If there is no such file.
+    PermissionError
+        If it may not be read.
     ConnectionError
         If the weights have to be downloaded and cannot be.
     ImportError

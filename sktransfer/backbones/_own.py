@@ -5,11 +5,13 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from sktransfer._names import shown
 from sktransfer._seeding import seeded
 from sktransfer.backbones._blocks import NetworkGraph
 from sktransfer.backbones._weights import fill, read_state_dict
@@ -97,7 +99,8 @@ class OwnSource:
     def pretrained(self) -> nn.Module:
         network = self.architecture().eval()
         if self._path is not None:
-            fill(network, read_state_dict(self._path), self.graph(network).used_names(), repr(self.weights_name))
+            used = self.graph(network).used_names()
+            fill(network, read_state_dict(self._path), used, shown(Path(self._path)))
         return network
 
     def adopt(self, network: nn.Module) -> "OwnSource":

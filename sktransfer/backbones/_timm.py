@@ -7,7 +7,7 @@ knows the names in the files of other projects, gets the tensors and never a fil
 
 import math
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,11 +15,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from sktransfer._names import closest
+from sktransfer._names import closest, shown
 from sktransfer._seeding import seeded
 from sktransfer.backbones import _weights
 from sktransfer.backbones._blocks import NetworkGraph
-from sktransfer.backbones._weights import fetch, fill, place_of, read_state_dict
+from sktransfer.backbones._source import file_stamp
+from sktransfer.backbones._weights import fetch, fill, place_of, read_state_dict, without_prefix
+from sktransfer.backbones._weights_file import is_path
 from sktransfer.inputs import ImagePreprocessing
 
 PREFIX = "timm:"
@@ -72,9 +74,8 @@ class TimmSource:
         if self.weights is None:
             return self.name, None, self.seed
         tag = self._tag()
-        file = Path(self.weights).expanduser().absolute() if tag is None else self._download().find()
-        found = file.stat() if file is not None and file.exists() else None
-        return self.name, tag, str(file), found and (found.st_mtime_ns, found.st_size, found.st_ino)
+        file = self.weights if tag is None else self._download().find()
+        return self.name, tag, None if file is None else file_stamp(file)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -93,17 +94,17 @@ class TimmSource:
         if self.weights is None:
             return network
         file = Path(self.weights) if self._tag() is None else self._download().get()
-        state = read_state_dict(file)
+        used, whose = network.state_dict().keys(), shown(file)
+        state = without_prefix(read_state_dict(file), used, whose)
         heads = tuple(f"{name}." for name in self._classifiers())
         lean = {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
-        used = network.state_dict().keys()
         try:
-            fill(network, lean, used, repr(os.fspath(file)))
+            fill(network, lean, used, whose)
         except ValueError:
             converted = self._convert(state)
             if converted is None:
                 raise
-            fill(network, {name: converted[name] for name in used if name in converted}, used, repr(os.fspath(file)))
+            fill(network, {name: converted[name] for name in used if name in converted}, used, whose)
         return network
 
     def adopt(self, network: nn.Module) -> "TimmSource":
@@ -140,7 +141,7 @@ class TimmSource:
         with seeded(self.seed):
             return create_model(self._tagged(), **size, **settings)
 
-    def _convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    def _convert(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
         """Return the tensors of a file under timm's names and in timm's shapes, or `None` where timm cannot tell.
 
         timm's converters run when it fills a network, and it says what is missing only of a network whose classifier is
@@ -186,12 +187,10 @@ class TimmSource:
         tags = [name.partition(".")[2] for name in self._models.list_pretrained(f"{model}.*")]
         if self.weights in tags and not own:
             return self.weights
-        if self.weights not in tags and (
-            os.sep in self.weights or Path(self.weights).suffix or Path(self.weights).exists()
-        ):
+        if self.weights not in tags and is_path(self.weights):
             return None
         raise ValueError(
-            f"Got weights={self.weights!r} for {self.name!r}; expected "
+            f"Got weights={shown(self.weights)!r} for {self.name!r}; expected "
             + (f'"DEFAULT" or {own!r}, the tag in its name, a path or None.' if own else "a path, None, or one of its ")
             + ("" if own else f"tags: {closest(self.weights, tags)}.")
         )

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
-from sktransfer._names import check_choice, closest
+from sktransfer._names import check_choice, closest, shown
 from sktransfer._seeding import seeded
 from sktransfer.backbones._blocks import NetworkGraph
+from sktransfer.backbones._source import file_stamp
 from sktransfer.backbones._weights import fetch, fill, place_of, read_state_dict
+from sktransfer.backbones._weights_file import check_tensors, is_path
 from sktransfer.inputs import ImagePreprocessing
 
 if TYPE_CHECKING:
@@ -69,9 +71,7 @@ class TorchvisionSource:
         if self.weights is None:
             return self.name, None, self.seed
         enum = self._enum()
-        file = place_of(enum) if enum is not None else Path(self.weights).expanduser().absolute()
-        found = file.stat() if file.exists() else None
-        return self.name, str(file), found and (found.st_mtime_ns, found.st_size, found.st_ino)
+        return self.name, file_stamp(self.weights if enum is None else place_of(enum))
 
     @property
     def record(self) -> dict[str, Any]:
@@ -88,10 +88,12 @@ class TorchvisionSource:
             from torchvision.models import get_model
 
             fetch(enum)
-            return self._as_pretrained(get_model(self.name, weights=enum, progress=False))
+            whole = get_model(self.name, weights=enum, progress=False)
+            check_tensors(whole.state_dict(), place_of(enum))
+            return self._as_pretrained(whole)
         network = self._build().eval()
         used = self.graph(network).used_names()
-        fill(network, read_state_dict(self.weights), used, repr(os.fspath(self.weights)))
+        fill(network, read_state_dict(self.weights), used, shown(Path(self.weights)))
         return self._as_pretrained(network)
 
     def adopt(self, network: nn.Module) -> "TorchvisionSource":
@@ -146,9 +148,9 @@ class TorchvisionSource:
         known = get_model_weights(self.name)
         if self.weights in known.__members__:
             return known[self.weights]
-        if os.sep in self.weights or Path(self.weights).suffix or Path(self.weights).exists():
+        if is_path(self.weights):
             return None
         raise ValueError(
-            f"Got weights={self.weights!r} for {self.name!r}; expected a path, None, or one of its weights: "
+            f"Got weights={shown(self.weights)!r} for {self.name!r}; expected a path, None, or one of its weights: "
             f"{closest(self.weights, known.__members__)}."
         )

@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from http.client import HTTPException
@@ -13,6 +14,9 @@ from urllib.error import URLError
 
 import torch
 from torch import nn
+
+from sktransfer._names import shown
+from sktransfer.backbones._weights_file import check_tensors, check_versions, count, find_file, is_finite
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -41,30 +45,31 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     ------
     FileNotFoundError
         If there is no such file.
+    PermissionError
+        If it may not be read.
     ValueError
-        If the file holds anything but tensors by name, such as code to be run.
+        If the file holds anything but tensors by name, such as code to be run, or holds NaN or infinity.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Got weights={str(path)!r}, which is no file; expected a path to .pth or .safetensors, a weight name such "
-            'as "IMAGENET1K_V1", "DEFAULT" or None.'
-        )
+    path = find_file(path)
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    check_versions(state, path)
+    check_tensors(state, path)
     renamed = OrderedDict((_DOTTED_DENSE_LAYER.sub(r"\1\2", name), tensor) for name, tensor in state.items())
-    if hasattr(state, "_metadata"):
+    if getattr(state, "_metadata", None) is not None:
         renamed._metadata = state._metadata  # type: ignore[attr-defined]
     return renamed
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return dict(load_file(path))
-    except SafetensorError as error:
-        raise ValueError(f"Got {str(path)!r}, which is no whole safetensors file ({error}).") from error
+    except Exception as error:  # a damaged file, types that torch does not have, no memory to map it
+        raise ValueError(
+            f"Got weights={shown(path)}, which is not a whole safetensors file ({_reason(error)}); expected one as "
+            "safetensors.torch.save_file writes it. Download or save it again, or give it the ending of what it is."
+        ) from error
 
 
 def _read_torch(path: Path) -> Mapping[str, torch.Tensor]:
@@ -72,13 +77,14 @@ def _read_torch(path: Path) -> Mapping[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"Refused to load {str(path)!r}: it holds more than tensors, and loading that would run code from the "
-            f"file, or it is no weights file at all (torch.load with weights_only=True: {_reason(error)}). Save the "
+            f"Refused to load {shown(path)}: it holds more than tensors, and loading that would run code from the "
+            f"file, or it is not a weights file at all (torch.load with weights_only=True: {_reason(error)}). Save the "
             "network's state_dict() alone, or as safetensors, and give that file."
         ) from error
     except Exception as error:  # a damaged file may stop torch anywhere
         raise ValueError(
-            f"Got {str(path)!r}, which torch.load cannot read ({_reason(error)}); expected a whole state_dict file."
+            f"Got weights={shown(path)}, which torch.load cannot read ({_reason(error)}); expected a whole file of a "
+            "state_dict. Download or save it again."
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
@@ -86,15 +92,17 @@ def _read_torch(path: Path) -> Mapping[str, torch.Tensor]:
     named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
     if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(
-            f"Got {str(path)!r}, which holds a {type(state).__name__}; expected a state_dict: tensors by name."
+            f"Got weights={shown(path)}, which holds a {type(state).__name__}; expected a state_dict: tensors by name."
         )
     return state
 
 
 def _reason(error: Exception) -> str:
-    """Return torch's reason in one line, without its advice on how to load the file all the same."""
+    """Return the reason in one short line, without torch's advice on how to load the file all the same."""
     reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    return reason.partition(" Please use")[0].strip().partition("\n")[0] or type(error).__name__
+    if "TorchScript" in reason:
+        return "it is a TorchScript archive, which holds code"
+    return shown(reason.partition(" Please use")[0].strip().partition("\n")[0], 160) or type(error).__name__
 
 
 def fill(network: nn.Module, state: Mapping[str, torch.Tensor], used: Collection[str], source: str) -> None:
@@ -117,6 +125,7 @@ def fill(network: nn.Module, state: Mapping[str, torch.Tensor], used: Collection
         If names are missing or unexpected, or shapes differ. The network is as before.
     """
     own = network.state_dict()
+    state = without_prefix(state, own, source)
     # BatchNorm's counter came late; files from before it are whole.
     missing = [n for n in own if n not in state and n in used and not n.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in own]
@@ -125,12 +134,16 @@ def fill(network: nn.Module, state: Mapping[str, torch.Tensor], used: Collection
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
-    if missing or unexpected or shapes:
+    types = [
+        f"{name} {fault}" for name in own if name in state and (fault := _type_fault(state[name], own[name].dtype))
+    ]
+    if missing or unexpected or shapes or types:
+        faults = [count("missing key", missing), count("unexpected key", unexpected), count("other shape", shapes)]
+        faults += [count("other type", types)] if types else []
         raise ValueError(
-            f"Got weights from {source} that do not match the backbone {type(network).__name__}: "
-            f"{_count('missing key', missing)}; {_count('unexpected key', unexpected)}; "
-            f"{_count('other shape', shapes)}. Give the weights of this very architecture, or the backbone that these "
-            "weights were saved from."
+            f"Got weights from {_short(source)} that do not match the backbone {shown(type(network).__name__, 40)}: "
+            f"{'; '.join(faults)}. Give the weights of this very architecture, or the backbone that these weights were "
+            "saved from."
         )
     # Some layers ask which version of themselves wrote the tensors; where nothing says so, it was this one.
     versioned = OrderedDict(state)
@@ -138,10 +151,68 @@ def fill(network: nn.Module, state: Mapping[str, torch.Tensor], used: Collection
     network.load_state_dict(versioned, strict=False)
 
 
-def _count(what: str, names: list[str]) -> str:
-    plural = "" if len(names) == 1 else "s"
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{len(names)} {what}{plural}" + (f" ({shown})" if names else "")
+def without_prefix(state: Mapping[str, torch.Tensor], own: Collection[str], source: str) -> Mapping[str, torch.Tensor]:
+    """Leave out what the names in a file all begin with, such as `module.`, where the network's names do not.
+
+    DataParallel, Lightning, torch.compile and torch.optim.swa_utils put it there.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        The tensors by name.
+    own : collection of str
+        The network's names.
+    source : str
+        Where the tensors come from, for the warning.
+
+    Returns
+    -------
+    mapping of str to Tensor
+        The same where a name is the network's already, or none would be.
+    """
+    averaged = "n_averaged"  # AveragedModel counts in it
+    names = [name for name in state if name != averaged]
+    prefix = ""
+    while names and not any(name in own for name in names):
+        first = names[0].partition(".")[0] + "."
+        if not all(name.startswith(first) for name in names):
+            return state
+        prefix += first
+        names = [name.removeprefix(first) for name in names]
+    if not prefix:
+        return state
+    bare = OrderedDict((name.removeprefix(prefix), tensor) for name, tensor in state.items() if name != averaged)
+    if hasattr(state, "_metadata"):
+        noted = {f"{name}.": note for name, note in state._metadata.items()}
+        bare._metadata = {  # type: ignore[attr-defined]
+            name.removeprefix(prefix)[:-1]: note for name, note in noted.items() if name.startswith(prefix)
+        }
+    warnings.warn(
+        f"The names in {_short(source)} all begin with {shown(prefix, 60)!r}, which the network's do not; it was left "
+        "out.",
+        UserWarning,
+        stacklevel=2,
+    )
+    return bare
+
+
+def _type_fault(tensor: torch.Tensor, wanted: torch.dtype) -> str | None:
+    """Say why a tensor cannot be converted to a type and mean the same: whole numbers, for one, are no weights."""
+    given = tensor.dtype
+    differ = f"{str(given)[6:]} for {str(wanted)[6:]}"
+    if given == wanted or wanted.is_complex:
+        return None
+    if tensor.is_complex():
+        return differ
+    if not wanted.is_floating_point:  # counters and masks, some of which were written as floats
+        return differ if given.is_floating_point and not bool((tensor == tensor.round()).all()) else None
+    if not given.is_floating_point:
+        return differ
+    return differ + ", too large" if given.itemsize > wanted.itemsize and not is_finite(tensor.to(wanted)) else None
+
+
+def _short(source: str) -> str:
+    return source if len(source) <= 130 else "'..." + source[-120:]
 
 
 def place_of(weights: "WeightsEnum") -> Path:
@@ -185,6 +256,8 @@ def fetch(weights: "WeightsEnum") -> None:
         "weights=PATH."
     )
     scheme = weights.url.partition(":")[0]
+    if place.exists() and not place.is_file():  # a pipe would keep torch waiting
+        raise ValueError(f"Got {shown(place)}, which is not a file. Delete it, then try again. {by_hand}")
     if scheme not in SCHEMES and not place.is_file():
         raise ValueError(f"Refused to download {weights.url}, which comes by {scheme}; expected https. {by_hand}")
     try:

@@ -423,7 +423,7 @@ def test_weights_that_are_gone_are_missed_only_when_they_are_needed(on_file: Bac
     again = pickle.loads(left_out(on_file))
     Path(on_file.weights_name).unlink()
     assert repr(again) == repr(on_file)
-    with pytest.raises(FileNotFoundError, match="which is no file"):
+    with pytest.raises(FileNotFoundError, match="which is not a file"):
         again.split(1)
 
 
