@@ -237,8 +237,8 @@ def _find_follower(
 
 
 def _parameters_of(tensor: torch.Tensor) -> set[int]:
-    """Return the identities of all tensors that a gradient would reach."""
-    found, seen, todo = set(), set(), [tensor.grad_fn]
+    """Return the identities of all tensors that a gradient would reach, this one included."""
+    found, seen, todo = {id(tensor)}, set(), [tensor.grad_fn]
     while todo:
         node = todo.pop()
         if node is None or node in seen:
