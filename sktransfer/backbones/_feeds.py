@@ -85,13 +85,13 @@ class Tokens:
         self.other = (self.pad + 1) % vocabulary
 
     def examples(self) -> list[torch.Tensor]:
-        padded = self._example(9, 3)
-        padded[1, 4:] = padded[2, 1:] = -1
-        return [self._example(8, 1), self._example(1, 1), self._example(17, 3), padded]
+        padded = self._example(9, 2)
+        padded[1, 4:] = -1
+        return [self._example(8, 1), self._example(1, 1), self._example(6, 3), padded]
 
     def long_examples(self) -> list[torch.Tensor]:
         most = self._preprocessing.max_length
-        lengths = sorted({min(length, most) for length in (2, 3, 5, 16, 33, 65, 129, _LONGEST)})
+        lengths = sorted({min(length, most) for length in (2, 3, 5, 16, 17, 33, 65, 129, _LONGEST)})
         return [self._example(length, 1) for length in lengths]
 
     def describe(self, x: torch.Tensor) -> str:

@@ -104,7 +104,7 @@ def test_what_layers_are_given_fits_texts_of_any_length_and_any_number(kind, tmp
 
 @pytest.mark.parametrize("window", [2, 4, 8, 16, [2, 4, 8]])
 def test_a_network_that_lengthens_texts_inside_is_refused_whatever_its_windows(window, tmp_path):
-    with pytest.raises(UntraceableError, match="[Uu]se another network") as caught:
+    with pytest.raises(UntraceableError, match=r"[Uu]se another network") as caught:
         load_backbone(make_text_model("longformer", tmp_path, attention_window=window))
     assert len(str(caught.value)) < 600
 
