@@ -34,6 +34,9 @@ TEXT_FAMILIES = {
     "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 3, "num_heads": 2},
     "llama": {"num_key_value_heads": 2},
     "longformer": {"attention_window": 4},
+    "convbert": {"embedding_size": 16},
+    "ibert": {},
+    "mixtral": {"num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2},
     "bloom": {"n_layer": 3, "n_head": 2},
 }  # fmt: skip
 
@@ -107,7 +110,7 @@ def make_text_model(kind, folder, **settings):
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.3)
     network.save_pretrained(folder)
-    causal = kind in ("gpt2", "llama", "bloom")
+    causal = kind in ("gpt2", "llama", "bloom", "mixtral")
     make_tokenizer(folder, *(("", "") if causal else ("[CLS]", "[SEP]")))
     return f"hf:{folder}"
 

@@ -95,7 +95,8 @@ class Tokens:
         return [self._example(length, 1) for length in lengths]
 
     def describe(self, x: torch.Tensor) -> str:
-        return f"{len(x)} text{'s' * (len(x) > 1)} of {x.shape[1]} token{'s' * (x.shape[1] > 1)}"
+        lengths = sorted({int(length) for length in (x >= 0).sum(1)})
+        return f"{len(x)} text{'s' * (len(x) > 1)} of {' and '.join(map(str, lengths))} token{'s' * (lengths != [1])}"
 
     def _example(self, length: int, n_samples: int) -> torch.Tensor:
         return self._preprocessing.example((min(length, self._preprocessing.max_length),), n_samples)

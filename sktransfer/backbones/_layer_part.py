@@ -54,6 +54,7 @@ class LayerPart(nn.Module):
         self.start, self.end = start, end
         self._front = front
         self._first, self._last = graph.call_range(start, end)
+        self._ends = graph.ends
         self._stack, self._after = graph.stack, None if after is None else after[0]
         self.finish = graph.finish if start < end and graph.is_last(end) else None
         if front is not None:
@@ -98,7 +99,9 @@ class LayerPart(nn.Module):
             hidden = feed.flat(x if absent is None else x.nan_to_num())
             calls = self.graph.calls(hidden, absent)
         layers = self.get_submodule(self._stack) if self._last > self._first else None
-        for call in calls[self._first : self._last]:
+        for count, call in enumerate(calls[self._first : self._last], start=self._first):
+            if count in self._ends:
+                hidden = _without(hidden, absent if feed.tells_absent else None)
             layer = getattr(layers, str(call.number))
             layer = twin(layer) if self.graph.layers_keep_notes else layer
             hidden = first_of(layer(hidden, *call.args, **call.kwargs))
@@ -118,6 +121,11 @@ class LayerPart(nn.Module):
             return pool(hidden, pooling, absent=absent)
         vectors = pool(hidden.flatten(0, 1), pooling).view(*hidden.shape[:2], -1)
         return pool(vectors, "max" if pooling == "max" else "mean", absent=absent)
+
+
+def _without(hidden: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
+    """Return hidden states with zeros for padding between blocks, cut or not: so a cut there changes no bit."""
+    return hidden if absent is None else hidden.masked_fill(absent.unsqueeze(-1), 0)
 
 
 def _beside(module: nn.Module, path: str, prefix: str = "") -> Iterator[tuple[str, "nn.Module | nn.Parameter"]]:

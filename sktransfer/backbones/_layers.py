@@ -88,7 +88,7 @@ class LayerGraph:
         self._after = seen.after
         self._layers = dict(enumerate(layers))
         self._n_returned, self._n_calls = seen.n_returned, len(seen.numbers)
-        self._sequence, self._ends = seen.numbers, segments(seen.numbers, layers)
+        self._sequence, self.ends = seen.numbers, segments(seen.numbers, layers)
         self.front = self._make_front(network)
         self.blocks = self._record_blocks(seen.before, seen.used)
 
@@ -180,9 +180,7 @@ class LayerGraph:
         """Write down what the network computes, but for its weights."""
         config = getattr(self.network, "config", None)
         settings = "" if config is None else config.to_json_string()
-        return (
-            f"{type(self.network).__qualname__} {self.stack} {self._ends} {settings} {self.network!r} {self.finish!r}"
-        )
+        return f"{type(self.network).__qualname__} {self.stack} {self.ends} {settings} {self.network!r} {self.finish!r}"
 
     def interpret(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Run the network once and yield each block's depth and output, up to the features."""
@@ -238,7 +236,7 @@ class LayerGraph:
 
     def call_range(self, start: int, end: int) -> tuple[int, int]:
         """Return which calls of layers lie between two depths."""
-        return (self._ends[start - 1] if start else 0), (self._ends[end - 1] if end else 0)
+        return (self.ends[start - 1] if start else 0), (self.ends[end - 1] if end else 0)
 
     def is_last(self, depth: int) -> bool:
         """Tell whether nothing of the network follows behind some blocks."""
@@ -248,7 +246,7 @@ class LayerGraph:
 
     @property
     def _depth(self) -> int:
-        return len(self._ends)
+        return len(self.ends)
 
     def _numbers(self, start: int, end: int) -> list[int]:
         first, last = self.call_range(start, end)

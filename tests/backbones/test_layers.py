@@ -48,12 +48,12 @@ def assert_parts_give_the_whole(backbone, x):
             np.testing.assert_array_equal(suffix(prefix(x)), whole, err_msg=f"{tuple(x.shape)}, depth {depth}")
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.305, 1.0, 1.7, 3.0])
-def test_positions_are_those_of_the_sound_at_hand(positions, seconds):
+def test_positions_are_those_of_the_sound_at_hand(positions):
     backbone = load_backbone(positions)
     assert len(backbone.blocks) == 4
-    assert_parts_give_the_whole(backbone, prepared(backbone, seconds, 2))
-    several = prepared(backbone, seconds, 2, 2)
+    for seconds in (0.3, 0.305, 1.0, 1.7, 3.0):
+        assert_parts_give_the_whole(backbone, prepared(backbone, seconds, 2))
+    several = prepared(backbone, 0.3, 2, 2)
     several[1, 1] = torch.nan
     assert_parts_give_the_whole(backbone, several)
 
@@ -90,9 +90,9 @@ def test_a_tail_trained_on_sounds_of_one_length_hears_those_of_others(tmp_path):
             torch.testing.assert_close(found[0], whole.last_hidden_state, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["bloom", "modernbert", "llama", "deberta-v2"])
+@pytest.mark.parametrize("kind", ["bloom", "modernbert", "llama", "deberta-v2", "mixtral"])
 def test_what_layers_are_given_fits_texts_of_any_length_and_any_number(kind, tmp_path):
-    """Bloom's layers are given something of as many rows as there are texts."""
+    """Bloom's layers are given something of as many rows as there are texts; Mixtral rounds by how many come."""
     backbone = load_backbone(make_text_model(kind, tmp_path, max_position_embeddings=64))
     for n_samples, length in [(1, 1), (2, 1), (1, 2), (4, 7), (1, 18), (3, 20)]:
         x = torch.arange(n_samples * length).view(n_samples, length) % 29
@@ -107,6 +107,18 @@ def test_a_network_that_lengthens_texts_inside_is_refused_whatever_its_windows(w
     with pytest.raises(UntraceableError, match=r"[Uu]se another network") as caught:
         load_backbone(make_text_model("longformer", tmp_path, attention_window=window))
     assert len(str(caught.value)) < 600
+
+
+def test_a_network_in_which_a_text_depends_on_the_padding_beside_it_is_refused(tmp_path):
+    """Behind a cut nobody knows what padding was: of it nothing may reach the text."""
+    with pytest.raises(UntraceableError, match="for 2 texts of 4 and 9 tokens; expected"):
+        load_backbone(make_text_model("convbert", tmp_path))
+
+
+def test_a_network_with_fewer_positions_than_its_tokenizer_says_is_refused(tmp_path):
+    name = make_text_model("ibert", tmp_path, max_position_embeddings=14)
+    with pytest.raises(UntraceableError, match=r"cannot be run with 1 text of 14 tokens .*smaller model_max_length"):
+        load_backbone(name)
 
 
 def test_weights_that_layers_are_handed_belong_to_the_first_block(tmp_path):
