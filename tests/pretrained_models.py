@@ -33,6 +33,11 @@ TEXT_FAMILIES = {
     "mpnet": {},
     "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 3, "num_heads": 2},
     "llama": {"num_key_value_heads": 2},
+    "longformer": {"attention_window": 4},
+    "convbert": {"embedding_size": 16},
+    "ibert": {},
+    "mixtral": {"num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "bloom": {"n_layer": 3, "n_head": 2},
 }  # fmt: skip
 
 SOUND_FAMILIES = {
@@ -55,6 +60,19 @@ SOUND_FAMILIES = {
     "audio-spectrogram-transformer": {
         "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 8,
         "frequency_stride": 8, "time_stride": 8, "max_length": 32, "num_mel_bins": 16,
+    },
+    "wav2vec2-conformer": {
+        "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
+        "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [10, 4], "num_feat_extract_layers": 2,
+        "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+    },
+    "wav2vec2-bert": {
+        "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
+        "feature_projection_input_dim": 16,
+    },
+    "moonshine": {
+        "hidden_size": 16, "intermediate_size": 32, "encoder_num_hidden_layers": 3, "decoder_num_hidden_layers": 1,
+        "encoder_num_attention_heads": 2, "decoder_num_attention_heads": 2, "vocab_size": 29, "pad_token_id": 0,
     },
 }  # fmt: skip
 
@@ -92,7 +110,7 @@ def make_text_model(kind, folder, **settings):
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.3)
     network.save_pretrained(folder)
-    causal = kind in ("gpt2", "llama")
+    causal = kind in ("gpt2", "llama", "bloom", "mixtral")
     make_tokenizer(folder, *(("", "") if causal else ("[CLS]", "[SEP]")))
     return f"hf:{folder}"
 
@@ -111,6 +129,8 @@ def make_sound_model(kind, folder, **settings):
     extractors = {
         "whisper": lambda: transformers.WhisperFeatureExtractor(feature_size=8, sampling_rate=16000, chunk_length=1),
         "audio-spectrogram-transformer": lambda: transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=32),
+        "wav2vec2-bert": lambda: transformers.SeamlessM4TFeatureExtractor(feature_size=8, num_mel_bins=8, stride=2),
+        "moonshine": lambda: transformers.Wav2Vec2FeatureExtractor(do_normalize=False),
     }
     usual = lambda: transformers.Wav2Vec2FeatureExtractor(sampling_rate=1000)  # noqa: E731
     extractors.get(kind, usual)().save_pretrained(folder)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sktransfer.backbones._layers import LayerPart
+from sktransfer.backbones._layer_part import LayerPart
 from sktransfer.backbones._pooling import pool
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sktransfer._seeding import seeded
+from sktransfer.backbones._feeds import Feed, Tokens, Windows
 from sktransfer.backbones._hub_models import (
     PREFIX,
     encoder,
@@ -25,11 +26,10 @@ from sktransfer.backbones._hub_models import (
     quiet,
     read_description,
 )
-from sktransfer.backbones._layer_calls import is_traced
 from sktransfer.backbones._layers import LayerGraph
 from sktransfer.backbones._pooling import pool
 from sktransfer.backbones._weights import fill, read_state_dict
-from sktransfer.inputs import Preprocessing, TextPreprocessing
+from sktransfer.inputs import Preprocessing, SoundPreprocessing, TextPreprocessing
 
 
 class SentencePooling(nn.Module):
@@ -53,69 +53,6 @@ class SentencePooling(nn.Module):
     def forward(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
         vectors = torch.cat([pool(hidden, one, absent=absent) for one in self.poolings], dim=1)
         return nn.functional.normalize(vectors, dim=1) if self.normalize else vectors
-
-
-class _Tokens:
-    """Numbers of tokens enter, right behind each other; where samples differ in length, -1 or NaN fills up."""
-
-    def __init__(self, pad: int, vocabulary: int):
-        self.pad, self.other = pad, (pad + 1) % vocabulary
-
-    def absent(self, x: torch.Tensor) -> torch.Tensor | None:
-        absent = x[..., 0].isnan() if x.ndim == 3 else x < 0
-        return absent if is_traced() or bool(absent.any()) else None
-
-    def arguments(self, x: torch.Tensor, absent: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        numbers = (x[..., 0].nan_to_num() if x.ndim == 3 else x).long()
-        return self._with_mask(numbers, absent)
-
-    def stand_in(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        # Which tokens these are matters as little to layers as it does to masks, if only they are no padding.
-        numbers = torch.full_like(hidden[..., 0], self.other, dtype=torch.int64)
-        return self._with_mask(numbers, absent)
-
-    def _with_mask(self, numbers: torch.Tensor, absent: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        if absent is None:
-            return {"input_ids": numbers, "attention_mask": torch.ones_like(numbers)}
-        return {"input_ids": numbers.masked_fill(absent, self.pad), "attention_mask": (~absent).long()}
-
-    def as_value(self, x: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
-        if x.ndim == 3:
-            return x
-        value = x.float() if absent is None else x.float().masked_fill(absent, torch.nan)
-        return value.unsqueeze(-1)
-
-    def flat(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden
-
-    def unflat(self, hidden: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return hidden
-
-
-class _Windows:
-    """Windows of a sound enter, all of one shape, each by itself; windows of NaN fill up."""
-
-    def __init__(self, argument: str):
-        self.argument = argument
-
-    def absent(self, x: torch.Tensor) -> torch.Tensor | None:
-        absent = x.flatten(2)[..., 0].isnan()
-        return absent if bool(absent.any()) else None
-
-    def arguments(self, x: torch.Tensor, absent: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        return {self.argument: (x if absent is None else x.nan_to_num()).flatten(0, 1)}
-
-    def stand_in(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> None:
-        return None
-
-    def as_value(self, x: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
-        return x
-
-    def flat(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden.flatten(0, 1) if hidden.ndim == 4 else hidden
-
-    def unflat(self, hidden: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        return hidden.view(*x.shape[:2], *hidden.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -201,23 +138,24 @@ class HuggingFaceSource:
             return self.architecture()
         if self.weights != "DEFAULT":
             network = self.architecture().eval()
-            used = self.graph(network).used_names()
+            used = self._graph(network).used_names()
             fill(network, read_state_dict(self.weights), used, repr(os.fspath(self.weights)))
             return network
-        return _load_weights(self._place, self.graph, self.config or {})
+        return _load_weights(self._place, self._graph, self.config or {})
 
     def adopt(self, network: nn.Module) -> "HuggingFaceSource":
         return self
 
     def graph(self, network: nn.Module) -> LayerGraph:
+        return self._graph(network).check()
+
+    def _graph(self, network: nn.Module) -> LayerGraph:
         if isinstance(self.prepared, TextPreprocessing):
-            pad = getattr(network.config, "pad_token_id", None)
-            vocabulary = self.prepared.vocabulary
-            feed: Any = _Tokens(pad if isinstance(pad, int) and 0 <= pad < vocabulary else 0, vocabulary)
+            feed: Feed = Tokens(self.prepared, getattr(network.config, "pad_token_id", None))
         else:
-            feed = _Windows(main_input(network))
-        finish = None if self.finish is None else SentencePooling(**self.finish)
-        return LayerGraph(network, feed, self.preprocessing(network).example(None, 1), finish)
+            assert isinstance(self.prepared, SoundPreprocessing)
+            feed = Windows(self.prepared, main_input(network))
+        return LayerGraph(network, feed, None if self.finish is None else SentencePooling(**self.finish))
 
     def preprocessing(self, network: nn.Module) -> Preprocessing:
         assert self.prepared is not None

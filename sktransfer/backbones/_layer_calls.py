@@ -74,6 +74,8 @@ class Gate(nn.Module):
 def _take_hidden(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     if args:
         return args[0], args[1:], kwargs
+    if "hidden_states" not in kwargs:
+        raise UntraceableError("Got a network that calls its layers without hidden states; expected a stack of them.")
     return kwargs["hidden_states"], (), {name: value for name, value in kwargs.items() if name != "hidden_states"}
 
 
@@ -82,7 +84,11 @@ def first_of(result: Any) -> torch.Tensor:
 
 
 class Front:
-    """A network without its layers: what runs before them, and says what they are called with."""
+    """A network without its layers: what runs before them, and says what they are called with.
+
+    Each run has modules of its own: what networks note in them, such as positions of the length that they saw last, is
+    seen by no other thread and no later run.
+    """
 
     def __init__(self, skeleton: nn.Module, notes: Notes):
         self.skeleton, self.notes = skeleton, notes
@@ -90,7 +96,7 @@ class Front:
     def run(self, arguments: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[Call]]:
         self.notes.calls, self.notes.hidden = [], None
         with contextlib.suppress(_Reached):
-            self.skeleton(**arguments)
+            twin(self.skeleton)(**arguments)
         hidden, calls = self.notes.hidden, self.notes.calls
         self.notes.calls, self.notes.hidden = [], None
         assert hidden is not None
@@ -102,12 +108,27 @@ class Front:
 
 @dataclass(frozen=True)
 class Seen:
-    """How a network ran: which layers, which parameters came in before them and at all, and which module followed."""
+    """How a network ran.
+
+    Attributes
+    ----------
+    numbers : list of int
+        Which layers were called, in order.
+    n_returned : int or None
+        How many things each returns; `None` where it is a tensor.
+    before, used : set of str
+        Parameters that came in before the first layer, and at all.
+    hands_weights : bool
+        Whether layers are given something, besides hidden states, that depends on parameters.
+    after : str or None
+        The module that follows the last layer.
+    """
 
     numbers: list[int]
     n_returned: int | None
     before: set[str]
     used: set[str]
+    hands_weights: bool
     after: str | None
 
 
@@ -145,7 +166,7 @@ def watch(network: nn.Module, stack: str, arguments: dict[str, torch.Tensor]) ->
             entered.append(hidden)
             left.append(first_of(result))
             returned.append(len(result) if isinstance(result, tuple | list) else None)
-            others.extend(_tensors((rest, named)))
+            others.extend(tensors_in((rest, named)))
             followers.clear()
 
         return hook
@@ -170,38 +191,54 @@ def watch(network: nn.Module, stack: str, arguments: dict[str, torch.Tensor]) ->
     try:
         network.requires_grad_(True)
         with torch.enable_grad():
-            output = output_of(network(**arguments))
+            output = output_of(twin(network)(**arguments))
+    except UntraceableError:
+        raise
     except Exception as error:  # networks raise what they please
         raise UntraceableError(
-            f"Got a {type(network).__name__} that cannot be run ({error}); expected one that takes samples alone."
+            f"Got a {type(network).__name__} that cannot be run ({brief(error)}); expected one that takes samples "
+            "alone. Use another network."
         ) from error
     finally:
         for hook in hooks:
             hook.remove()
         for parameter, as_before in zip(network.parameters(), wanted, strict=True):
             parameter.requires_grad_(as_before)
+    kind = type(network).__name__
+    if not all(isinstance(one, torch.Tensor) for one in (*entered, *left, output)):
+        raise UntraceableError(
+            f"Got a {kind} whose layers return something else than hidden states; expected a stack of layers. It "
+            "cannot be cut: use another network."
+        )
     if not numbers or any(not _same(one, two) for one, two in zip(left, entered[1:], strict=False)):
         raise UntraceableError(
-            f"Got a {type(network).__name__} whose layers do not take what the one before gave; expected a stack of "
-            "layers. It cannot be cut."
+            f"Got a {kind} whose layers do not take what the one before gave; expected a stack of layers. It cannot be "
+            "cut: use another network."
         )
     names = {id(parameter): name for name, parameter in reversed(list(network.named_parameters()))}
-    before = {names[one] for tensor in (entered[0], *others) for one in _parameters_of(tensor) if one in names}
+    handed = {names[one] for tensor in others for one in _parameters_of(tensor) if one in names}
+    before = handed | {names[one] for one in _parameters_of(entered[0]) if one in names}
     used = {names[one] for one in _parameters_of(output) if one in names}
-    after = None
-    if not _same(left[-1], output):
-        after = next((name for name, x, y in followers if _same(x, left[-1]) and _same(y, output)), None)
-        if after is None:
-            raise UntraceableError(
-                f"Got a {type(network).__name__} that changes what its last layer gives by more than one module; "
-                "expected one, such as a normalisation, or none. It cannot be cut."
-            )
-    return Seen(numbers, returned[0], before, used, after)
+    after = None if _same(left[-1], output) else _find_follower(kind, followers, left[-1], output)
+    return Seen(numbers, returned[0], before, used, bool(handed), after)
+
+
+def _find_follower(
+    kind: str, followers: list[tuple[str, torch.Tensor, torch.Tensor]], last: torch.Tensor, output: torch.Tensor
+) -> str:
+    """Return the name of the one module that makes the output of what the last layer gave."""
+    for name, x, y in followers:
+        if _same(x, last) and _same(y, output):
+            return name
+    raise UntraceableError(
+        f"Got a {kind} that changes what its last layer gives by more than one module; expected one, such as a "
+        "normalisation, or none. It cannot be cut: use another network."
+    )
 
 
 def _parameters_of(tensor: torch.Tensor) -> set[int]:
-    """Return the identities of all tensors that a gradient would reach."""
-    found, seen, todo = set(), set(), [tensor.grad_fn]
+    """Return the identities of all tensors that a gradient would reach, this one included."""
+    found, seen, todo = {id(tensor)}, set(), [tensor.grad_fn]
     while todo:
         node = todo.pop()
         if node is None or node in seen:
@@ -245,16 +282,16 @@ def output_of(result: Any) -> torch.Tensor:
     return first_of(result) if hidden is None else hidden
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """Yield the tensors in what a layer is called with, and refuse what is remembered from call to call."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif not (value is None or isinstance(value, bool | int | float | str)):
         raise UntraceableError(f"Got a network that hands its layers a {type(value).__name__}; expected tensors.")
 
@@ -266,10 +303,35 @@ def get_module(network: nn.Module, path: str) -> Any:
 def with_replaced(module: nn.Module, path: str, new: nn.Module) -> nn.Module:
     """Return a module like this one but for what stands at a path; everything beside the path is shared."""
     name, _, rest = path.partition(".")
-    child = with_replaced(module.get_submodule(name), rest, new) if rest else new
-    other = copy.copy(module)
-    other.__dict__["_modules"] = {**module._modules, name: child}
+    other = _twin_of_one(module)
+    other._modules[name] = with_replaced(module.get_submodule(name), rest, new) if rest else new
     return other
+
+
+def twin(module: nn.Module, made: "dict[int, nn.Module] | None" = None) -> nn.Module:
+    """Return a module that shares all tensors with this one, and whose own notes nobody else sees."""
+    made = {} if made is None else made
+    if id(module) not in made:
+        made[id(module)] = other = _twin_of_one(module)
+        for name, child in module._modules.items():
+            if child is not None:
+                other._modules[name] = twin(child, made)
+    return made[id(module)]
+
+
+def _twin_of_one(module: nn.Module) -> nn.Module:
+    # Not by `copy`, which modules with parametrizations refuse.
+    other: nn.Module = object.__new__(type(module))
+    other.__dict__.update(
+        {name: value.copy() if isinstance(value, dict) else value for name, value in module.__dict__.items()}
+    )
+    return other
+
+
+def brief(error: Exception) -> str:
+    """Return what an error says in a line that can stand in a sentence."""
+    line = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    return f"{type(error).__name__}: {line[:150]}{'...' if len(line) > 150 else ''}"
 
 
 def notes_of(skeleton: nn.Module) -> Notes:

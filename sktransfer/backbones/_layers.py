@@ -11,13 +11,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 from sktransfer._seeding import generator_kept
-from sktransfer.backbones._graph import Block, Ready, UntraceableError
+from sktransfer.backbones._feeds import Feed
+from sktransfer.backbones._graph import Block, Ready
 from sktransfer.backbones._inference import CAST
 from sktransfer.backbones._layer_calls import (
     Call,
@@ -25,41 +26,20 @@ from sktransfer.backbones._layer_calls import (
     Gate,
     Notes,
     find_stack,
-    first_of,
     is_traced,
     notes_of,
-    output_of,
     segments,
+    tensors_in,
     with_replaced,
 )
-from sktransfer.backbones._pooling import pool
+from sktransfer.backbones._layer_check import check
+from sktransfer.backbones._layer_part import LayerPart
 
-# Lengths of which it is remembered what layers are given.
+# Lengths of which it is remembered what layers are given, and how much memory that may take.
 _LENGTHS_KEPT = 64
+_BYTES_KEPT = 2**28
 
 FIRST_BLOCK = "embeddings"
-
-
-class Feed(Protocol):
-    """How prepared samples are handed to a network, and how hidden states stand for them."""
-
-    def absent(self, x: torch.Tensor) -> torch.Tensor | None:
-        """Return which positions of samples, or of hidden states, stand only for the length of others, if any do."""
-
-    def arguments(self, x: torch.Tensor, absent: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """Return what the network's forward takes."""
-
-    def stand_in(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> dict[str, torch.Tensor] | None:
-        """Return what makes it call its layers as with these hidden states; `None` where that is always the same."""
-
-    def as_value(self, x: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
-        """Return samples as floats that can be kept and joined like hidden states."""
-
-    def flat(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return hidden states as layers take them, of shape (n, positions, features)."""
-
-    def unflat(self, hidden: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Return them with a row a sample of `x` again."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +58,6 @@ class LayerCut:
     depth: int
 
 
-class _Unchanged:
-    """Holds a graph that copies of its holder share: what it runs is never trained."""
-
-    def __init__(self, graph: "LayerGraph"):
-        self.graph = graph
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Unchanged":
-        return self
-
-
 class LayerGraph:
     """A network as embeddings and a stack of layers.
 
@@ -97,8 +67,6 @@ class LayerGraph:
         In eval mode; it is not changed.
     feed : Feed
         How samples are handed to it.
-    example : Tensor
-        One prepared sample, or several, to see how the network calls its layers.
     finish : nn.Module or None, default=None
         What makes vectors of the last hidden states and of absent positions, where the network comes with it.
 
@@ -108,24 +76,37 @@ class LayerGraph:
         If the network is no such stack.
     """
 
-    def __init__(self, network: nn.Module, feed: Feed, example: torch.Tensor, finish: nn.Module | None = None):
+    def __init__(self, network: nn.Module, feed: Feed, finish: nn.Module | None = None):
         self.network, self.feed, self.finish = network, feed, finish
+        example = feed.examples()[0]
         self.stack, seen = find_stack(network, feed.arguments(example, feed.absent(example)))
+        self.takes_autocast, self.by_rows, self.layers_keep_notes = True, False, False
+        self.hands_weights = seen.hands_weights
         self._lock = threading.Lock()
-        self.takes_autocast = True
-        self._known: OrderedDict[Any, list[Call]] = OrderedDict()
+        self._known: OrderedDict[Any, tuple[list[Call], int]] = OrderedDict()
         layers = list(network.get_submodule(self.stack))  # type: ignore[call-overload]
         self._after = seen.after
         self._layers = dict(enumerate(layers))
         self._n_returned, self._n_calls = seen.n_returned, len(seen.numbers)
-        self._sequence, self._ends = seen.numbers, segments(seen.numbers, layers)
-        self._example_arguments = {
-            name: tensor.detach()[:1] for name, tensor in feed.arguments(example, feed.absent(example)).items()
-        }
-        self._front = self._make_front(network)
+        self._sequence, self.ends = seen.numbers, segments(seen.numbers, layers)
+        self.front = self._make_front(network)
         self.blocks = self._record_blocks(seen.before, seen.used)
-        self._check(example)
-        self.takes_autocast = self._try_autocast(example)
+
+    def check(self) -> "LayerGraph":
+        """Return this graph, or refuse the network if its parts do not give what it gives itself.
+
+        Returns
+        -------
+        LayerGraph
+            This one.
+
+        Raises
+        ------
+        UntraceableError
+            If they do not, for texts or sounds of some length.
+        """
+        check(self)
+        return self
 
     # What `Graph` owes
 
@@ -172,7 +153,7 @@ class LayerGraph:
     def between(self, start: LayerCut, end: LayerCut | None = None) -> "LayerPart":
         """Return the part of the network between two cuts, with the network's own layers."""
         stop = self._depth if end is None else end.depth
-        front = self._front if start.depth == 0 and stop else None
+        front = self.front if start.depth == 0 and stop else None
         return LayerPart(self, start.depth, stop, front, self._layers, self._module_after(start.depth, stop))
 
     def ready(self, start: LayerCut, end: LayerCut, device: torch.device, bfloat16: bool, ready: Ready) -> "LayerPart":
@@ -187,7 +168,7 @@ class LayerGraph:
         bfloat16 = bfloat16 and self.takes_autocast
         front = None
         if start.depth == 0 and end.depth:
-            skeleton = made("", self._front.skeleton)
+            skeleton = made("", self.front.skeleton)
             front = Front(skeleton, notes_of(skeleton))
         calls = self._numbers(start.depth, end.depth)
         layers = {number: made(f"{self.stack}.{number}", self._layers[number]) for number in dict.fromkeys(calls)}
@@ -199,9 +180,7 @@ class LayerGraph:
         """Write down what the network computes, but for its weights."""
         config = getattr(self.network, "config", None)
         settings = "" if config is None else config.to_json_string()
-        return (
-            f"{type(self.network).__qualname__} {self.stack} {self._ends} {settings} {self.network!r} {self.finish!r}"
-        )
+        return f"{type(self.network).__qualname__} {self.stack} {self.ends} {settings} {self.network!r} {self.finish!r}"
 
     def interpret(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Run the network once and yield each block's depth and output, up to the features."""
@@ -213,34 +192,51 @@ class LayerGraph:
 
     def calls(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> list[Call]:
         """Return what each layer is called with for such hidden states."""
-        arguments = self.feed.stand_in(hidden[:1] if absent is None else hidden, absent)
-        always_the_same = arguments is None
-        key = (None if always_the_same else hidden.shape[1], hidden.device)
-        remembered = always_the_same or (absent is None and not is_traced())
+        if not self.feed.tells_absent:
+            absent = None
+        rows = hidden if self.by_rows or absent is not None else hidden[:1]
+        if absent is not None or (is_traced() and self.feed.tells_absent):
+            return self._call_again(rows, absent)
+        # All that they depend on: which values there are is no part of it, and the self-check saw that it need not.
+        key = (int(rows.shape[0]), int(rows.shape[1]), hidden.device)
         with self._lock:
-            if remembered and key in self._known:
+            if key in self._known:
                 self._known.move_to_end(key)
-                return self._known[key]
-        if arguments is None:
-            arguments = self._example_arguments
+                return self._known[key][0]
+        calls = self._call_again(rows, absent)
+        with self._lock:
+            self._known[key] = calls, _count_bytes(calls)
+            while len(self._known) > _LENGTHS_KEPT or (
+                len(self._known) > 1 and sum(size for _, size in self._known.values()) > _BYTES_KEPT
+            ):
+                self._known.popitem(last=False)
+        return calls
+
+    def forget_calls(self) -> None:
+        """Forget what layers are called with."""
+        with self._lock:
+            self._known.clear()
+
+    def _call_again(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> list[Call]:
         kept = generator_kept() if torch.is_grad_enabled() else contextlib.nullcontext()  # in training
         cast = torch.autocast(hidden.device.type, enabled=False)
         # Whatever the caller's modes are: what comes of it is remembered, and used in training too.
         with kept, cast, torch.inference_mode(False), torch.no_grad():
-            _, calls = self._front.run({name: tensor.clone().cpu() for name, tensor in arguments.items()})
-        calls = [
+            arguments = self.feed.stand_in(hidden, absent, self._count_positions)
+            _, calls = self.front.run(_on_cpu(arguments))
+        return [
             Call(call.number, _moved(call.args, hidden.device), _moved(call.kwargs, hidden.device)) for call in calls
         ]
-        if remembered:
-            with self._lock:
-                self._known[key] = calls
-                while len(self._known) > _LENGTHS_KEPT:
-                    self._known.popitem(last=False)
-        return calls
+
+    def _count_positions(self, arguments: dict[str, torch.Tensor]) -> int:
+        try:
+            return int(self.front.run(_on_cpu(arguments))[0].shape[1])
+        except (RuntimeError, ValueError):  # so short that a convolution does not fit
+            return 0
 
     def call_range(self, start: int, end: int) -> tuple[int, int]:
         """Return which calls of layers lie between two depths."""
-        return (self._ends[start - 1] if start else 0), (self._ends[end - 1] if end else 0)
+        return (self.ends[start - 1] if start else 0), (self.ends[end - 1] if end else 0)
 
     def is_last(self, depth: int) -> bool:
         """Tell whether nothing of the network follows behind some blocks."""
@@ -250,7 +246,7 @@ class LayerGraph:
 
     @property
     def _depth(self) -> int:
-        return len(self._ends)
+        return len(self.ends)
 
     def _numbers(self, start: int, end: int) -> list[int]:
         first, last = self.call_range(start, end)
@@ -290,127 +286,6 @@ class LayerGraph:
             )
         return tuple(blocks)
 
-    def _check(self, example: torch.Tensor) -> None:
-        """Refuse a network whose parts, run one after another, do not give what it gives itself."""
-        same, reason = False, ""
-        with torch.no_grad():
-            expected = output_of(self.network(**self.feed.arguments(example, self.feed.absent(example))))
-            try:
-                x = example
-                for depth in range(1, self._depth + 1):
-                    part = self.between(LayerCut("", depth - 1), LayerCut("", depth))
-                    part.finish = None
-                    x = part(x)
-                same = torch.equal(self.feed.flat(x), expected)
-            except Exception as error:  # networks raise what they please
-                reason = f" ({error})"
-        if not same:
-            raise UntraceableError(
-                f"Got a {type(self.network).__name__}, whose layers, called one after another, do not give what the "
-                f"network gives{reason}; expected layers that hand on hidden states alone. It cannot be cut."
-            )
-
-    def _try_autocast(self, example: torch.Tensor) -> bool:
-        """Tell whether layers can be run in mixed precision: a few have constants that bfloat16 cannot hold."""
-        try:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                self.between(self.end_of_block(0), self.end_of_block(min(2, self._depth)))(example)
-        except Exception:  # networks raise what they please
-            return False
-        return True
-
-
-class LayerPart(nn.Module):
-    """The part of a network between two depths; its layers bear the names that they have in the network.
-
-    Parameters
-    ----------
-    graph : LayerGraph
-        Of the network.
-    start, end : int
-        Blocks before its first layer, and before what follows it.
-    front : Front or None
-        What runs before the layers, for a part that begins at the input.
-    layers : mapping of int to nn.Module
-        Layers by their number in the stack.
-    after : tuple of str and nn.Module, or None
-        What follows the last layer, for a part that ends there.
-    """
-
-    def __init__(
-        self,
-        graph: LayerGraph,
-        start: int,
-        end: int,
-        front: Front | None,
-        layers: Mapping[int, nn.Module],
-        after: tuple[str, nn.Module] | None,
-    ):
-        super().__init__()
-        self._shared = _Unchanged(graph)
-        self.start, self.end = start, end
-        self._front = front
-        self._first, self._last = graph.call_range(start, end)
-        self._stack, self._after = graph.stack, None if after is None else after[0]
-        self.finish = graph.finish if start < end and graph.is_last(end) else None
-        if front is not None:
-            for name, module in _beside(front.skeleton, graph.stack):
-                if not (after and name == after[0]):
-                    _nest(self, name, module)
-        for number in dict.fromkeys(graph._numbers(start, end)):
-            _nest(self, f"{graph.stack}.{number}", layers[number])
-        if after is not None:
-            _nest(self, *after)
-        self.eval()
-
-    @property
-    def graph(self) -> LayerGraph:
-        """The network's graph."""
-        return self._shared.graph
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return hidden states, or vectors where the network ends in them; absent positions are NaN on both sides."""
-        feed, absent = self.graph.feed, self.graph.feed.absent(x)
-        if self.start == self.end:
-            return x if self.end else feed.as_value(x, absent)
-        if self.graph.takes_autocast:
-            hidden = feed.unflat(self._hidden(x, absent), x)
-        else:
-            with torch.autocast(x.device.type, enabled=False):
-                hidden = feed.unflat(self._hidden(x.float() if x.is_floating_point() else x, absent), x)
-        if self.finish is not None:
-            return self.finish(hidden.float(), absent)
-        if absent is not None:
-            hidden = hidden.masked_fill(absent.view(*absent.shape, *[1] * (hidden.ndim - absent.ndim)), torch.nan)
-        return hidden
-
-    def _hidden(self, x: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
-        feed = self.graph.feed
-        if self._front is not None:
-            hidden, calls = self._front.run(feed.arguments(x, absent))
-        else:
-            hidden = feed.flat(x if absent is None else x.nan_to_num())
-            calls = self.graph.calls(hidden, absent)
-        layers = self.get_submodule(self._stack) if self._last > self._first else None
-        for call in calls[self._first : self._last]:
-            hidden = first_of(getattr(layers, str(call.number))(hidden, *call.args, **call.kwargs))
-        return hidden if self._after is None else self.get_submodule(self._after)(hidden)
-
-    def pool(self, x: torch.Tensor, hidden: torch.Tensor, pooling: str) -> torch.Tensor:
-        """Make vectors of what this part made of `x`: over the positions that are there, and over windows."""
-        if hidden.ndim == 2:
-            return hidden
-        if pooling == "flatten":
-            raise ValueError(
-                'Got pooling="flatten" for samples that may differ in length; expected features of one length. Use '
-                '"mean", "max", "cls" or "last".'
-            )
-        absent = self.graph.feed.absent(x)
-        if hidden.ndim == 3:
-            return pool(hidden, pooling, absent=absent)
-        vectors = pool(hidden.flatten(0, 1), pooling).view(*hidden.shape[:2], -1)
-        return pool(vectors, "max" if pooling == "max" else "mean", absent=absent)
-
 
 def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor):
@@ -422,30 +297,14 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-def _beside(module: nn.Module, path: str, prefix: str = "") -> Iterator[tuple[str, "nn.Module | nn.Parameter"]]:
-    """Yield what stands beside a path: modules, and parameters of the modules on the path."""
-    on_the_way, _, rest = path.partition(".")
-    for name, parameter in module._parameters.items():
-        if parameter is not None:
-            yield f"{prefix}{name}", parameter
-    for name, child in module.named_children():
-        if name != on_the_way:
-            yield f"{prefix}{name}", child
-        elif rest:
-            yield from _beside(child, rest, f"{prefix}{name}.")
+def _on_cpu(arguments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone().cpu() for name, tensor in arguments.items()}
 
 
-def _nest(root: nn.Module, path: str, thing: "nn.Module | nn.Parameter") -> None:
-    """Give a module a descendant, or a parameter, of this path."""
-    *owners, name = path.split(".")
-    for owner in owners:
-        if owner not in root._modules:
-            root.add_module(owner, nn.Module())
-        root = root.get_submodule(owner)
-    if isinstance(thing, nn.Parameter):
-        root.register_parameter(name, thing)
-    else:
-        root.add_module(name, thing)
+def _count_bytes(calls: list[Call]) -> int:
+    """Return the memory of what layers are given, which is often the same for each."""
+    tensors = [tensor for call in calls for tensor in tensors_in((call.args, call.kwargs))]
+    return sum({tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}.values())
 
 
 def _made_ready(module: nn.Module, device: torch.device, bfloat16: bool) -> nn.Module:

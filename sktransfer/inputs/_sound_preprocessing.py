@@ -76,6 +76,11 @@ class SoundPreprocessing:
         name = type(extractor).__name__
         if name not in EXTRACTORS:
             raise ValueError(f"Got a feature extractor {name}; expected one for sounds: {', '.join(EXTRACTORS)}.")
+        if argument not in extractor.model_input_names:
+            raise ValueError(
+                f"Got a feature extractor {name}, which makes {extractor.model_input_names[0]}, for a network that "
+                f"takes {argument}; expected this network's own. Save that one into the folder."
+            )
         settings = extractor.to_dict()
         for key in ("mel_filters", "window"):  # arrays that follow from the rest
             settings.pop(key, None)

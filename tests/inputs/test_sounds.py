@@ -346,6 +346,13 @@ def test_a_feature_extractor_of_images_is_refused():
         SoundPreprocessing.from_extractor(type("ViTImageProcessorX", (), {})(), "pixel_values")
 
 
+def test_a_feature_extractor_of_another_network_is_refused():
+    transformers = pytest.importorskip("transformers")
+    extractor = transformers.Wav2Vec2FeatureExtractor()
+    with pytest.raises(ValueError, match="which makes input_values, for a network that takes input_features; expected"):
+        SoundPreprocessing.from_extractor(extractor, "input_features")
+
+
 # Through the estimators
 
 
