@@ -1,5 +1,6 @@
 """What a kind of backbone owes: enough to build its networks, and to build them again from a pickle."""
 
+import os
 from collections.abc import Hashable
 from typing import Any, ClassVar, Protocol
 
@@ -52,3 +53,25 @@ class Source(Protocol):
 
     def adopt(self, network: nn.Module) -> "Source":
         """Return this source holding a network, the same as its own, that others share."""
+
+
+def file_stamp(path: "str | os.PathLike[str]") -> Hashable:
+    """Return what tells a file from others, and from what it was before: where it is, its size and its dates.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    tuple
+        The date of the last change of anything is among them, which nobody can set: a file that is written to in place
+        has another one, whatever its size and its other date.
+    """
+    place = os.path.realpath(os.path.expanduser(path))
+    try:
+        found = os.stat(place)
+    except OSError:
+        return place, None
+    return place, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev

@@ -19,6 +19,7 @@ from sktransfer._names import closest
 from sktransfer._seeding import seeded
 from sktransfer.backbones import _weights
 from sktransfer.backbones._blocks import NetworkGraph
+from sktransfer.backbones._source import file_stamp
 from sktransfer.backbones._weights import fetch, fill, place_of, read_state_dict
 from sktransfer.inputs import ImagePreprocessing
 
@@ -72,9 +73,8 @@ class TimmSource:
         if self.weights is None:
             return self.name, None, self.seed
         tag = self._tag()
-        file = Path(self.weights).expanduser().absolute() if tag is None else self._download().find()
-        found = file.stat() if file is not None and file.exists() else None
-        return self.name, tag, str(file), found and (found.st_mtime_ns, found.st_size, found.st_ino)
+        file = self.weights if tag is None else self._download().find()
+        return self.name, tag, None if file is None else file_stamp(file)
 
     @property
     def record(self) -> dict[str, Any]:

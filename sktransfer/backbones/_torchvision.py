@@ -13,6 +13,7 @@ from torch import nn
 from sktransfer._names import check_choice, closest
 from sktransfer._seeding import seeded
 from sktransfer.backbones._blocks import NetworkGraph
+from sktransfer.backbones._source import file_stamp
 from sktransfer.backbones._weights import fetch, fill, place_of, read_state_dict
 from sktransfer.inputs import ImagePreprocessing
 
@@ -69,9 +70,7 @@ class TorchvisionSource:
         if self.weights is None:
             return self.name, None, self.seed
         enum = self._enum()
-        file = place_of(enum) if enum is not None else Path(self.weights).expanduser().absolute()
-        found = file.stat() if file.exists() else None
-        return self.name, str(file), found and (found.st_mtime_ns, found.st_size, found.st_ino)
+        return self.name, file_stamp(self.weights if enum is None else place_of(enum))
 
     @property
     def record(self) -> dict[str, Any]:
