@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from sktransfer.backbones._hub_files import ModelFiles, explained, first_line, shorten
 
-# Settings that name code, files or kernels to be fetched, or that say how to load and to answer, not what the network is.
+# Settings that name code, files or kernels to be fetched, or that say how to load and to answer.
 DROPPED = frozenset((
     "adapter_kwargs", "allow_all_kernels", "auto_map", "base_model_name_or_path", "configuration_files",
     "custom_generate", "custom_pipelines", "device_map", "distributed_config", "dtype", "extra_config_files",
@@ -137,7 +137,7 @@ def _check_kind(kind: Any, values: Mapping[str, Any], files: ModelFiles) -> None
         )
     try:
         config_class = CONFIG_MAPPING[kind]
-        found = MODEL_MAPPING[config_class] if config_class in MODEL_MAPPING else None
+        found = MODEL_MAPPING.get(config_class, None)
         classes = found if isinstance(found, list | tuple) else [found]
         main = classes[0] and str(classes[0].main_input_name)
     except Exception as error:  # what a kind needs may not be installed
@@ -286,7 +286,7 @@ def check_memory(network: nn.Module, files: ModelFiles) -> None:
 
 
 def main_input(network: Any) -> str:
-    return str(network.main_input_name)
+    return str(getattr(network, "main_input_name", None))
 
 
 def encoder(network: Any) -> Any:

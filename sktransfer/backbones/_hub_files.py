@@ -299,11 +299,6 @@ def explained(files: ModelFiles, what: str, advice: str = "Download or save the 
     try:
         with quiet():
             yield
-    except ImportError as error:
-        raise ImportError(
-            f"Got backbone={files}, whose {what} needs a package that is not installed ({first_line(error)}). "
-            "Install it, or give another model."
-        ) from error
     except Exception as error:  # the library raises what it pleases
         raise _in_our_words(files, what, advice, error) from error
     except BaseException as error:

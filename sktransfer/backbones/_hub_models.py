@@ -169,7 +169,7 @@ def _is_about_tokens(key: str, value: Any) -> bool:
 
 
 def _is_tokenizer(name: Any) -> bool:
-    """Tell whether a name is that of one of the library's tokenizers, or of none: anything else could be loaded by it."""
+    """Tell whether a name is that of one of the library's tokenizers, or of nothing: whatever it names is loaded."""
     import transformers
     from transformers import PreTrainedTokenizerBase
 

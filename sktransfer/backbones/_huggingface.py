@@ -216,7 +216,7 @@ class HuggingFaceSource:
     @property
     def _files(self) -> ModelFiles:
         """Of the network: in a folder, wherever this process is by now, or on the hub."""
-        return ModelFiles(os.path.expanduser(self.name.removeprefix(PREFIX)), self.below)
+        return ModelFiles(os.path.expanduser(self.name.removeprefix(PREFIX)), self.below)  # noqa: PTH111 (never raises)
 
 
 def _import_transformers() -> Any:

@@ -25,8 +25,9 @@ _POOLINGS = {
 _LINES = (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
 
 # Names of the file with the settings of texts; the later ones are of old models.
-_SETTINGS = ("sentence_bert_config.json",) + tuple(
-    f"sentence_{kind}_config.json" for kind in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+_SETTINGS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 # Settings that say nothing of what comes out, by key of the file; everything else in there has to be empty.
 _HARMLESS = ("attn_implementation", "device_map", "dtype", "torch_dtype", "trust_remote_code", "use_safetensors")
@@ -175,7 +176,8 @@ def _read_end(files: ModelFiles) -> tuple[str, int | None]:
     kind, chosen, length = (values.get(key) for key in ("model_type", "default_prompt_name", "truncate_dim"))
     if kind not in (None, "SentenceTransformer"):
         raise ValueError(
-            f"Got backbone={files}, a {shorten(kind)} of sentence-transformers; expected a SentenceTransformer. {_ADVICE}"
+            f"Got backbone={files}, a {shorten(kind)} of sentence-transformers; expected a SentenceTransformer. "
+            + _ADVICE
         )
     prompts = values.get("prompts") or {}
     if chosen is None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from torch import nn
@@ -69,9 +70,9 @@ def file_stamp(path: "str | os.PathLike[str]") -> Hashable:
         The date of the last change of anything is among them, which nobody can set: a file that is written to in place
         has another one, whatever its size and its other date.
     """
-    place = os.path.realpath(os.path.expanduser(path))
+    place = os.path.realpath(os.path.expanduser(path))  # noqa: PTH111 (Path's raises where nobody has that name)
     try:
-        found = os.stat(place)
+        found = Path(place).stat()
     except OSError:
         return place, None
     return place, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev

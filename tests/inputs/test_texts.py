@@ -98,9 +98,7 @@ def test_what_follows_max_length_is_cut_off(bert, fitted):
 
 
 def test_more_than_the_network_was_made_for_is_refused(bert):
-    with pytest.raises(
-        ValueError, match=r"Got max_length=21; expected a number of tokens of at most 20, which this network"
-    ):
+    with pytest.raises(ValueError, match=r"Got max_length=21; expected .* at most 20, which this network"):
         PretrainedFeatureExtractor(bert, max_length=21).fit(TEXTS)
 
 
