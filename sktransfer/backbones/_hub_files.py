@@ -162,7 +162,7 @@ class ModelFiles:
                 f"Got backbone={self}, whose {name} has more than {most // 2**20} MiB; expected a file as "
                 "transformers writes it. Download or save the model again."
             )
-        refuse_pointer(self, name, content)
+        refuse_pointer(self, str(PurePosixPath(self.below, name)), content)
         return content
 
     def json(self, name: str, kind: type = dict, most: int = MOST_BYTES) -> Any:
@@ -346,6 +346,7 @@ def first_line(error: BaseException) -> str:
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = (lines or [type(error).__name__])[0].rstrip(".")
+    line = f"{line} {lines[1]}" if line.endswith(":") and len(lines) > 1 else line
     line = f"{type(error).__name__}: {line}" if isinstance(error, KeyError | AttributeError | TypeError) else line
     return line if len(line) <= 160 else line[:157] + "..."
 

@@ -211,8 +211,9 @@ def _read_texts(network: ModelFiles) -> tuple[int | None, bool]:
     usual = {"method": "forward", "method_output_name": "last_hidden_state"}
     if text and (not isinstance(text, Mapping) or text.get("text") != usual):
         raise _not_understood(network, name, "modality_config", text)
-    if any((values.get("processing_kwargs") or {}).values()):
-        raise _not_understood(network, name, "processing_kwargs", values["processing_kwargs"])
+    given = values.get("processing_kwargs") or {}
+    if not isinstance(given, Mapping) or any(given.values()):
+        raise _not_understood(network, name, "processing_kwargs", given)
     length, lower_case = values.get("max_seq_length"), values.get("do_lower_case", False)
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         raise _not_understood(network, name, "max_seq_length", length)

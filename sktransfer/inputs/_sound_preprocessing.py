@@ -89,6 +89,11 @@ class SoundPreprocessing:
         # Arrays that follow from the rest are left out.
         known = {key: value for key, value in settings.items() if key not in ("mel_filters", "window")}
         built = _build_extractor(extractor, json.dumps(known, sort_keys=True, default=str))
+        if argument not in built.model_input_names:
+            raise ValueError(
+                f"Got a {extractor}, which gives {built.model_input_names[0]}, for a network that takes {argument}; "
+                "expected the feature extractor that belongs to the network."
+            )
         held = {key: value for key, value in built.to_dict().items() if key not in ("mel_filters", "window")}
         rate = int(built.sampling_rate)
         window = getattr(built, "n_samples", None)
