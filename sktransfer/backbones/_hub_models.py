@@ -58,9 +58,10 @@ def read_description(place: str) -> dict[str, Any]:
     network = encoder(on_paper(config, files))
     argument = main_input(network)
     finish = None
+    prepared: Preprocessing
     if argument == "input_ids":
-        prepared: Preprocessing = _read_tokenizer(files, network, config, model)
-        finish = model.finish(prepared.prompt_tokens)
+        prepared = texts = _read_tokenizer(files, network, config, model)
+        finish = model.finish(texts.prompt_tokens)
     elif model.poolings:
         raise ValueError(
             f"Got backbone={files}, a model of sentence-transformers around a {type(network).__name__}, which takes "

@@ -73,7 +73,7 @@ def _part(files: ModelFiles, index: str, part: str) -> Path:
     return file
 
 
-def load_weights(files: ModelFiles, config: Any) -> tuple[nn.Module, list[str]]:
+def load_weights(files: ModelFiles, config: Any) -> tuple[Any, list[str]]:
     """Return the network with its weights.
 
     Parameters
@@ -104,7 +104,8 @@ def load_weights(files: ModelFiles, config: Any) -> tuple[nn.Module, list[str]]:
     network = on_paper(config, files)
     check_claims(network, sum(tensor.numel() for tensor in state.values()), f"backbone={files}")
     with explained(files, "weights"):
-        loaded, info = type(network).from_pretrained(
+        library: Any = type(network)
+        loaded, info = library.from_pretrained(
             None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
         )
     return loaded, sorted(info["missing_keys"])

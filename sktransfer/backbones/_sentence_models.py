@@ -130,7 +130,8 @@ class SentenceModel:
             )
         network = files.within(modules[0].get("path", ""))
         prompt, length = _read_end(files)
-        poolings, skips_prompt = [], False
+        poolings: list[str] = []
+        skips_prompt = False
         if len(kinds) > 1:
             poolings, skips_prompt = _read_pooling(files.within(modules[1].get("path", "")))
         max_length, lower_case = _read_texts(network)
@@ -200,7 +201,8 @@ def _read_end(files: ModelFiles) -> tuple[str, int | None]:
 def _read_texts(network: ModelFiles) -> tuple[int | None, bool]:
     """Return the most tokens of a text, and whether it is made lower case."""
     found = ((name, network.json(name)) for name in _SETTINGS)
-    name, values = next(((name, values) for name, values in found if values), (_SETTINGS[0], {}))
+    none: tuple[str, dict[str, Any]] = (_SETTINGS[0], {})
+    name, values = next(((name, values) for name, values in found if values), none)
     for key in ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs"):
         given = values.get(key) or {}
         if not isinstance(given, Mapping) or set(given) - set(_HARMLESS):
