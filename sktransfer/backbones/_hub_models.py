@@ -1,156 +1,183 @@
 """What a model of the transformers library says of itself, in a folder or on its hub, and how the library is asked.
 
-Everything is read as data; code that comes with a model is never run.
+Everything is read as data, and the library sees what is left when names of code and of other places are dropped.
 """
 
+import copy
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from sktransfer.backbones import _weights
+from sktransfer.backbones._hub_architectures import (
+    DROPPED,
+    encoder,
+    main_input,
+    on_paper,
+    read_config,
+    without_code,
+)
+from sktransfer.backbones._hub_files import (
+    MOST_BYTES_OF_A_TOKENIZER,
+    ModelFiles,
+    check_place,
+    explained,
+    shorten,
+)
+from sktransfer.backbones._sentence_models import SentenceModel
 from sktransfer.inputs import Preprocessing, SoundPreprocessing, TextPreprocessing
-
-PREFIX = "hf:"
 
 # Settings that would make a network remember, skip layers or hide parts of a sample at random.
 _SETTINGS = {"use_cache": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False}
 
-# Names of poolings in folders of sentence-transformers, and ours; of both versions of its files.
-_SENTENCE_POOLINGS = {
-    "pooling_mode_cls_token": "cls", "cls": "cls",
-    "pooling_mode_mean_tokens": "mean", "mean": "mean",
-    "pooling_mode_max_tokens": "max", "max": "max",
-    "pooling_mode_lasttoken": "last", "lasttoken": "last",
-}  # fmt: skip
-
-
-# Reading what a model says of itself
+# Files of a tokenizer beside tokenizer.json, and those that stand in for it.
+_VOCABULARIES = (
+    "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model",
+    "sentencepiece.model", "tiktoken.model", "bpe.codes",
+)  # fmt: skip
+# Settings of a tokenizer that are words.
+_TOKENIZER_WORDS = ("tokenizer_class", "padding_side", "truncation_side", "errors", "language", "src_lang", "tgt_lang")
+_TOKENIZER_ADVICE = "Save the tokenizer into the folder: tokenizer.save_pretrained(FOLDER)."
 
 
 def read_description(place: str) -> dict[str, Any]:
     """Return the architecture, the preprocessing and the end of a model, by the names of a source's fields."""
-    from transformers import AutoConfig
-
-    _check_place(place)
-    with explained(place, "config.json"):
-        config = AutoConfig.from_pretrained(place, **how(place))
+    files = ModelFiles(place)
+    check_place(files)
+    model = SentenceModel.read(files)
+    files = model.files
+    config = read_config(files)
     for name, value in _SETTINGS.items():
         if hasattr(config, name):
             setattr(config, name, value)
-    values = config.to_diff_dict() | {"model_type": config.model_type}
-    values = json.loads(json.dumps(values, default=str))
-    network = _on_paper(config)
+    with explained(files, "config.json"):
+        values = config.to_diff_dict() | {"model_type": config.model_type}
+        values = json.loads(json.dumps(without_code(values), default=str))
+    network = encoder(on_paper(config, files))
     argument = main_input(network)
-    modules = _sentence_modules(place)
+    finish = None
+    prepared: Preprocessing
     if argument == "input_ids":
-        prepared: Preprocessing = _read_tokenizer(place, network, config, modules)
+        prepared = texts = _read_tokenizer(files, network, config, model)
+        finish = model.finish(texts.prompt_tokens)
+    elif model.poolings:
+        raise ValueError(
+            f"Got backbone={files}, a model of sentence-transformers around a {type(network).__name__}, which takes "
+            f"{argument}; expected one for texts. Give the folder of its Transformer alone, without modules.json."
+        )
     else:
-        prepared = _read_extractor(place, argument)
-    return {"config": values, "finish": _sentence_finish(place, modules), "prepared": prepared}
+        prepared = _read_extractor(files, config, argument)
+    return {"config": values, "finish": finish, "prepared": prepared, "below": files.below}
 
 
-def _check_place(place: str) -> None:
-    if not place:
-        raise ValueError('Got backbone="hf:"; expected "hf:" and a name on the hub, or a folder.')
-    looks_local = place.startswith((os.sep, ".")) or place.count("/") > 1
-    if looks_local and not is_folder(place):
-        raise FileNotFoundError(f"Got backbone={PREFIX + place!r}; expected a folder, and there is none at {place!r}.")
-    if not is_folder(place):
-        _check_hub(place)
-    file = Path(place, "config.json")
-    if is_folder(place) and not file.is_file():
-        raise ValueError(
-            f"Got backbone={PREFIX + place!r}, a folder without config.json; expected one that transformers has saved, "
-            "with config.json, weights, and a tokenizer or preprocessor_config.json."
-        )
+# Tokenizers
 
 
-def _check_hub(place: str) -> None:
-    """Refuse a hub that is not asked by https: nobody on the way can read or change what comes by that."""
-    from huggingface_hub import constants
-
-    scheme = constants.ENDPOINT.partition(":")[0]
-    if scheme not in _weights.SCHEMES and not constants.HF_HUB_OFFLINE:
-        raise ValueError(
-            f"Refused to fetch backbone={PREFIX + place!r} from {constants.ENDPOINT} (HF_ENDPOINT), which is asked by "
-            f'{scheme}; expected https. Download the model by other means, and give its folder: backbone="hf:FOLDER".'
-        )
-
-
-def is_folder(place: str) -> bool:
-    return Path(place).is_dir()
-
-
-def how(place: str) -> dict[str, Any]:
-    """Return how everything is loaded: without code from the model, and from a folder without asking the hub."""
-    return {"trust_remote_code": False, "local_files_only": is_folder(place)}
-
-
-def _on_paper(config: Any) -> nn.Module:
-    """Return the network of a configuration without memory for its weights."""
-    from transformers import AutoModel
-
-    with torch.device("meta"), quiet():
-        network: nn.Module = encoder(AutoModel.from_config(config))
-    argument = main_input(network)
-    if argument not in ("input_ids", "input_values", "input_features"):
-        raise ValueError(
-            f"Got a {type(network).__name__}, which takes {argument}; expected a network for texts or sounds. Networks "
-            'for images come by name from torchvision, and as "timm:NAME" from timm.'
-        )
-    return network
-
-
-def main_input(network: Any) -> str:
-    return str(network.main_input_name)
-
-
-def encoder(network: Any) -> Any:
-    """Return what makes hidden states of samples: of an encoder and a decoder, the encoder."""
-    return network.get_encoder() if network.config.is_encoder_decoder else network
-
-
-def _read_tokenizer(place: str, network: nn.Module, config: Any, modules: dict[str, Any]) -> TextPreprocessing:
-    from transformers import AutoTokenizer
-
-    try:
-        with explained(place, "a tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(place, use_fast=True, **how(place))
-    except (ConnectionError, ImportError):
-        raise
-    except Exception as error:  # it may stop anywhere
-        raise ValueError(
-            f"Got backbone={PREFIX + place!r}, of which no tokenizer can be loaded ({_first_line(error)}); expected "
-            "tokenizer.json beside config.json. Save the tokenizer into the folder: tokenizer.save_pretrained(FOLDER)."
-        ) from error
+def _read_tokenizer(files: ModelFiles, network: nn.Module, config: Any, model: SentenceModel) -> TextPreprocessing:
+    tokenizer = _load_tokenizer(files, config)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not backend.get_vocab_size():
+        raise _no_tokenizer(files)
+    vocabulary = getattr(config, "vocab_size", None)
+    if not isinstance(vocabulary, int) or not 1 < vocabulary < 2**31:
         raise ValueError(
-            f"Got backbone={PREFIX + place!r} without a tokenizer that the package tokenizers can run; expected "
-            "tokenizer.json beside config.json. Save the tokenizer into the folder: tokenizer.save_pretrained(FOLDER)."
+            f"Got backbone={files}, whose config.json says vocab_size: {shorten(vocabulary)}; expected how many "
+            "tokens the network knows. Correct it, or download the model again."
         )
-    settings = modules.get("settings", {})
-    limits = [
-        settings.get("max_seq_length"),
-        tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None,
-        _positions(network, config),
-    ]
-    known = [int(limit) for limit in limits if isinstance(limit, int) and limit > 0]
-    vocabulary = int(config.vocab_size)
     if backend.get_vocab_size() > vocabulary:
         raise ValueError(
-            f"Got backbone={PREFIX + place!r}, whose tokenizer knows {backend.get_vocab_size()} tokens and whose "
-            f"network {vocabulary}; expected a tokenizer of this network."
+            f"Got backbone={files}, whose tokenizer knows {backend.get_vocab_size()} tokens and whose "
+            f"network {vocabulary}; expected a tokenizer of this network. {_TOKENIZER_ADVICE}"
         )
-    return TextPreprocessing(
-        backend.to_str(), min(known, default=512), vocabulary, bool(settings.get("do_lower_case", False))
+    longest = getattr(tokenizer, "model_max_length", None)
+    limits = [
+        model.max_length,
+        longest if isinstance(longest, int) and longest < 10**9 else None,
+        _positions(network, config),
+    ]
+    known = [limit for limit in limits if isinstance(limit, int) and limit > 0]
+    limit = min(known, default=512)
+    prepared = TextPreprocessing(backend.to_str(), limit, vocabulary, model.lower_case, model.prompt)
+    if limit < prepared.least_length:
+        raise ValueError(
+            f"Got backbone={files}, which takes texts of {limit} tokens, {prepared.least_length - 1} of them special "
+            f"ones or of the prompt; expected at least {prepared.least_length}. Correct max_seq_length, "
+            "model_max_length or max_position_embeddings in its files."
+        )
+    return prepared
+
+
+def _load_tokenizer(files: ModelFiles, config: Any) -> Any:
+    """Return the library's tokenizer of copies of its files that name nothing but tokens.
+
+    The library opens, and imports, what tokenizer_config.json names; so it is shown a folder that was made here.
+    """
+    from transformers import AutoTokenizer
+
+    settings = _tokenizer_settings(files, config)
+    names = ["tokenizer.json"] if files.find("tokenizer.json") is not None else _VOCABULARIES
+    found = {name: files.read(name, MOST_BYTES_OF_A_TOKENIZER) for name in names}
+    if "tokenizer.json" in found:
+        files.json("tokenizer.json", most=MOST_BYTES_OF_A_TOKENIZER)  # says what is wrong with it
+    contents = {name: content for name, content in found.items() if content is not None}
+    if not contents:
+        raise _no_tokenizer(files)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in contents.items():
+            Path(folder, name).write_bytes(content)
+        for name, value in settings.items():
+            Path(folder, name).write_text(json.dumps(value), encoding="utf-8")
+        config = copy.deepcopy(config)
+        config._name_or_path = files.place  # some tokenizers of known models are mended by their name
+        with explained(files, "tokenizer", _TOKENIZER_ADVICE):
+            return AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False, local_files_only=True)
+
+
+def _no_tokenizer(files: ModelFiles) -> ValueError:
+    return ValueError(
+        f"Got backbone={files} without a tokenizer that the package tokenizers can run; expected "
+        f"tokenizer.json beside config.json. {_TOKENIZER_ADVICE}"
     )
+
+
+def _tokenizer_settings(files: ModelFiles, config: Any) -> dict[str, Any]:
+    """Return what the small files of a tokenizer say of tokens, by name of the file."""
+    settings: dict[str, Any] = {}
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        values = files.json(name)
+        if values is not None and name == "added_tokens.json":
+            settings[name] = {token: number for token, number in values.items() if isinstance(number, int)}
+        elif values is not None:
+            settings[name] = {key: value for key, value in values.items() if _is_about_tokens(key, value)}
+    named = settings.get("tokenizer_config.json", {})
+    if "tokenizer_class" in named and not _is_tokenizer(named["tokenizer_class"]):
+        del named["tokenizer_class"]
+    if not _is_tokenizer(getattr(config, "tokenizer_class", None)):
+        config.tokenizer_class = None
+    return settings
+
+
+def _is_about_tokens(key: str, value: Any) -> bool:
+    if key in DROPPED or key.startswith("_") or key in ("local_files_only", "is_local", "use_fast"):
+        return False
+    if key.endswith(("_token", "_tokens")) or key == "added_tokens_decoder":
+        return True
+    return (
+        value is None or isinstance(value, bool | int | float) or (key in _TOKENIZER_WORDS and isinstance(value, str))
+    )
+
+
+def _is_tokenizer(name: Any) -> bool:
+    """Tell whether a name is that of one of the library's tokenizers, or of nothing: whatever it names is loaded."""
+    import transformers
+    from transformers import PreTrainedTokenizerBase
+
+    if not isinstance(name, str) or not name.isidentifier():
+        return False
+    found = [getattr(transformers, one, None) for one in (name, name.removesuffix("Fast"), name + "Fast")]
+    return all(one is None or (isinstance(one, type) and issubclass(one, PreTrainedTokenizerBase)) for one in found)
 
 
 def _positions(network: nn.Module, config: Any) -> int | None:
@@ -163,142 +190,23 @@ def _positions(network: nn.Module, config: Any) -> int | None:
     return positions if isinstance(positions, int) and positions > 0 else None
 
 
-def _read_extractor(place: str, argument: str) -> SoundPreprocessing:
-    from transformers import AutoFeatureExtractor
+# Feature extractors
 
-    try:
-        with explained(place, "preprocessor_config.json"):
-            extractor = AutoFeatureExtractor.from_pretrained(place, **how(place))
-    except (ConnectionError, ImportError):
-        raise
-    except Exception as error:  # it may stop anywhere
+
+def _read_extractor(files: ModelFiles, config: Any, argument: str) -> SoundPreprocessing:
+    from transformers import FEATURE_EXTRACTOR_MAPPING
+
+    around = files.json("processor_config.json") or {}
+    values = around.get("feature_extractor") or files.json("preprocessor_config.json")
+    advice = "Save it into the folder: feature_extractor.save_pretrained(FOLDER)."
+    if not isinstance(values, dict):
         raise ValueError(
-            f"Got backbone={PREFIX + place!r}, of which no feature extractor can be loaded ({_first_line(error)}); "
-            "expected preprocessor_config.json beside config.json. Save it into the folder: "
-            "feature_extractor.save_pretrained(FOLDER)."
-        ) from error
-    return SoundPreprocessing.from_extractor(extractor, argument)
-
-
-# Models of sentence-transformers
-
-
-def _sentence_modules(place: str) -> dict[str, Any]:
-    """Return what a model of sentence-transformers says besides: its modules, and the settings of its texts."""
-    modules = _read_json(place, "modules.json")
-    if modules is None:
-        return {}
-    return {"modules": modules, "settings": _read_json(place, "sentence_bert_config.json") or {}}
-
-
-def _sentence_finish(place: str, described: dict[str, Any]) -> dict[str, Any] | None:
-    if not described:
-        return None
-    poolings: list[str] = []
-    normalize = False
-    for module in described["modules"]:
-        kind = str(module["type"]).rpartition(".")[2]
-        if kind == "Pooling":
-            poolings = _poolings(_read_json(place, f"{module['path']}/config.json") or {})
-        elif kind == "Normalize":
-            normalize = True
-        elif kind != "Transformer":
-            raise ValueError(
-                f"Got backbone={PREFIX + place!r}, whose sentence vectors pass a module {module['type']!r}; expected "
-                "Transformer, Pooling and Normalize. Give the folder of its Transformer alone, without modules.json."
-            )
-    if not poolings:
-        return None
-    return {"poolings": poolings, "normalize": normalize}
-
-
-def _poolings(config: dict[str, Any]) -> list[str]:
-    named = config.get("pooling_mode")
-    wanted = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
-    if named is not None:
-        wanted = [named] if isinstance(named, str) else list(named)
-    unknown = [name for name in wanted if name not in _SENTENCE_POOLINGS]
-    if unknown or not wanted:
-        raise ValueError(
-            f"Got a model of sentence-transformers that pools by {unknown or config}; expected "
-            f"{sorted(set(_SENTENCE_POOLINGS.values()))}. Give the folder of its Transformer, without modules.json."
+            f"Got backbone={files} without a feature extractor; expected preprocessor_config.json beside config.json. "
+            f"{advice}"
         )
-    return [_SENTENCE_POOLINGS[name] for name in wanted]
-
-
-def _read_json(place: str, name: str) -> Any:
-    """Return what a file of a model says, or `None` where it has no such file."""
-    if is_folder(place):
-        file: Any = Path(place, name)
-    else:
-        from transformers.utils import cached_file
-
-        with explained(place, name):
-            file = cached_file(place, name, _raise_exceptions_for_missing_entries=False)
-    if file is None or not Path(file).is_file():
-        return None
-    return json.loads(Path(file).read_text(encoding="utf-8"))
-
-
-# The library's manners
-
-
-@contextmanager
-def explained(place: str, what: str) -> Iterator[None]:
-    """Say in our words why a model cannot be read."""
-    try:
-        with quiet():
-            yield
-    except Exception as error:  # the library raises what it pleases
-        said = str(error)
-        where = PREFIX + place
-        if "trust_remote_code" in said or "custom code" in said:
-            raise ValueError(
-                f"Refused backbone={where!r}: it comes with code of its own, and loading it would run that code. "
-                "Expected an architecture that transformers itself has. Use another model, or build this one yourself "
-                "and give the module: backbone=MODULE."
-            ) from error
-        if not is_folder(place) and _is_about_connection(error):
-            raise ConnectionError(
-                f"Could not fetch {what} of {where!r} ({_first_line(error)}). Where there is no network, download the "
-                f'model on a machine that has one, and give its folder: backbone="hf:FOLDER". If the name is wrong, '
-                "correct it."
-            ) from error
-        if what in ("a tokenizer", "preprocessor_config.json"):
-            raise
-        raise ValueError(
-            f"Got backbone={where!r}, of which {what} cannot be loaded ({_first_line(error)}); expected a model that "
-            "transformers can load."
-        ) from error
-
-
-def _is_about_connection(error: BaseException | None) -> bool:
-    """Tell whether an error, or one behind it, is the network's or the hub's."""
-    while error is not None:
-        module = type(error).__module__
-        if isinstance(error, ConnectionError | TimeoutError) or module.startswith(
-            ("huggingface_hub", "httpx", "requests")
-        ):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the library's advice and progress bars to itself."""
-    from transformers.utils import logging
-
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
+    name = values.get("feature_extractor_type") or getattr(config, "feature_extractor_type", None)
+    with explained(files, "preprocessor_config.json", advice):
+        if name is None and type(config) in FEATURE_EXTRACTOR_MAPPING:
+            name = FEATURE_EXTRACTOR_MAPPING[type(config)].__name__
+        settings = {key: value for key, value in values.items() if key not in DROPPED and not key.startswith("_")}
+        return SoundPreprocessing.from_settings(name, settings, argument)

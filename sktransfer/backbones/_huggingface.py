@@ -6,7 +6,7 @@ a model that needs it is refused, and weights are read as tensors alone.
 
 import json
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,43 +16,16 @@ from torch import nn
 
 from sktransfer._seeding import seeded
 from sktransfer.backbones._feeds import Feed, Tokens, Windows
-from sktransfer.backbones._hub_models import (
-    PREFIX,
-    encoder,
-    explained,
-    how,
-    is_folder,
-    main_input,
-    quiet,
-    read_description,
-)
+from sktransfer.backbones._graph import UntraceableError
+from sktransfer.backbones._hub_architectures import build_config, check_memory, encoder, main_input, on_paper
+from sktransfer.backbones._hub_files import PREFIX, ModelFiles, explained, first_line
+from sktransfer.backbones._hub_models import read_description
+from sktransfer.backbones._hub_weights import check_claims, load_weights, weight_files
 from sktransfer.backbones._layers import LayerGraph
-from sktransfer.backbones._pooling import pool
+from sktransfer.backbones._sentence_models import SentencePooling
+from sktransfer.backbones._source import file_stamp
 from sktransfer.backbones._weights import fill, read_state_dict
 from sktransfer.inputs import Preprocessing, SoundPreprocessing, TextPreprocessing
-
-
-class SentencePooling(nn.Module):
-    """How a folder of sentence-transformers makes one vector of the hidden states of a text.
-
-    Parameters
-    ----------
-    poolings : list of str
-        Joined where there are several.
-    normalize : bool
-        Whether vectors are brought to length 1.
-    """
-
-    def __init__(self, poolings: list[str], normalize: bool):
-        super().__init__()
-        self.poolings, self.normalize = poolings, normalize
-
-    def extra_repr(self) -> str:
-        return f"poolings={self.poolings}, normalize={self.normalize}"
-
-    def forward(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
-        vectors = torch.cat([pool(hidden, one, absent=absent) for one in self.poolings], dim=1)
-        return nn.functional.normalize(vectors, dim=1) if self.normalize else vectors
 
 
 @dataclass(frozen=True)
@@ -73,6 +46,8 @@ class HuggingFaceSource:
         Pooling and normalisation, where it is a model of sentence-transformers.
     prepared : Preprocessing or None, default=None
         What the network wants of a sample; `None` reads it from the model.
+    below : str, default=""
+        The sub-folder that holds the network, where it is a model of sentence-transformers.
     """
 
     name: str
@@ -81,6 +56,7 @@ class HuggingFaceSource:
     config: dict[str, Any] | None = None
     finish: dict[str, Any] | None = None
     prepared: Preprocessing | None = None
+    below: str = ""
     kind: ClassVar[str] = "hf"
     keeps_network = False
 
@@ -90,7 +66,7 @@ class HuggingFaceSource:
         if named and not (os.sep in str(self.weights) or Path(str(self.weights)).suffix):
             raise ValueError(f'Got weights={self.weights!r} for {self.name!r}; expected "DEFAULT", a path, or None.')
         if self.config is None:
-            for name, value in read_description(self._place).items():
+            for name, value in read_description(self._files.place).items():
                 object.__setattr__(self, name, value)
 
     @property
@@ -101,18 +77,13 @@ class HuggingFaceSource:
 
     @property
     def key(self) -> Hashable | None:
+        # What files of settings say is here as they said it, so the files themselves need not be looked at again.
+        said = self.config_text, json.dumps(self.finish, sort_keys=True), self.prepared
         if self.weights is None:
-            return self.name, None, self.seed, self.config_text
-        files = [Path(self.weights).expanduser()] if self.weights != "DEFAULT" else _weight_files(self._place)
-        if not files:
-            return None
-        stats = [file.stat() for file in files if file.exists()]
-        return (
-            self.name,
-            self.config_text,
-            tuple(map(str, files)),
-            tuple((found.st_mtime_ns, found.st_size, found.st_ino) for found in stats),
-        )
+            return self.name, None, self.seed, said
+        if self.weights != "DEFAULT":
+            return self.name, said, (file_stamp(self.weights),)
+        return (self.name, said, tuple(map(file_stamp, weight_files(self._files)))) if self._files.is_folder else None
 
     @property
     def config_text(self) -> str:
@@ -126,22 +97,33 @@ class HuggingFaceSource:
         return values
 
     def architecture(self) -> nn.Module:
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoModel
 
-        values = dict(self.config or {})
-        config = AutoConfig.for_model(values.pop("model_type"), **values)
-        with seeded(self.seed), quiet():
-            return encoder(AutoModel.from_config(config, dtype=torch.float32))
+        config = build_config(self.config or {}, self._files)
+        check_memory(on_paper(config, self._files), self._files)
+        with seeded(self.seed), explained(self._files, "config.json"):
+            return encoder(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
 
     def pretrained(self) -> nn.Module:
         if self.weights is None:
             return self.architecture()
         if self.weights != "DEFAULT":
+            state, whose = read_state_dict(self.weights), repr(os.fspath(self.weights))
+            paper = on_paper(build_config(self.config or {}, self._files), self._files)
+            check_claims(paper, sum(tensor.numel() for tensor in state.values()), f"weights={whose}")
             network = self.architecture().eval()
-            used = self._graph(network).used_names()
-            fill(network, read_state_dict(self.weights), used, repr(os.fspath(self.weights)))
+            fill(network, state, self._graph(network).used_names(), whose)
             return network
-        return _load_weights(self._place, self._graph, self.config or {})
+        network, absent = load_weights(self._files, build_config(self.config or {}, self._files))
+        network = encoder(network).eval()
+        used = self._graph(network).used_names()
+        missing = [name for name in absent if name in used or name.removeprefix("encoder.") in used]
+        if missing:
+            raise ValueError(
+                f"Got weights of {self._files} that lack {len(missing)} tensors of the network "
+                f"({', '.join(missing[:5])}); expected all of them. Give the weights of this very architecture."
+            )
+        return network
 
     def adopt(self, network: nn.Module) -> "HuggingFaceSource":
         return self
@@ -155,17 +137,25 @@ class HuggingFaceSource:
         else:
             assert isinstance(self.prepared, SoundPreprocessing)
             feed = Windows(self.prepared, main_input(network))
-        return LayerGraph(network, feed, None if self.finish is None else SentencePooling(**self.finish))
+        finish = None if self.finish is None else SentencePooling(**self.finish)
+        try:
+            return LayerGraph(network, feed, finish)
+        except UntraceableError:
+            raise
+        except Exception as error:  # networks of the library may want more than a sample
+            raise UntraceableError(
+                f"Got backbone={self._files}, a {type(network).__name__}, which cannot be run on a sample alone "
+                f"({first_line(error)}); expected a network for texts or sounds. Give another model."
+            ) from error
 
     def preprocessing(self, network: nn.Module) -> Preprocessing:
         assert self.prepared is not None
         return self.prepared
 
     @property
-    def _place(self) -> str:
-        """A folder, or a name on the hub."""
-        place = self.name.removeprefix(PREFIX)
-        return str(Path(place).expanduser()) if place.startswith("~") else place
+    def _files(self) -> ModelFiles:
+        """Of the network: in a folder, wherever this process is by now, or on the hub."""
+        return ModelFiles(os.path.expanduser(self.name.removeprefix(PREFIX)), self.below)  # noqa: PTH111 (never raises)
 
 
 def _import_transformers() -> Any:
@@ -177,33 +167,3 @@ def _import_transformers() -> Any:
             'pip install "sktransfer[text]" for texts, or "sktransfer[audio]" for sounds.'
         ) from error
     return transformers
-
-
-# Weights
-
-
-def _weight_files(place: str) -> list[Path]:
-    """Return the files of a folder that hold weights."""
-    if not is_folder(place):
-        return []
-    return sorted(file for file in Path(place).iterdir() if file.suffix in (".safetensors", ".bin"))
-
-
-def _load_weights(place: str, graph: Callable[[nn.Module], LayerGraph], config: dict[str, Any]) -> nn.Module:
-    from transformers import AutoConfig, AutoModel
-
-    values = dict(config)
-    built = AutoConfig.for_model(values.pop("model_type"), **values)
-    with explained(place, "weights"), quiet():
-        network, info = AutoModel.from_pretrained(
-            place, config=built, dtype=torch.float32, output_loading_info=True, **how(place)
-        )
-    network = encoder(network).eval()
-    used = graph(network).used_names()
-    missing = sorted(name for name in info["missing_keys"] if name in used or name.removeprefix("encoder.") in used)
-    if missing:
-        raise ValueError(
-            f"Got weights of {PREFIX + place!r} that lack {len(missing)} tensors of the network "
-            f"({', '.join(missing[:5])}); expected all of them. Give the weights of this very architecture."
-        )
-    return network

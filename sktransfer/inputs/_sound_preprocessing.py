@@ -4,6 +4,7 @@ The extractor itself is built where it is needed, and prepares one window at a t
 """
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -21,6 +22,12 @@ EXTRACTORS = (
     "Wav2Vec2FeatureExtractor",
     "WhisperFeatureExtractor",
 )
+
+# The most that is believed of settings that sizes of tables follow from.
+_MOST = {
+    "feature_size": 1024, "num_mel_bins": 1024, "n_fft": 2**16, "hop_length": 2**16, "chunk_length": 3600,
+    "sampling_rate": 10**6, "max_length": 10**6, "stride": 1024,
+}  # fmt: skip
 
 # Those that are given a short sound without the silence that follows it, and add what their networks take for nothing.
 _PADS_ITSELF = ("ASTFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor")
@@ -53,13 +60,15 @@ class SoundPreprocessing:
     kind: ClassVar[str] = "sounds"
 
     @classmethod
-    def from_extractor(cls, extractor: Any, argument: str) -> "SoundPreprocessing":
+    def from_settings(cls, extractor: Any, settings: Mapping[str, Any], argument: str) -> "SoundPreprocessing":
         """Read what a feature extractor of transformers says.
 
         Parameters
         ----------
-        extractor : transformers.SequenceFeatureExtractor
-            Of the network.
+        extractor : str
+            Its name.
+        settings : mapping
+            As in preprocessor_config.json, of anybody's making.
         argument : str
             Name under which the network takes samples.
 
@@ -71,25 +80,29 @@ class SoundPreprocessing:
         Raises
         ------
         ValueError
-            If it is none for sounds that is known.
+            If it is none for sounds that is known, or a number in it is none that sounds have.
         """
-        name = type(extractor).__name__
-        if name not in EXTRACTORS:
-            raise ValueError(f"Got a feature extractor {name}; expected one for sounds: {', '.join(EXTRACTORS)}.")
-        if argument not in extractor.model_input_names:
+        if extractor not in EXTRACTORS:
             raise ValueError(
-                f"Got a feature extractor {name}, which makes {extractor.model_input_names[0]}, for a network that "
-                f"takes {argument}; expected this network's own. Save that one into the folder."
+                f"Got a feature extractor {reprlib.repr(extractor)}; expected one for sounds: {', '.join(EXTRACTORS)}."
             )
-        settings = extractor.to_dict()
-        for key in ("mel_filters", "window"):  # arrays that follow from the rest
-            settings.pop(key, None)
-        rate = int(extractor.sampling_rate)
-        window = getattr(extractor, "n_samples", None)
-        if name == "ASTFeatureExtractor":
-            window = int(extractor.max_length * 0.010 * rate)  # a frame every 10 ms
-        text = json.dumps(settings, sort_keys=True, default=str)
-        return cls(name, text, argument, rate, None if window is None else int(window))
+        # Arrays that follow from the rest are left out.
+        known = {key: value for key, value in settings.items() if key not in ("mel_filters", "window")}
+        built = _build_extractor(extractor, json.dumps(known, sort_keys=True, default=str))
+        if argument not in built.model_input_names:
+            raise ValueError(
+                f"Got a {extractor}, which gives {built.model_input_names[0]}, for a network that takes {argument}; "
+                "expected the feature extractor that belongs to the network."
+            )
+        held = {key: value for key, value in built.to_dict().items() if key not in ("mel_filters", "window")}
+        rate = int(built.sampling_rate)
+        window = getattr(built, "n_samples", None)
+        if extractor == "ASTFeatureExtractor":
+            window = int(built.max_length * 0.010 * rate)  # a frame every 10 ms
+        if window is not None and not 1 <= window <= 3600 * rate:
+            raise ValueError(f"Got windows of {window} samples at {rate} a second; expected at most an hour.")
+        text = json.dumps(held, sort_keys=True, default=str)
+        return cls(extractor, text, argument, rate, None if window is None else int(window))
 
     @property
     def record(self) -> dict[str, Any]:
@@ -166,10 +179,23 @@ class SoundPreprocessing:
 @cache
 def _build_extractor(name: str, settings: str) -> Any:
     check_choice("feature extractor", name, EXTRACTORS)
+    values = json.loads(settings)
+    _check_sizes(values)
     try:
         import transformers
     except ImportError as error:
         raise ImportError(
             'Sounds are prepared by the package transformers, which is not installed: pip install "sktransfer[audio]".'
         ) from error
-    return getattr(transformers, name)(**json.loads(settings))
+    return getattr(transformers, name)(**values)
+
+
+def _check_sizes(settings: Mapping[str, Any]) -> None:
+    """Refuse sizes that no sound has: tables as large are made of some."""
+    for name, value in settings.items():
+        most = _MOST.get(name, 10**7)
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) > most:
+            number = value if abs(value) < 10**20 else "a number of more than 20 digits"
+            raise ValueError(f"Got {name}={number} of a feature extractor; expected at most {most}. Correct it.")
+        if name in _MOST and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"Got {name}={reprlib.repr(value)} of a feature extractor; expected a number from 1.")

@@ -9,7 +9,8 @@ import os
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import lru_cache
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -41,12 +42,15 @@ class TextPreprocessing:
         Number of tokens that it knows.
     lower_case : bool, default=False
         Whether texts are made lower case before the tokenizer sees them.
+    prompt : str, default=""
+        What is put in front of each text.
     """
 
     tokenizer: str
     max_length: int
     vocabulary: int
     lower_case: bool = False
+    prompt: str = ""
     kind: ClassVar[str] = "texts"
 
     @property
@@ -88,13 +92,49 @@ class TextPreprocessing:
         length = shape[0] if shape else min(8, self.max_length)
         return torch.arange(n_samples * length).view(n_samples, length) % self.vocabulary
 
+    def encode(self, texts: Sequence[str], max_length: int | None) -> list[list[int]]:
+        """Return the tokens of texts.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            As they were given.
+        max_length : int or None
+            The most tokens of each; `None` cuts nothing off.
+
+        Returns
+        -------
+        list of list of int
+            With those of the prompt, and special ones.
+        """
+        given = [self.prompt + text for text in texts]
+        given = [text.lower() for text in given] if self.lower_case else given
+        return [encoding.ids for encoding in _tokenizer(self.tokenizer, max_length).encode_batch_fast(given)]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How many tokens in front of each text are not the text's own: those of the prompt, and special ones."""
+        if not self.prompt:
+            return 0
+        prompt = self.prompt.lower() if self.lower_case else self.prompt
+        encoding = _tokenizer(self.tokenizer, None).encode(prompt)
+        return len(encoding.ids) - sum(encoding.special_tokens_mask[-1:])
+
+    @property
+    def least_length(self) -> int:
+        """The fewest tokens that leave one of a text, beside special ones and those of the prompt."""
+        return len(self.encode([""], None)[0]) + 1
+
     def __repr__(self) -> str:
         digest = hashlib.sha256(self.tokenizer.encode()).hexdigest()[:12]
-        return f"TextPreprocessing(tokenizer={digest}, max_length={self.max_length}, lower_case={self.lower_case})"
+        return (
+            f"TextPreprocessing(tokenizer={digest}, max_length={self.max_length}, lower_case={self.lower_case}, "
+            f"prompt={self.prompt!r})"
+        )
 
 
-@cache
-def _tokenizer(description: str, max_length: int) -> "Tokenizer":
+@lru_cache(maxsize=16)
+def _tokenizer(description: str, max_length: int | None) -> "Tokenizer":
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
@@ -103,7 +143,9 @@ def _tokenizer(description: str, max_length: int) -> "Tokenizer":
         ) from error
     tokenizer = Tokenizer.from_str(description)
     tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
+    tokenizer.no_truncation()
+    if max_length is not None:
+        tokenizer.enable_truncation(max_length)
     return tokenizer
 
 
@@ -170,13 +212,14 @@ class TextReader(Reader):
     varying = "tokens"
 
     def __init__(self, preprocessing: TextPreprocessing, max_length: int | None = None):
-        if max_length is not None and max_length > preprocessing.max_length:
+        known = max_length is None or (isinstance(max_length, Integral) and not isinstance(max_length, bool))
+        if not known or (max_length is not None and not 1 <= max_length <= preprocessing.max_length):
             raise ValueError(
-                f"Got max_length={max_length}; expected at most {preprocessing.max_length}, the tokens that this "
-                "network was made for, or None for as many."
+                f"Got max_length={reprlib.repr(max_length)}; expected a number of tokens of at most "
+                f"{preprocessing.max_length}, which this network was made for, or None for as many."
             )
         self.preprocessing = preprocessing
-        self.max_length = max_length
+        self.max_length = None if max_length is None else int(max_length)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -227,14 +270,19 @@ class TextReader(Reader):
 
     def _tokenize(self, texts: list[Any]) -> list[Any]:
         """Return the tokens of each text; errors stand where they stood, and where no token comes of a text."""
-        tokenizer = _tokenizer(self.preprocessing.tokenizer, self.max_length or self.preprocessing.max_length)
+        most = self.preprocessing.max_length if self.max_length is None else self.max_length
+        if most < self.preprocessing.least_length:  # the tokenizer would not cut off at all
+            raise ValueError(
+                f"Got max_length={self.max_length}, texts of {most} tokens, {self.preprocessing.least_length - 1} of "
+                f"them special ones or of the prompt; expected at least {self.preprocessing.least_length}, which leave "
+                "one of the text. Set max_length higher, or to None."
+            )
         rows = [row for row, text in enumerate(texts) if isinstance(text, str)]
         result = list(texts)
         for start in range(0, len(rows), _TEXTS_AT_ONCE):
             some = rows[start : start + _TEXTS_AT_ONCE]
-            given = [texts[row].lower() if self.preprocessing.lower_case else texts[row] for row in some]
-            for row, encoding in zip(some, tokenizer.encode_batch_fast(given), strict=True):
-                result[row] = encoding.ids or UnreadableSampleError(
+            for row, tokens in zip(some, self.preprocessing.encode([texts[row] for row in some], most), strict=True):
+                result[row] = tokens or UnreadableSampleError(
                     f"Got X[{row}] = {reprlib.repr(texts[row])}, of which this network's tokenizer leaves nothing; "
                     "expected text. Leave its row out."
                 )

@@ -318,7 +318,7 @@ def test_code_of_a_tokenizer_is_never_run(bert, tmp_path):
 def test_code_in_a_file_of_weights_is_never_run(bert, tmp_path):
     (bert / "model.safetensors").unlink()
     torch.save({"embeddings": Boom(tmp_path / "ran")}, bert / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="weights cannot be loaded"):
+    with pytest.raises(ValueError, match=r"Refused to load .*pytorch_model.bin': it holds more than tensors"):
         load_backbone(f"hf:{bert}")
     assert not (tmp_path / "ran").exists()
 
@@ -328,7 +328,7 @@ def test_code_in_a_file_of_weights_is_never_run(bert, tmp_path):
     [
         ("config.json", "a folder without config.json"),
         ("model.safetensors", "weights cannot be loaded"),
-        ("tokenizer.json", r"(no tokenizer can be loaded|without a tokenizer).*expected tokenizer.json"),
+        ("tokenizer.json", r"without a tokenizer.*expected tokenizer.json"),
     ],
 )
 def test_a_folder_that_lacks_a_file_is_refused_by_what_it_lacks(bert, lost, match):
@@ -358,7 +358,7 @@ def test_networks_for_pictures_are_sent_to_timm(tmp_path):
 
     config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16)
     ViTModel(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"takes pixel_values; expected a network for texts or sounds.*timm:"):
+    with pytest.raises(ValueError, match=r"takes 'pixel_values'; expected a network for texts or sounds.*timm:"):
         load_backbone(f"hf:{tmp_path}")
 
 

@@ -25,10 +25,15 @@ EXTRACTORS = {
 }
 
 
+def settings_of(extractor, argument):
+    """What a network wants whose feature extractor this is."""
+    return SoundPreprocessing.from_settings(type(extractor).__name__, extractor.to_dict(), argument)
+
+
 def preprocessing(window=None, rate=RATE):
     """What a network like wav2vec2 wants, with its window in seconds."""
     extractor = transformers.Wav2Vec2FeatureExtractor(sampling_rate=rate)
-    made = SoundPreprocessing.from_extractor(extractor, "input_values")
+    made = settings_of(extractor, "input_values")
     record = {**made.record, "window": None if window is None else round(window * rate)}
     return SoundPreprocessing.from_record(record)
 
@@ -300,7 +305,7 @@ def test_a_window_is_learned_from_the_longest_sound_up_to_ten_seconds():
 def test_a_network_with_a_window_of_its_own_keeps_it():
     for kind, seconds in (("whisper", 30.0), ("ast", 10.24)):
         make, argument = EXTRACTORS[kind]
-        assert SoundPreprocessing.from_extractor(make(), argument).window == round(seconds * RATE)
+        assert settings_of(make(), argument).window == round(seconds * RATE)
 
 
 # What networks get
@@ -311,9 +316,7 @@ def test_a_network_with_a_window_of_its_own_keeps_it():
 def test_a_network_gets_what_its_own_feature_extractor_gives(kind, seconds):
     make, argument = EXTRACTORS[kind]
     wave = np.random.default_rng(0).normal(0, 0.1, round(seconds * RATE)).astype(np.float32)
-    samples = make_reader("sounds", SoundPreprocessing.from_extractor(make(), argument), sampling_rate=RATE).learn(
-        [wave, tone(9.5)]
-    )
+    samples = make_reader("sounds", settings_of(make(), argument), sampling_rate=RATE).learn([wave, tone(9.5)])
     (got,) = samples.prepare(samples.load(0)[None]).numpy()
     expected = make()(wave, sampling_rate=RATE, return_tensors="np")[argument].astype(np.float32)
     if kind == "wav2vec2":
@@ -324,7 +327,7 @@ def test_a_network_gets_what_its_own_feature_extractor_gives(kind, seconds):
 @pytest.mark.parametrize("kind", EXTRACTORS)
 def test_an_example_has_the_shape_of_a_real_sound(kind):
     make, argument = EXTRACTORS[kind]
-    made = SoundPreprocessing.from_extractor(make(), argument)
+    made = settings_of(make(), argument)
     samples = make_reader("sounds", made, sampling_rate=RATE).learn([tone(1.0)])
     assert made.example(None, 1).shape[1:] == samples.shape
     assert made.example(samples.shape, 3).shape == (3, *samples.shape)
@@ -333,7 +336,7 @@ def test_an_example_has_the_shape_of_a_real_sound(kind):
 @pytest.mark.parametrize("kind", EXTRACTORS)
 def test_threads_that_share_a_feature_extractor_do_not_disturb_each_other(kind):
     make, argument = EXTRACTORS[kind]
-    made = SoundPreprocessing.from_extractor(make(), argument)
+    made = settings_of(make(), argument)
     waves = [np.random.default_rng(seed).normal(0, 0.1, 4000 + 800 * seed).astype(np.float32) for seed in range(6)]
     expected = [made.extract(wave) for wave in waves]
     with ThreadPoolExecutor(4) as pool:
@@ -342,8 +345,8 @@ def test_threads_that_share_a_feature_extractor_do_not_disturb_each_other(kind):
 
 
 def test_a_feature_extractor_of_images_is_refused():
-    with pytest.raises(ValueError, match=r"Got a feature extractor ViTImageProcessorX?.*; expected one for sounds"):
-        SoundPreprocessing.from_extractor(type("ViTImageProcessorX", (), {})(), "pixel_values")
+    with pytest.raises(ValueError, match=r"Got a feature extractor 'ViTImageProcessorX'; expected one for sounds"):
+        SoundPreprocessing.from_settings("ViTImageProcessorX", {}, "pixel_values")
 
 
 def test_a_feature_extractor_of_another_network_is_refused():

@@ -1,5 +1,6 @@
 """What a text may be, what becomes of it, and what is refused by its row."""
 
+import dataclasses
 import re
 import warnings
 
@@ -12,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer.inputs._texts import TextReader
 
 TEXTS = ["the film is good", "bad", "a long and dull story but not very bad"]
 
@@ -98,8 +100,40 @@ def test_what_follows_max_length_is_cut_off(bert, fitted):
 
 
 def test_more_than_the_network_was_made_for_is_refused(bert):
-    with pytest.raises(ValueError, match=r"Got max_length=21; expected at most 20, the tokens that this network"):
+    with pytest.raises(ValueError, match=r"Got max_length=21; expected .* at most 20, which this network"):
         PretrainedFeatureExtractor(bert, max_length=21).fit(TEXTS)
+
+
+@pytest.mark.parametrize("max_length", [1, 2])
+def test_a_length_that_leaves_no_token_of_the_text_is_refused(max_length, bert):
+    """The tokenizer would not cut off at all."""
+    with pytest.raises(ValueError, match=rf"Got max_length={max_length}, .* 2 of them special .* expected at least 3"):
+        PretrainedFeatureExtractor(bert, max_length=max_length).fit(TEXTS)
+
+
+@pytest.mark.parametrize("max_length", [True, False, np.True_, 0, -3, 4.0, "4", 10**30])
+def test_a_length_that_is_no_number_of_tokens_is_refused(max_length, bert, fitted):
+    with pytest.raises(ValueError, match="max_length") as caught:
+        PretrainedFeatureExtractor(bert, max_length=max_length).fit(TEXTS)
+    assert len(str(caught.value)) < 600
+    with pytest.raises(ValueError, match=r"Got max_length=.*; expected a number of tokens of at most 20"):
+        TextReader(fitted.backbone_.preprocessing, max_length)
+
+
+@pytest.mark.parametrize("max_length", [3, np.int32(3), np.uint8(3)])
+def test_a_length_that_leaves_one_token_of_the_text_is_taken(max_length, bert):
+    model = PretrainedFeatureExtractor(bert, max_length=max_length, precision="float32").fit(TEXTS)
+    np.testing.assert_array_equal(model.transform(["good " * 50]), model.transform(["good"]))
+
+
+def test_a_prompt_counts_among_the_tokens(fitted):
+    known = dataclasses.replace(fitted.backbone_.preprocessing, prompt="the film : ")
+    assert known.prompt_tokens == 4  # a mark, and the colon that the tokenizer does not know
+    with pytest.raises(ValueError, match=r"Got max_length=5, .* 5 of them special ones or of the prompt; .* least 6"):
+        TextReader(known, 5).read(["good"])
+    samples = TextReader(known, 6).read(["good", "bad bad bad"])
+    assert [samples.size(row) for row in range(2)] == [6, 6]
+    assert TextReader.from_record(TextReader(known, 6).record).preprocessing == known
 
 
 def test_a_text_of_a_megabyte_is_read_as_any_other(fitted):
