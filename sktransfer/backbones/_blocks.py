@@ -5,7 +5,6 @@ cuts are found, never listed by hand: one rule serves every architecture.
 """
 
 import copy
-import hashlib
 import math
 import re
 import threading
@@ -17,6 +16,7 @@ import torch
 from torch import fx, nn
 
 from sktransfer.backbones._graph import Block, Ready, UntraceableError
+from sktransfer.backbones._identity import describe_operations
 from sktransfer.backbones._inference import make_ready
 
 # Classes of modules, and functions, that a trace does not look into.
@@ -193,7 +193,7 @@ class NetworkGraph:
 
     def describe(self) -> str:
         """Write down what the network computes, but for its weights."""
-        return describe(self.between(self._input))
+        return describe_operations(self.network, self._slice(self._output, self._input))
 
     def block_ends(self) -> dict[fx.Node, int]:
         """Return the number of each block by the value that leaves it, in order."""
@@ -457,32 +457,3 @@ def _scopes(node: fx.Node) -> list[str]:
     stack = node.meta.get("nn_module_stack", {})
     paths = [str(entry[0]) for entry in stack.values()]
     return [path for path in paths if path]
-
-
-def describe(part: fx.GraphModule) -> str:
-    """Write down what a part of a network computes, but for its weights.
-
-    Parameters
-    ----------
-    part : GraphModule
-        As `NetworkGraph.between` returns it.
-
-    Returns
-    -------
-    str
-        Its operations, and the kind and settings of each layer.
-    """
-    plain = (bool, int, float, str, tuple, type(None))
-    # Constants of the forward pass are buffers of the part, though no state_dict of the network holds them.
-    constants = [(name, hashlib.sha256(_bytes(buffer)).hexdigest()) for name, buffer in part.named_buffers()]
-    layers = [
-        (name, f"{type(layer).__module__}.{type(layer).__qualname__}", repr(layer), settings)
-        for name, layer in part.named_modules()
-        if name and next(layer.children(), None) is None
-        for settings in [sorted((key, value) for key, value in vars(layer).items() if isinstance(value, plain))]
-    ]
-    return f"{part.code} {layers} {constants}"
-
-
-def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -18,6 +18,7 @@ from torch import nn
 
 from sktransfer._seeding import generator_kept
 from sktransfer.backbones._graph import Block, Ready, UntraceableError
+from sktransfer.backbones._identity import describe_network
 from sktransfer.backbones._inference import CAST
 from sktransfer.backbones._layer_calls import (
     Call,
@@ -197,10 +198,8 @@ class LayerGraph:
 
     def describe(self) -> str:
         """Write down what the network computes, but for its weights."""
-        config = getattr(self.network, "config", None)
-        settings = "" if config is None else config.to_json_string()
-        return (
-            f"{type(self.network).__qualname__} {self.stack} {self._ends} {settings} {self.network!r} {self.finish!r}"
+        return describe_network(
+            self.network, stack=self.stack, ends=self._ends, after=self._after, finish=self.finish, feed=self.feed
         )
 
     def interpret(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:

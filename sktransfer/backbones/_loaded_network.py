@@ -14,6 +14,7 @@ from torch import nn
 
 from sktransfer._seeding import turn
 from sktransfer.backbones._graph import Cut, Ready
+from sktransfer.backbones._identity import NotWritableError, Settings
 from sktransfer.backbones._source import Source
 from sktransfer.backbones._weights import fingerprint
 
@@ -38,11 +39,11 @@ class LoadedNetwork:
         self.graph = source.graph(network)
         self.preprocessing = source.preprocessing(network)
         self._lock = threading.RLock()
-        self._known: tuple[str, str] | None = None
+        self._known: tuple[str, str | None] | None = None
+        self._why_none = ""
         self._ready: Ready = {}
         self._parts: OrderedDict[Any, nn.Module] = OrderedDict()
-        self._held = [held for module in network.modules() for held in (module._parameters, module._buffers) if held]
-        self._versions = self._count_versions()
+        self._settings = Settings(network)
 
     @property
     def fingerprint(self) -> str:
@@ -50,14 +51,23 @@ class LoadedNetwork:
         return self._digests()[0]
 
     @property
-    def identity(self) -> str:
-        """Digest of weights, operations, layers and constants."""
+    def identity(self) -> str | None:
+        """Digest of weights, operations, layers and their settings; `None` where these cannot be written down whole."""
         return self._digests()[1]
 
     @property
+    def why_no_identity(self) -> str:
+        """What cannot be written down, in a clause; empty where there is an identity."""
+        self._digests()
+        return self._why_none
+
+    @property
     def unchanged(self) -> bool:
-        """Whether no tensor was written to since the digests were taken, as far as torch counts that."""
-        return self._versions == self._count_versions()
+        """Whether no tensor was written to, and no setting changed, since the digests were taken.
+
+        That is as far as torch counts it, and as modules, lists and dicts show it.
+        """
+        return self._settings.are_those_of(self.network)
 
     def ready(self, start: Cut, end: Cut, device: torch.device, bfloat16: bool) -> nn.Module:
         """Return the part between two cuts, ready to run on a device; the last few are held for the next who asks."""
@@ -72,25 +82,43 @@ class LoadedNetwork:
                 self._parts.popitem(last=False)
             return self._parts[key]
 
-    def _digests(self) -> tuple[str, str]:
+    def is_like(self, other: "LoadedNetwork") -> bool:
+        """Tell whether this network may be handed out for another: both have the same identity, blocks and classes.
+
+        Classes that were run again are others with the same code, of which pickle knows the new one alone.
+        """
+        return (
+            self.identity is not None
+            and self.identity == other.identity
+            and self.preprocessing == other.preprocessing
+            and self.graph.blocks == other.graph.blocks
+            and self._features == other._features
+            and [*map(type, self.network.modules())] == [*map(type, other.network.modules())]
+        )
+
+    @property
+    def _features(self) -> str:
+        return str(self.graph.end_of_block(len(self.graph.blocks)).name)
+
+    def _digests(self) -> tuple[str, str | None]:
         with self._lock:
             if not self.unchanged:
                 self._forget()
             if self._known is None:
                 weights = fingerprint(self.network)
-                code = self.graph.describe()
-                self._known = weights, hashlib.sha256(f"{weights} {code}".encode()).hexdigest()
+                try:
+                    text: str | None = f"{weights} {self.graph.describe()}"
+                    self._why_none = ""
+                except NotWritableError as error:
+                    text, self._why_none = None, str(error)
+                self._known = weights, None if text is None else hashlib.sha256(text.encode()).hexdigest()
             return self._known
 
     def _forget(self) -> None:
         self._known = None
         self._ready.clear()
         self._parts.clear()
-        self._versions = self._count_versions()
-
-    def _count_versions(self) -> list[tuple[int, int]]:
-        tensors = (tensor for held in self._held for tensor in held.values() if tensor is not None)
-        return [(id(tensor), tensor._version) for tensor in tensors]
+        self._settings = Settings(self.network)
 
 
 _LOCK = threading.RLock()
@@ -119,21 +147,22 @@ def load(source: Source) -> LoadedNetwork:
             return known
         loaded = share(LoadedNetwork(source.pretrained(), source))
         if source.key is not None:  # read again: what was downloaded is there now
-            _keep(source.key, loaded)
+            _keep((source.kind, source.key), loaded)
         return loaded
 
 
 def _find(source: Source) -> LoadedNetwork | None:
     with _LOCK:
-        known = None if source.key is None else _KEPT.get(source.key)
+        key = source.kind, source.key
+        known = None if source.key is None else _KEPT.get(key)
         if known is None or not known.unchanged:
             return None
-        _KEPT.move_to_end(source.key)
+        _KEPT.move_to_end(key)
         return known
 
 
 def share(loaded: LoadedNetwork) -> LoadedNetwork:
-    """Return the network that is there with the same weights, code and preprocessing, or this one.
+    """Return the network that is there with the same weights, code, settings and preprocessing, or this one.
 
     Parameters
     ----------
@@ -143,16 +172,13 @@ def share(loaded: LoadedNetwork) -> LoadedNetwork:
     Returns
     -------
     LoadedNetwork
-        Shared from now on.
+        Shared from now on, if it has an identity.
     """
     with _LOCK:
+        if loaded.identity is None:
+            return loaded
         for known in _KEPT.values():
-            if (
-                known.unchanged
-                and known.identity == loaded.identity
-                and known.preprocessing == loaded.preprocessing
-                and type(known.network) is type(loaded.network)
-            ):
+            if known.unchanged and known.is_like(loaded):
                 return known
         _keep(loaded.identity, loaded)
         return loaded
