@@ -80,6 +80,8 @@ def stream(
     ValueError
         If the network does not take such samples.
     """
+    if run.store is not None and part.identity is None:
+        report(f"No activation goes into the cache: {part.loaded.why_no_identity}, which cannot be written down whole.")
     with tqdm(total=len(samples), unit="sample", disable=not run.verbose, leave=False) as bar:
         for batch in _stream(_Pass(part, samples, run, variant, report)):
             bar.update(len(batch))
@@ -312,9 +314,6 @@ Keyed = Iterator[list[tuple[Hashable, torch.Tensor]]]
 
 def _stream(work: _Pass) -> Iterator[torch.Tensor]:
     n, store = len(work.samples), work.store
-    if work.run.store is not None and work.part.identity is None:
-        why = work.part.loaded.why_no_identity
-        work.report(f"Activations are not kept: {why}, which cannot be written down whole.")
     if store is None:
         keys: list[Hashable] = list(range(n))
         held: dict[Hashable, bool] = {}

@@ -12,9 +12,10 @@ import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from sktransfer._versions import version
 
 # Libraries whose patch versions compute the same.
 _STEADY = ("numpy", "scipy", "sktransfer", "timm", "torch", "torchvision", "transformers")
@@ -64,8 +65,9 @@ def name_in_library(thing: Any) -> str | None:
 
 
 def _look_up(module: str, name: str) -> Any:
-    found: Any = sys.modules.get(module)
-    for part in str(name).split("."):
+    first, *rest = name.split(".")
+    found = vars(sys.modules[module]).get(first) if module in sys.modules else None
+    for part in rest:
         found = getattr(found, part, None)
     return found
 
@@ -80,29 +82,6 @@ def _edition(module: str) -> str:
     if file is None or str(file).startswith(_STANDARD):
         return ""
     return f"{getattr(sys.modules[top], '__version__', '')} {hashlib.sha256(Path(file).read_bytes()).hexdigest()}"
-
-
-@cache
-def version(library: str) -> str:
-    """Return major and minor version of an installed library; empty where it is not installed.
-
-    Patch versions are left out: what is kept in a folder outlives them.
-
-    Parameters
-    ----------
-    library : str
-        As `pip` has it.
-
-    Returns
-    -------
-    str
-        Such as `"2.6"`.
-    """
-    try:
-        found = metadata.version(library)
-    except metadata.PackageNotFoundError:
-        found = str(getattr(sys.modules.get(library), "__version__", ""))
-    return ".".join(found.split(".")[:2])
 
 
 @dataclass
@@ -165,7 +144,7 @@ def codes_of(attribute: Any) -> list[types.CodeType]:
 _OF_PYTHON = {
     "__abstractmethods__", "__annotate__", "__annotate_func__", "__annotations__", "__annotations_cache__",
     "__classcell__", "__dataclass_fields__", "__dataclass_params__", "__dict__", "__doc__", "__firstlineno__",
-    "__match_args__", "__module__", "__orig_bases__", "__parameters__", "__qualname__", "__slots__",
+    "__match_args__", "__module__", "__orig_bases__", "__parameters__", "__qualname__", "__slotnames__", "__slots__",
     "__static_attributes__", "__type_params__", "__weakref__", "_abc_impl", "_backward_cls", "_is_protocol",
 }  # fmt: skip
 

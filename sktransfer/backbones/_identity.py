@@ -1,10 +1,10 @@
 """The identity of a network: all that its results depend on but for its weights, in one text.
 
-The rule: two networks with the same weights and the same text compute the same, so what was kept of one may be given for
-the other. Settings are written down whole: numbers with all their bits, tensors, containers, objects with all that they
-hold. Code is told by what it does, since code that was edited and run again keeps its names: functions and classes are
-written down by their bytecode, their constants and all that they refer to; what an installed library defines, by name
-and version. What cannot be written down whole leaves a network without identity: it is neither kept nor shared.
+The rule: two networks with the same weights and the same text compute the same, so what was kept of one may be given
+for the other. Settings are written down whole: numbers with all their bits, tensors, containers, objects with all that
+they hold. Code is told by what it does, since code that was edited and run again keeps its names: functions and classes
+are written down by their bytecode, their constants and all that they refer to; what an installed library defines, by
+name and version. What cannot be written down whole leaves a network without identity: it is neither kept nor shared.
 """
 
 import functools
@@ -121,4 +121,3 @@ class Settings:
         now = Settings(network)
         same = len(now._held) == len(self._held) and all(map(operator.is_, now._held, self._held))
         return same and now._writes == self._writes
-

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sktransfer._seeding import turn
+from sktransfer.backbones._code import is_library
 from sktransfer.backbones._graph import Cut, Ready
 from sktransfer.backbones._identity import NotWritableError, Settings
 from sktransfer.backbones._source import Source
@@ -93,8 +94,13 @@ class LoadedNetwork:
             and self.preprocessing == other.preprocessing
             and self.graph.blocks == other.graph.blocks
             and self._features == other._features
-            and [*map(type, self.network.modules())] == [*map(type, other.network.modules())]
+            and self._own_classes == other._own_classes
         )
+
+    @property
+    def _own_classes(self) -> list[type]:
+        kinds = map(type, self.network.modules())
+        return [kind for kind in kinds if not is_library(kind.__module__)]
 
     @property
     def _features(self) -> str:

@@ -107,8 +107,13 @@ class OwnSource:
 
     def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
         own = getattr(network, "preprocessing", None)
-        if isinstance(own, ImagePreprocessing):
+        if type(own) is ImagePreprocessing:
             return own
+        if isinstance(own, ImagePreprocessing):
+            raise ValueError(
+                f"Got a network whose attribute `preprocessing` is a {type(own).__name__}; expected ImagePreprocessing "
+                "itself, whose values a saved model holds. Put what else is to be done to a picture into the network."
+            )
         if type(network).__module__.startswith("torchvision.models"):
             return ImagePreprocessing(256, (224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
         convolution = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)

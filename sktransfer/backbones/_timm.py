@@ -19,7 +19,8 @@ from sktransfer._names import closest
 from sktransfer._seeding import seeded
 from sktransfer.backbones import _weights
 from sktransfer.backbones._blocks import NetworkGraph
-from sktransfer.backbones._weights import fetch, fill, place_of, read_state_dict
+from sktransfer.backbones._code import is_library
+from sktransfer.backbones._weights import fetch, fill, place_of, read_state_dict, stamp
 from sktransfer.inputs import ImagePreprocessing
 
 PREFIX = "timm:"
@@ -69,12 +70,13 @@ class TimmSource:
 
     @property
     def key(self) -> Hashable | None:
+        if not is_library(self._models.model_entrypoint(self._model.partition(".")[0]).__module__):
+            return None  # a function that somebody registered, and may change
         if self.weights is None:
             return self.name, None, self.seed
         tag = self._tag()
         file = Path(self.weights).expanduser().absolute() if tag is None else self._download().find()
-        found = file.stat() if file is not None and file.exists() else None
-        return self.name, tag, str(file), found and (found.st_mtime_ns, found.st_size, found.st_ino)
+        return self.name, tag, str(file), None if file is None else stamp(file)
 
     @property
     def record(self) -> dict[str, Any]:

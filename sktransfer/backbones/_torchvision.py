@@ -13,7 +13,7 @@ from torch import nn
 from sktransfer._names import check_choice, closest
 from sktransfer._seeding import seeded
 from sktransfer.backbones._blocks import NetworkGraph
-from sktransfer.backbones._weights import fetch, fill, place_of, read_state_dict
+from sktransfer.backbones._weights import fetch, fill, place_of, read_state_dict, stamp
 from sktransfer.inputs import ImagePreprocessing
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ class TorchvisionSource:
             return self.name, None, self.seed
         enum = self._enum()
         file = place_of(enum) if enum is not None else Path(self.weights).expanduser().absolute()
-        found = file.stat() if file.exists() else None
-        return self.name, str(file), found and (found.st_mtime_ns, found.st_size, found.st_ino)
+        return self.name, str(file), stamp(file)
 
     @property
     def record(self) -> dict[str, Any]:

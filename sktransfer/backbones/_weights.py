@@ -207,6 +207,25 @@ def fetch(weights: "WeightsEnum") -> None:
         raise  # a full disk, a folder that may not be written
 
 
+def stamp(file: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file does, even where somebody puts its size and date back.
+
+    Parameters
+    ----------
+    file : Path
+        Of weights.
+
+    Returns
+    -------
+    tuple of int or None
+        Times, size and place on the disk; `None` where there is no such file.
+    """
+    if not file.exists():
+        return None
+    found = file.stat()
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
 def fingerprint(network: nn.Module) -> str:
     """Digest of every parameter and buffer: equal where all names, types, shapes and bits are equal.
 

@@ -5,6 +5,8 @@ thing tells it from nothing.
 """
 
 import collections
+import datetime
+import decimal
 import enum
 import functools
 import hashlib
@@ -36,8 +38,11 @@ from sktransfer.backbones._code import (
 _DEEPEST = 50
 _MOST = 100_000
 
-# Attributes that say where a thing of a library came from, not what it does.
-_ORIGIN = {"_commit_hash", "_is_hf_initialized", "_name_or_path", "name_or_path", "transformers_version"}
+# Attributes that say how a thing of a library came here, not what it does.
+_ORIGIN = {
+    "_commit_hash", "_is_hf_initialized", "_name_or_path", "_use_kernels", "_weight_conversions", "name_or_path",
+    "transformers_version",
+}  # fmt: skip
 
 # What torch notes in each module: what it holds, written down by itself, and hooks of which few run in a forward pass.
 _NOTED = {*vars(nn.Module()), "_compiled_call_impl"} - {"training"}
@@ -146,7 +151,7 @@ class Writer:
         return f"{type(value).__name__} {value!r}"
 
     def _tensor(self, value: torch.Tensor, where: str) -> str:
-        marks = {name: mark for name, mark in vars(value).items() if not name.startswith("_")}
+        marks = {name: mark for name, mark in vars(value).items() if not name.startswith("_") and name != "persistent"}
         marked = f" {self._fields(marks, where)}" if marks else ""
         if id(value) in self._weights:
             return f"weight {self._weights[id(value)]!r}{marked}"
@@ -168,7 +173,7 @@ class Writer:
         return f"{self._class(type(value), where)} {value.name} {self.write(value._value_, where)}"
 
     def _parts(self, value: Any, where: str) -> str:
-        """Write down what is made of parts that it hands out: a slice, `partial`, `itemgetter`, a pattern."""
+        """Write down what is made of parts that it hands out: a slice, `partial`, `itemgetter`, a date."""
         if isinstance(value, slice):
             parts: Any = value.start, value.stop, value.step
         elif isinstance(value, functools.partial):
@@ -421,6 +426,7 @@ _WAYS: tuple[tuple[Any, Callable[[Writer, Any, str], str]], ...] = (
         (
             slice, functools.partial, re.Pattern, types.MethodType, property, staticmethod, classmethod,
             functools.cached_property, operator.itemgetter, operator.attrgetter, operator.methodcaller,
+            type(vars(collections.namedtuple("_", "a"))["a"]), datetime.date, datetime.time, datetime.timedelta, decimal.Decimal,
         ),
         Writer._parts,
     ),

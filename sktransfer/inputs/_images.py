@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from sklearn.utils import check_array
 
+from sktransfer._versions import versions
 from sktransfer.inputs._augmentation import make_augmentation
 from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
 from sktransfer.inputs._decoding import check_size, decode, upright
@@ -193,7 +194,7 @@ class ImageSamples(Samples):
 
     @property
     def recipe(self) -> str:
-        return f"{self._preprocessing} {self._range} {self._eight_bits}"
+        return f"{self._preprocessing} {self._range} {self._eight_bits} {versions('pillow', 'torchvision')}"
 
     def digest(self, index: int) -> bytes:
         image = self._images[index]
@@ -208,7 +209,7 @@ class ImageSamples(Samples):
             return None
         with contextlib.suppress(OSError):
             found = Path(image).stat()
-            return found.st_mtime_ns, found.st_size, found.st_ino
+            return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
         return None
 
     def _has_8_bits(self, pixels: np.ndarray) -> bool:
