@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from sktransfer.backbones._graph import Block, Ready, UntraceableError
-from sktransfer.backbones._identity import describe_operations
+from sktransfer.backbones._identity import Description, describe_operations
 from sktransfer.backbones._inference import make_ready
 
 # Classes of modules, and functions, that a trace does not look into.
@@ -191,7 +191,7 @@ class NetworkGraph:
         """Return the part between two values as one that computes the same, to rounding, in less time."""
         return make_ready(self.between(start, end), device, bfloat16, ready)
 
-    def describe(self) -> str:
+    def describe(self) -> Description:
         """Write down what the network computes, but for its weights."""
         return describe_operations(self.network, self._slice(self._output, self._input))
 

@@ -11,6 +11,7 @@ import functools
 import operator
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,10 +19,27 @@ from torch import fx, nn
 
 from sktransfer.backbones._writing import NotWritableError, Writer
 
-__all__ = ["NotWritableError", "Settings", "describe_network", "describe_operations"]
+__all__ = ["Description", "NotWritableError", "Settings", "describe_network", "describe_operations"]
 
 
-def describe_operations(network: nn.Module, nodes: Iterable[fx.Node]) -> str:
+@dataclass(frozen=True)
+class Description:
+    """What a network computes, but for its weights.
+
+    Attributes
+    ----------
+    text : str
+        Of networks that compute the same, the same in any process.
+    lasting : bool
+        Whether it stays so while the network's modules hold the same settings: not where code of one's own is in it, as
+        what that refers to may be edited.
+    """
+
+    text: str
+    lasting: bool
+
+
+def describe_operations(network: nn.Module, nodes: Iterable[fx.Node]) -> Description:
     """Write down what a traced network computes, but for its weights.
 
     Parameters
@@ -33,7 +51,7 @@ def describe_operations(network: nn.Module, nodes: Iterable[fx.Node]) -> str:
 
     Returns
     -------
-    str
+    Description
         The operations, under the names of their values, and all that they call.
 
     Raises
@@ -50,10 +68,10 @@ def describe_operations(network: nn.Module, nodes: Iterable[fx.Node]) -> str:
             called = functools.reduce(getattr, where.split("."), network)
         arguments = writer.write((node.args, node.kwargs), where)
         lines.append(f"{node.name} {node.op} {where!r} {writer.write(called, where)} {arguments}")
-    return writer.text(lines)
+    return Description(writer.text(lines), writer.lasting)
 
 
-def describe_network(network: nn.Module, **settings: Any) -> str:
+def describe_network(network: nn.Module, **settings: Any) -> Description:
     """Write down what a network that runs its own code computes, but for its weights.
 
     Parameters
@@ -65,7 +83,7 @@ def describe_network(network: nn.Module, **settings: Any) -> str:
 
     Returns
     -------
-    str
+    Description
         All its modules, and the settings.
 
     Raises
@@ -74,7 +92,8 @@ def describe_network(network: nn.Module, **settings: Any) -> str:
         If something cannot be written down whole.
     """
     writer = Writer(_weights(network))
-    return writer.text([writer.write(network, type(network).__name__), writer.write(settings, "settings")])
+    text = writer.text([writer.write(network, type(network).__name__), writer.write(settings, "settings")])
+    return Description(text, writer.lasting)
 
 
 def _weights(network: nn.Module) -> dict[int, str]:
@@ -86,7 +105,7 @@ def _weights(network: nn.Module) -> dict[int, str]:
     )
     names: dict[int, str] = {}
     for name, tensor in named:
-        if name in state and tensor.is_set_to(state[name]):
+        if name in state and tensor.layout is torch.strided and tensor.is_set_to(state[name]):
             names.setdefault(id(tensor), name)
     return names
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from sktransfer._seeding import generator_kept
 from sktransfer.backbones._graph import Block, Ready, UntraceableError
-from sktransfer.backbones._identity import describe_network
+from sktransfer.backbones._identity import Description, describe_network
 from sktransfer.backbones._inference import CAST
 from sktransfer.backbones._layer_calls import (
     Call,
@@ -196,7 +196,7 @@ class LayerGraph:
         after = None if after is None else (after[0], made(after[0], after[1]))
         return LayerPart(self, start.depth, end.depth, front, layers, after).requires_grad_(False)
 
-    def describe(self) -> str:
+    def describe(self) -> Description:
         """Write down what the network computes, but for its weights."""
         return describe_network(
             self.network, stack=self.stack, ends=self._ends, after=self._after, finish=self.finish, feed=self.feed

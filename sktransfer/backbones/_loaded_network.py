@@ -41,7 +41,7 @@ class LoadedNetwork:
         self.preprocessing = source.preprocessing(network)
         self._lock = threading.RLock()
         self._known: tuple[str, str | None] | None = None
-        self._why_none = ""
+        self._why_none, self._lasting = "", False
         self._ready: Ready = {}
         self._parts: OrderedDict[Any, nn.Module] = OrderedDict()
         self._settings = Settings(network)
@@ -111,14 +111,22 @@ class LoadedNetwork:
             if not self.unchanged:
                 self._forget()
             if self._known is None:
-                weights = fingerprint(self.network)
-                try:
-                    text: str | None = f"{weights} {self.graph.describe()}"
-                    self._why_none = ""
-                except NotWritableError as error:
-                    text, self._why_none = None, str(error)
-                self._known = weights, None if text is None else hashlib.sha256(text.encode()).hexdigest()
-            return self._known
+                self._known = fingerprint(self.network), self._describe()
+            elif not self._lasting and (described := self._describe()) != self._known[1]:
+                weights = self._known[0]
+                self._forget()
+                self._known = weights, described
+            weights, code = self._known
+            return weights, None if code is None else hashlib.sha256(f"{weights} {code}".encode()).hexdigest()
+
+    def _describe(self) -> str | None:
+        try:
+            described = self.graph.describe()
+        except NotWritableError as error:
+            self._lasting, self._why_none = False, str(error)
+            return None
+        self._lasting, self._why_none = described.lasting, ""
+        return described.text
 
     def _forget(self) -> None:
         self._known = None

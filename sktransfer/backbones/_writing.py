@@ -67,6 +67,12 @@ class Writer:
     ----------
     weights : mapping of int to str
         Tensors, by their `id`, of which a name is enough, as their bits are known by it.
+
+    Attributes
+    ----------
+    lasting : bool
+        Whether all that was written belongs to a library, so that modules alone show whether it is still so. What a
+        function of one's own refers to may be another thing at any time.
     """
 
     def __init__(self, weights: Mapping[int, str]):
@@ -75,6 +81,7 @@ class Writer:
         self._waiting: list[tuple[str, Callable[..., str], Any, str]] = []  # keeps alive what is known by its id
         self._classes: dict[type, str] = {}
         self._depth = 0
+        self.lasting = True
 
     def text(self, first: Iterable[str]) -> str:
         """Return texts that `write` returned, and after them all that these refer to.
@@ -224,6 +231,7 @@ class Writer:
         return f"code {self.write(bytecode(value), where)}"
 
     def _compose_function(self, value: types.FunctionType, where: str) -> str:
+        self.lasting = False
         closed = {}
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             try:
@@ -317,6 +325,7 @@ class Writer:
         name = name_in_library(kind)
         if name is not None:
             return f"{name} with {self._fields(edited_methods(kind), where)}"
+        self.lasting = False
         place = f"{where}: {kind.__qualname__}"
         bases = ", ".join(self._class(base, where) for base in kind.__bases__)
         meta = "" if type(kind) is type else self._class(type(kind), where)
@@ -359,7 +368,7 @@ class Writer:
         hooks = {
             name: [(hook, *(number in held.get(flag, {}) for flag in _HOOK_FLAGS)) for number, hook in there.items()]
             for name in _HOOKS
-            if (there := held[name])
+            if (there := held.get(name))
         }
         children = [
             f"{name}={None if child is None else self.write(child, f'{where}.{name}')}"
@@ -368,8 +377,8 @@ class Writer:
         parts = [
             self._class(type(module), where),
             self._fields(settings, where),
-            self._fields(held["_parameters"], where),
-            self._fields(held["_buffers"], where),
+            self._fields(held.get("_parameters", {}), where),
+            self._fields(held.get("_buffers", {}), where),
             self._fields(hooks, where),
             ", ".join(children),
         ]
@@ -426,7 +435,8 @@ _WAYS: tuple[tuple[Any, Callable[[Writer, Any, str], str]], ...] = (
         (
             slice, functools.partial, re.Pattern, types.MethodType, property, staticmethod, classmethod,
             functools.cached_property, operator.itemgetter, operator.attrgetter, operator.methodcaller,
-            type(vars(collections.namedtuple("_", "a"))["a"]), datetime.date, datetime.time, datetime.timedelta, decimal.Decimal,
+            type(vars(collections.namedtuple("_", "a"))["a"]), datetime.date, datetime.time, datetime.timedelta,
+            decimal.Decimal,
         ),
         Writer._parts,
     ),
@@ -436,7 +446,7 @@ _WAYS: tuple[tuple[Any, Callable[[Writer, Any, str], str]], ...] = (
 )  # fmt: skip
 
 
-@functools.cache
+@functools.lru_cache(1024)  # not for ever: a class that is run again is a new one each time
 def _ways(kind: type) -> Callable[[Writer, Any, str], str]:
     if kind in (float, complex):
         return Writer._number

@@ -406,7 +406,7 @@ def test_a_function_that_is_not_traced_is_told_by_its_code():
     texts = []
     for factor in (1, 1, 3):
         root, tracer = wrapped(factor)
-        texts.append(describe_operations(root, tracer.trace(root).nodes))
+        texts.append(describe_operations(root, tracer.trace(root).nodes).text)
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -483,17 +483,42 @@ def _hook(network):
     network[1].register_forward_hook(lambda module, args, result: result * 3)
 
 
-@pytest.mark.parametrize("change", [_factor, _in_list, _in_tensor, _layer, _hook])
-def test_settings_that_are_changed_in_the_fitted_network_count(change):
+def _helper(network):
+    network[4].forward.__globals__["FACTOR"] = 3
+
+
+def _class(network):
+    type(network[4]).forward = lambda self, x: x * 3
+
+
+def _nested(network):
+    network[5].setting[0][0] = 3.0
+
+
+def _object(network):
+    network[6].setting.factor = 3.0
+
+
+CHANGES = [_factor, _in_list, _in_tensor, _layer, _hook, _helper, _class, _nested, _object]
+
+
+@pytest.mark.parametrize("where", ["memory", "folder", "none"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_changed_in_the_fitted_network_counts(change, where, tmp_path):
     torch.manual_seed(0)
-    layers = [Setting(1.0), Setting([1.0]), Setting(torch.tensor(1.0))]
+    layers = [Setting(1.0), Setting([1.0]), Setting(torch.tensor(1.0)), cell("return x * FACTOR", "FACTOR = 1")]
+    layers += [Setting([[1.0]]), Setting(Call(1.0))]
     made = nn.Sequential(nn.Conv2d(3, 4, 3), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    extractor = PretrainedFeatureExtractor(made, precision="float32").fit(X)
+    cache = {"memory": "auto", "folder": tmp_path, "none": None}[where]
+    extractor = PretrainedFeatureExtractor(made, precision="float32", feature_cache=cache).fit(X)
     before = extractor.transform(X)
     change(extractor.backbone_.network)
     np.testing.assert_allclose(extractor.transform(X), 3 * before, rtol=1e-4)
-    again = PretrainedFeatureExtractor(made, precision="float32").fit(X)
-    np.testing.assert_allclose(again.transform(X), before, rtol=1e-6)
+    clear_cache()
+    np.testing.assert_allclose(extractor.transform(X), 3 * before, rtol=1e-4)
+    again = PretrainedFeatureExtractor(made, precision="float32", feature_cache=cache).fit(X)
+    everywhere = change in (_helper, _class)  # code is not copied with a network
+    np.testing.assert_allclose(again.transform(X), (3 if everywhere else 1) * before, rtol=1e-4)
 
 
 # Networks of libraries have an identity, and always the same
