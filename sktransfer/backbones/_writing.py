@@ -324,13 +324,24 @@ class Writer:
     def _compose_class(self, kind: type, where: str) -> str:
         name = name_in_library(kind)
         if name is not None:
-            return f"{name} with {self._fields(edited_methods(kind), where)}"
+            edited = edited_methods(kind)
+            return f"{name} with {', '.join(f'{one} {self._edited(edited[one], where)}' for one in sorted(edited))}"
         self.lasting = False
         place = f"{where}: {kind.__qualname__}"
         bases = ", ".join(self._class(base, where) for base in kind.__bases__)
         meta = "" if type(kind) is type else self._class(type(kind), where)
         attributes = self._fields(attributes_of(kind, making=False), place)
         return f"{kind.__module__}.{kind.__qualname__} ({bases}) {meta} {attributes}"
+
+    def _edited(self, function: types.FunctionType, where: str) -> str:
+        """Write down the code of a method put into a library's class; what it counts and collects is left out.
+
+        Whoever does that most often watches calls, and calls what was there before.
+        """
+        self.lasting = False
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+        known = [cell for cell in cells if isinstance(cell, bool | int | float | str | types.FunctionType)]
+        return self.write((bytecode(function.__code__), function.__defaults__, function.__kwdefaults__, known), where)
 
     def _compose_making(self, kind: type, where: str) -> str:
         return self._fields(attributes_of(kind, making=True), f"{where}: {kind.__qualname__}")
