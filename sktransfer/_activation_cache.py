@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from sktransfer._locks import Lock
+from sktransfer._versions import versions
 
 # Part of every key: to be raised when the way that activations are computed changes.
-FORMAT = 2
+FORMAT = 3
 
 # Bytes of activations that one process keeps; the least recently used leave first.
 MEMORY_LIMIT = 2**30
@@ -28,9 +29,9 @@ def activation_keys(samples: Iterable[bytes], recipe: str, part: str, arithmetic
     samples : iterable of bytes
         Digest of each sample's content.
     recipe : str
-        What is done to a sample before it enters the network.
+        What is done to a sample before it enters the network, and the versions of the libraries that do it.
     part : str
-        Identity of the network's part: operations, layers and weights.
+        Identity of the network's part: operations, layers, weights, and versions of the libraries that they come from.
     arithmetic : str
         Device and precision.
 
@@ -40,7 +41,7 @@ def activation_keys(samples: Iterable[bytes], recipe: str, part: str, arithmetic
         32 bytes for each sample; equal where all of these are equal.
     """
     common = hashlib.blake2b(digest_size=32)
-    for item in (str(FORMAT), recipe, part, arithmetic):
+    for item in (f"{FORMAT} {versions('torch')}", recipe, part, arithmetic):
         encoded = item.encode()
         common.update(len(encoded).to_bytes(8, "little") + encoded)
     keys = []

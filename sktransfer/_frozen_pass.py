@@ -80,6 +80,8 @@ def stream(
     ValueError
         If the network does not take such samples.
     """
+    if run.store is not None and part.identity is None:
+        report(f"No activation goes into the cache: {part.loaded.why_no_identity}, which cannot be written down whole.")
     # Generators are closed where they are used, not when the last traceback of an interrupted pass is gone, so that
     # their threads end with it.
     with (
@@ -196,7 +198,7 @@ def probe(
     Tensor of shape (1, ...)
         Its activation.
     """
-    kept = run.store is not None and samples.recipe is not None
+    kept = run.store is not None and samples.recipe is not None and part.identity is not None
     few = _Some(samples, range(min(len(samples), run.batch_size) if kept else 1))
     with closing(_stream(_Pass(part, few, run, None, report))) as batches:
         return next(batches)[:1]
@@ -307,15 +309,21 @@ class _Pass:
 
     def keys(self, part: FrozenPart, digests: Sequence[bytes]) -> list[bytes]:
         recipe = f"{self.samples.recipe} {self.variant.recipe if self.variant else ''}"
+        assert part.identity is not None
         return activation_keys(digests, recipe, part.identity, self.run.arithmetic)
+
+    @property
+    def store(self) -> ActivationStore | None:
+        """Where activations are kept: nowhere where that is not worth it, or would take one network's for another's."""
+        return None if self.samples.recipe is None or self.part.identity is None else self.run.store  # of vectors, none
 
 
 Keyed = Generator[list[tuple[Hashable, torch.Tensor]], None, None]
 
 
 def _stream(work: _Pass) -> Batches:
-    n, store = len(work.samples), work.run.store
-    if store is None or work.samples.recipe is None:  # vectors are not worth keeping
+    n, store = len(work.samples), work.store
+    if store is None:
         keys: list[Hashable] = list(range(n))
         held: dict[Hashable, bool] = {}
         order = _by_size(work.samples, range(n))

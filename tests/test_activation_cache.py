@@ -1,7 +1,9 @@
 """The cache is invisible but for the time it saves."""
 
 import copy
+import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -22,7 +24,9 @@ from sktransfer import (
     set_cache_limit,
 )
 from sktransfer._activation_cache import COUNTS, MEMORY_LIMIT, PROCESS_CACHE, MemoryStore, activation_keys
-from sktransfer.inputs import _images
+from sktransfer.backbones import ImagePreprocessing
+from sktransfer.inputs import SoundPreprocessing, _images, _sounds
+from sktransfer.inputs._sound_files import Length
 
 
 @pytest.fixture(autouse=True)
@@ -372,6 +376,24 @@ def test_a_file_that_is_written_to_while_it_is_read_is_not_kept_under_its_old_co
 
 
 # What is kept, and how much
+
+
+@pytest.mark.parametrize("kind", ["image", "sound"])
+def test_a_file_whose_size_and_date_were_put_back_has_another_stamp(kind, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"1234")
+    if kind == "image":
+        samples = _images.ImageSamples([str(path)], ImagePreprocessing(crop=(8, 8)), None)
+    else:
+        preprocessing = SoundPreprocessing("Wav2Vec2FeatureExtractor", "{}", "input_values", 1000, 100)
+        samples = _sounds.SoundSamples([str(path)], [Length(100, 1000)], preprocessing)
+    before, found = samples.stamp(0), path.stat()
+    assert samples.stamp(0) == before
+    time.sleep(0.05)
+    with path.open("r+b") as file:
+        file.write(b"5678")
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert samples.stamp(0) != before
 
 
 def test_verbose_says_what_is_kept_and_what_is_not(pictures, capsys):

@@ -1,12 +1,14 @@
 """One process holds one copy of a network, and what was made ready of it computes the same."""
 
 import gc
+import os
 import threading
 
 import numpy as np
 import pytest
 import torch
 from networks import tiny_cnn
+from safetensors.torch import save
 from sklearn.base import clone
 from torch import nn
 
@@ -106,6 +108,24 @@ def test_weights_of_a_file_are_loaded_again_once_the_file_changed(tmp_path):
         loaded = load_backbone("squeezenet1_1", weights=path)
         assert loaded.fingerprint == load_backbone("squeezenet1_1", weights=None, seed=seed).fingerprint
         assert load_backbone("squeezenet1_1", weights=path).network is loaded.network
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "timm:mobilenetv3_small_050"])
+def test_weights_are_loaded_again_where_only_the_time_of_the_change_shows_it(name, tmp_path):
+    if name.startswith("timm:"):
+        pytest.importorskip("timm", reason="timm is not installed")
+    path = tmp_path / "weights.safetensors"
+    for seed in (0, 1):
+        before = path.stat() if seed else None
+        state = load_backbone(name, weights=None, seed=seed).network.state_dict()
+        content = save({name: tensor.contiguous() for name, tensor in state.items()})
+        with path.open("r+b" if seed else "wb") as file:
+            file.write(content)
+        if before is not None:
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+            assert (path.stat().st_mtime_ns, path.stat().st_size) == (before.st_mtime_ns, before.st_size)
+        loaded = load_backbone(name, weights=path)
+        assert loaded.fingerprint == load_backbone(name, weights=None, seed=seed).fingerprint
 
 
 def test_two_threads_load_one_network():

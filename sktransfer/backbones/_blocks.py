@@ -5,7 +5,6 @@ cuts are found, never listed by hand: one rule serves every architecture.
 """
 
 import copy
-import hashlib
 import re
 import warnings
 from collections import Counter
@@ -17,6 +16,7 @@ from torch import fx, nn
 
 from sktransfer.backbones._examples import Seen, Values, look
 from sktransfer.backbones._graph import Block, Ready, UntraceableError
+from sktransfer.backbones._identity import Description, describe_operations
 from sktransfer.backbones._inference import make_ready
 from sktransfer.backbones._parts import Part
 from sktransfer.backbones._sizes import Behind, agree, find_sizes, spell_out
@@ -164,9 +164,9 @@ class NetworkGraph:
         """Return the part between two values as one that computes the same, to rounding, in less time."""
         return make_ready(self.between(start, end), device, bfloat16, ready)
 
-    def describe(self) -> str:
+    def describe(self) -> Description:
         """Write down what the network computes, but for its weights."""
-        return describe(self.between(self._input))
+        return describe_operations(self.network, self._slice(self._output, self._input))
 
     def block_ends(self) -> dict[fx.Node, int]:
         """Return the number of each block by the value that leaves it, in order."""
@@ -441,32 +441,3 @@ def _scopes(node: fx.Node) -> list[str]:
     stack = node.meta.get("nn_module_stack", {})
     paths = [str(entry[0]) for entry in stack.values()]
     return [path for path in paths if path]
-
-
-def describe(part: fx.GraphModule) -> str:
-    """Write down what a part of a network computes, but for its weights.
-
-    Parameters
-    ----------
-    part : GraphModule
-        As `NetworkGraph.between` returns it.
-
-    Returns
-    -------
-    str
-        Its operations, and the kind and settings of each layer.
-    """
-    plain = (bool, int, float, str, tuple, type(None))
-    # Constants of the forward pass are buffers of the part, though no state_dict of the network holds them.
-    constants = [(name, hashlib.sha256(_bytes(buffer)).hexdigest()) for name, buffer in part.named_buffers()]
-    layers = [
-        (name, f"{type(layer).__module__}.{type(layer).__qualname__}", repr(layer), settings)
-        for name, layer in part.named_modules()
-        if name and next(layer.children(), None) is None
-        for settings in [sorted((key, value) for key, value in vars(layer).items() if isinstance(value, plain))]
-    ]
-    return f"{part.code} {layers} {constants}"
-
-
-def _bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -24,8 +24,8 @@ class FrozenPart:
         The network.
     graph : Graph
         Its graph.
-    digest : str
-        Of its weights, operations and layers.
+    digest : str or None
+        Of its weights, operations, layers and their settings; `None` where these cannot be written down whole.
     cuts : tuple of Cut
         Where values are taken, in order from the input.
     order : tuple of int, default=(0,)
@@ -38,15 +38,20 @@ class FrozenPart:
 
     loaded: LoadedNetwork
     graph: Graph
-    digest: str
+    digest: str | None
     cuts: tuple[Cut, ...]
     order: tuple[int, ...] = (0,)
     pooling: str | None = None
     start: Cut | None = None
 
     @property
-    def identity(self) -> str:
-        """What the values at the end are a function of, but for the sample, in a string."""
+    def identity(self) -> str | None:
+        """What the values at the end are a function of, but for the sample, in a string.
+
+        `None` where that cannot be written down whole: then nothing may be kept.
+        """
+        if self.digest is None:
+            return None
         if self.pooling is None:
             return f"{self.digest} {self.cuts[0].name}"
         cuts = [(cut.name, self.graph.has_channels_last(cut)) for cut in self.cuts]

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from sktransfer.backbones._identity import Description
+
 
 class UntraceableError(ValueError):
     """The network cannot be written down as a line of operations, so there is no telling where to cut it."""
@@ -82,8 +84,8 @@ class Graph(Protocol):
     def ready(self, start: Cut, end: Cut, device: torch.device, bfloat16: bool, ready: Ready) -> nn.Module:
         """Return the part between two cuts, of copies of its layers, as one that computes the same in less time."""
 
-    def describe(self) -> str:
-        """Write down what the network computes, but for its weights."""
+    def describe(self) -> Description:
+        """Write down what the network computes, but for its weights; raise `NotWritableError` where that cannot be."""
 
     def interpret(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Run the network once and yield each block's depth and output, up to the features."""

@@ -19,6 +19,7 @@ from torch import nn
 from sktransfer._seeding import generator_kept
 from sktransfer.backbones._feeds import Feed
 from sktransfer.backbones._graph import Block, Ready
+from sktransfer.backbones._identity import Description, describe_network
 from sktransfer.backbones._inference import CAST
 from sktransfer.backbones._layer_calls import (
     Call,
@@ -176,11 +177,11 @@ class LayerGraph:
         after = None if after is None else (after[0], made(after[0], after[1]))
         return LayerPart(self, start.depth, end.depth, front, layers, after).requires_grad_(False)
 
-    def describe(self) -> str:
+    def describe(self) -> Description:
         """Write down what the network computes, but for its weights."""
-        config = getattr(self.network, "config", None)
-        settings = "" if config is None else config.to_json_string()
-        return f"{type(self.network).__qualname__} {self.stack} {self.ends} {settings} {self.network!r} {self.finish!r}"
+        return describe_network(
+            self.network, stack=self.stack, ends=self.ends, after=self._after, finish=self.finish, feed=self.feed
+        )
 
     def interpret(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Run the network once and yield each block's depth and output, up to the features."""

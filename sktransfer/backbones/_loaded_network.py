@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from sktransfer._seeding import turn
+from sktransfer.backbones._code import is_library
 from sktransfer.backbones._graph import Cut, Ready
+from sktransfer.backbones._identity import NotWritableError, Settings
 from sktransfer.backbones._source import Source
 from sktransfer.backbones._weights import fingerprint
 
@@ -38,11 +40,11 @@ class LoadedNetwork:
         self.graph = source.graph(network)
         self.preprocessing = source.preprocessing(network)
         self._lock = threading.RLock()
-        self._known: tuple[str, str] | None = None
+        self._known: tuple[str, str | None] | None = None
+        self._why_none, self._lasting = "", False
         self._ready: Ready = {}
         self._parts: OrderedDict[Any, nn.Module] = OrderedDict()
-        self._held = [held for module in network.modules() for held in (module._parameters, module._buffers) if held]
-        self._versions = self._count_versions()
+        self._settings = Settings(network)
 
     @property
     def fingerprint(self) -> str:
@@ -50,14 +52,23 @@ class LoadedNetwork:
         return self._digests()[0]
 
     @property
-    def identity(self) -> str:
-        """Digest of weights, operations, layers and constants."""
+    def identity(self) -> str | None:
+        """Digest of weights, operations, layers and their settings; `None` where these cannot be written down whole."""
         return self._digests()[1]
 
     @property
+    def why_no_identity(self) -> str:
+        """What cannot be written down, in a clause; empty where there is an identity."""
+        self._digests()
+        return self._why_none
+
+    @property
     def unchanged(self) -> bool:
-        """Whether no tensor was written to since the digests were taken, as far as torch counts that."""
-        return self._versions == self._count_versions()
+        """Whether no tensor was written to, and no setting changed, since the digests were taken.
+
+        That is as far as torch counts it, and as modules, lists and dicts show it.
+        """
+        return self._settings.are_those_of(self.network)
 
     def ready(self, start: Cut, end: Cut, device: torch.device, bfloat16: bool) -> nn.Module:
         """Return the part between two cuts, ready to run on a device; the last few are held for the next who asks."""
@@ -72,25 +83,56 @@ class LoadedNetwork:
                 self._parts.popitem(last=False)
             return self._parts[key]
 
-    def _digests(self) -> tuple[str, str]:
+    def is_like(self, other: "LoadedNetwork") -> bool:
+        """Tell whether this network may be handed out for another: both have the same identity, blocks and classes.
+
+        Classes that were run again are others with the same code, of which pickle knows the new one alone.
+        """
+        return (
+            self.identity is not None
+            and self.identity == other.identity
+            and self.preprocessing == other.preprocessing
+            and self.graph.blocks == other.graph.blocks
+            and self._features == other._features
+            and self._own_classes == other._own_classes
+        )
+
+    @property
+    def _own_classes(self) -> list[type]:
+        kinds = map(type, self.network.modules())
+        return [kind for kind in kinds if not is_library(kind.__module__)]
+
+    @property
+    def _features(self) -> str:
+        return str(self.graph.end_of_block(len(self.graph.blocks)).name)
+
+    def _digests(self) -> tuple[str, str | None]:
         with self._lock:
             if not self.unchanged:
                 self._forget()
             if self._known is None:
-                weights = fingerprint(self.network)
-                code = self.graph.describe()
-                self._known = weights, hashlib.sha256(f"{weights} {code}".encode()).hexdigest()
-            return self._known
+                self._known = fingerprint(self.network), self._describe()
+            elif not self._lasting and (described := self._describe()) != self._known[1]:
+                weights = self._known[0]
+                self._forget()
+                self._known = weights, described
+            weights, code = self._known
+            return weights, None if code is None else hashlib.sha256(f"{weights} {code}".encode()).hexdigest()
+
+    def _describe(self) -> str | None:
+        try:
+            described = self.graph.describe()
+        except NotWritableError as error:
+            self._lasting, self._why_none = False, str(error)
+            return None
+        self._lasting, self._why_none = described.lasting, ""
+        return described.text
 
     def _forget(self) -> None:
         self._known = None
         self._ready.clear()
         self._parts.clear()
-        self._versions = self._count_versions()
-
-    def _count_versions(self) -> list[tuple[int, int]]:
-        tensors = (tensor for held in self._held for tensor in held.values() if tensor is not None)
-        return [(id(tensor), tensor._version) for tensor in tensors]
+        self._settings = Settings(self.network)
 
 
 _LOCK = threading.RLock()
@@ -119,21 +161,22 @@ def load(source: Source) -> LoadedNetwork:
             return known
         loaded = share(LoadedNetwork(source.pretrained(), source))
         if source.key is not None:  # read again: what was downloaded is there now
-            _keep(source.key, loaded)
+            _keep((source.kind, source.key), loaded)
         return loaded
 
 
 def _find(source: Source) -> LoadedNetwork | None:
     with _LOCK:
-        known = None if source.key is None else _KEPT.get(source.key)
+        key = source.kind, source.key
+        known = None if source.key is None else _KEPT.get(key)
         if known is None or not known.unchanged:
             return None
-        _KEPT.move_to_end(source.key)
+        _KEPT.move_to_end(key)
         return known
 
 
 def share(loaded: LoadedNetwork) -> LoadedNetwork:
-    """Return the network that is there with the same weights, code and preprocessing, or this one.
+    """Return the network that is there with the same weights, code, settings and preprocessing, or this one.
 
     Parameters
     ----------
@@ -143,16 +186,13 @@ def share(loaded: LoadedNetwork) -> LoadedNetwork:
     Returns
     -------
     LoadedNetwork
-        Shared from now on.
+        Shared from now on, if it has an identity.
     """
     with _LOCK:
+        if loaded.identity is None:
+            return loaded
         for known in _KEPT.values():
-            if (
-                known.unchanged
-                and known.identity == loaded.identity
-                and known.preprocessing == loaded.preprocessing
-                and type(known.network) is type(loaded.network)
-            ):
+            if known.unchanged and known.is_like(loaded):
                 return known
         _keep(loaded.identity, loaded)
         return loaded

@@ -115,8 +115,13 @@ class OwnSource:
 
     def preprocessing(self, network: nn.Module) -> ImagePreprocessing:
         own = getattr(network, "preprocessing", None)
-        if isinstance(own, ImagePreprocessing):
+        if type(own) is ImagePreprocessing:
             return own
+        if isinstance(own, ImagePreprocessing):
+            raise ValueError(
+                f"Got a network whose attribute `preprocessing` is a {type(own).__name__}; expected ImagePreprocessing "
+                "itself, whose values a saved model holds. Put what else is to be done to a picture into the network."
+            )
         channels = _channels(network)
         if type(network).__module__.startswith("torchvision.models"):
             mean, std = _for_channels(_MEAN, channels), _for_channels(_STD, channels)

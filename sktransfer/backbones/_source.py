@@ -33,7 +33,7 @@ class Source(Protocol):
     def key(self) -> Hashable | None:
         """What tells, before it is loaded, that a network is the same as one loaded before; `None` where nothing can.
 
-        A file counts with its time of change and its size.
+        A file counts with its times of change and its size.
         """
 
     @property

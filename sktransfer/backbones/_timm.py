@@ -19,6 +19,7 @@ from sktransfer._names import closest, shown
 from sktransfer._seeding import seeded
 from sktransfer.backbones import _weights
 from sktransfer.backbones._blocks import NetworkGraph
+from sktransfer.backbones._code import is_library
 from sktransfer.backbones._source import file_stamp
 from sktransfer.backbones._weights import fetch, fill, place_of, read_state_dict, without_prefix
 from sktransfer.backbones._weights_file import is_path
@@ -71,6 +72,8 @@ class TimmSource:
 
     @property
     def key(self) -> Hashable | None:
+        if not is_library(self._models.model_entrypoint(self._model.partition(".")[0]).__module__):
+            return None  # a function that somebody registered, and may change
         if self.weights is None:
             return self.name, None, self.seed
         tag = self._tag()

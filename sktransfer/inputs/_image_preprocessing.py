@@ -3,7 +3,7 @@
 The operations, and their order, are those of torchvision's own presets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -48,6 +48,13 @@ class ImagePreprocessing:
     kind: ClassVar[str] = "images"
 
     def __post_init__(self) -> None:
+        # Plain values: how they print is a part of what activations are kept under, and files hold them.
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        for name in ("resize", "crop"):
+            size = getattr(self, name)
+            if size is not None:
+                object.__setattr__(self, name, tuple(map(int, size)) if isinstance(size, Iterable) else int(size))
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
                 raise ValueError(

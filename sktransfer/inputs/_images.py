@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from sklearn.utils import check_array
 
+from sktransfer._versions import versions
 from sktransfer.inputs._augmentation import make_augmentation
 from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
 from sktransfer.inputs._decoding import check_size, convert, decode, row_name
@@ -232,7 +233,8 @@ class ImageSamples(Samples):
 
     @property
     def recipe(self) -> str:
-        return f"{self._preprocessing} {self._range} {self._eight_bits} {self._scale.recipe}"
+        scale = f"{self._range} {self._eight_bits} {self._scale.recipe}"
+        return f"{self._preprocessing} {scale} {versions('pillow', 'torchvision')}"
 
     def digest(self, index: int) -> bytes:
         image = self._images[index]
@@ -247,7 +249,7 @@ class ImageSamples(Samples):
             return None
         with contextlib.suppress(OSError):
             found = Path(image).stat()
-            return found.st_mtime_ns, found.st_size, found.st_ino
+            return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
         return None
 
     def _has_8_bits(self, pixels: np.ndarray) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sktransfer._versions import versions
 from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
 from sktransfer.inputs._rows import unwrap
 from sktransfer.inputs._sound_augmentation import make_sound_augmentation
@@ -193,7 +194,7 @@ class SoundSamples(Samples):
 
     @property
     def recipe(self) -> str:
-        return repr(self._preprocessing)
+        return f"{self._preprocessing} {versions('soundfile', 'soxr', 'transformers')}"
 
     def digest(self, index: int) -> bytes:
         sound = self._sounds[index]
@@ -215,7 +216,7 @@ class SoundSamples(Samples):
             return None
         with contextlib.suppress(OSError):
             found = Path(sound).stat()
-            return found.st_mtime_ns, found.st_size, found.st_ino
+            return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
         return None
 
     def _waveform(self, index: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from sktransfer._versions import versions
 from sktransfer.inputs._base import Reader, Samples, UnreadableSampleError
 from sktransfer.inputs._rows import unwrap
 
@@ -188,7 +189,7 @@ class TextSamples(Samples):
 
     @property
     def recipe(self) -> str:
-        return "numbers of tokens"
+        return f"numbers of tokens {versions('tokenizers')}"
 
     def digest(self, index: int) -> bytes:
         tokens = self._tokens[index]

@@ -1,0 +1,42 @@
+"""Versions of libraries, as far as results depend on them: major and minor, since patches are to change none."""
+
+import sys
+from functools import cache
+from importlib import metadata
+
+
+@cache
+def version(library: str) -> str:
+    """Return major and minor version of a library, without importing it.
+
+    Parameters
+    ----------
+    library : str
+        Its name on the package index.
+
+    Returns
+    -------
+    str
+        Such as `"2.6"`; empty where it is not installed.
+    """
+    try:
+        found = metadata.version(library)
+    except metadata.PackageNotFoundError:  # built by hand
+        found = str(getattr(sys.modules.get(library), "__version__", ""))
+    return ".".join(found.split(".")[:2])
+
+
+def versions(*libraries: str) -> str:
+    """Return names and versions of libraries in one string.
+
+    Parameters
+    ----------
+    *libraries : str
+        Names on the package index.
+
+    Returns
+    -------
+    str
+        Such as `"torch 2.6, pillow 10.2"`.
+    """
+    return ", ".join(f"{library} {version(library)}" for library in libraries)
