@@ -1,5 +1,6 @@
 """A pretrained network as a classifier: a frozen part, a tuned part and a head of one's own classes."""
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import fields
 from numbers import Integral, Real
@@ -296,7 +297,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         y : array-like of shape (n_samples,)
             Labels: strings, integers or booleans, of at least two classes.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            Weights of samples.
+            Weights of samples, relative to each other: multiplying all of them by a number changes nothing. A weight of
+            0 leaves a sample out; of a solved head, a weight of 2 is the same as giving the sample twice.
 
         Returns
         -------
@@ -447,13 +449,15 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         return classes, labels
 
     def _weigh(self, sample_weight: Any, classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the weight of each sample: its own, times its class's."""
+        """Return the weight of each sample: its own, times its class's, with 1 as the largest of each kind."""
         weights = _check_sample_weight(sample_weight, labels, dtype=np.float64, ensure_non_negative=True, copy=True)
+        weights /= weights.max() or 1.0
         if self.class_weight is not None:
-            weights *= compute_class_weight(self.class_weight, classes=classes, y=classes[labels])[labels]
-        if not weights.sum() > 0:
-            of_classes = "" if self.class_weight is None else f", with class_weight={self.class_weight!r},"
-            raise ValueError(f"Got sample weights{of_classes} whose sum is 0; expected at least one positive weight.")
+            of_classes = compute_class_weight(self.class_weight, classes=classes, y=classes[labels]).astype(np.float64)
+            weights *= (of_classes / (of_classes.max() or 1.0))[labels]
+        if not weights.any():
+            times = "" if self.class_weight is None else f", with class_weight={reprlib.repr(self.class_weight)},"
+            raise ValueError(f"Got sample weights{times} whose sum is 0; expected at least one positive weight.")
         return weights
 
     def _earlier(self, backbone: Backbone, classes: np.ndarray) -> SuffixNetwork | None:
