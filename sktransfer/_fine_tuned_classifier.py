@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, assert_all_finite, column_or_1d, compute_class_weight
+from sklearn.utils import Tags, compute_class_weight
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._frozen_pass import apply
+from sktransfer._labels import read_labels
 from sktransfer._names import check_choice
 from sktransfer._net_record import net_from_record, net_to_record
 from sktransfer._onnx_export import probability_network
@@ -370,9 +370,10 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         return probability_network(self.backbone_, self.net_.module_), "probabilities", self.classes_
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
-        samples, backbone, reader = self._learn(X)
-        classes, labels = self._check_y(y, len(samples))
+        X = self._rows(X)
+        classes, labels = read_labels(y, X.shape[0] if hasattr(X, "shape") else len(X))
         weights = self._weigh(sample_weight, classes, labels)
+        samples, backbone, reader = self._learn(X)
         samples.augmentation(self.augment)
         if callable(self.augment):
             with seeded(0):
@@ -431,22 +432,6 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
                 "Got train_bn=True with batch_size=1; expected batches of at least 2: BatchNorm has no statistics of "
                 "one sample. Raise batch_size, or set train_bn=False."
             )
-
-    def _check_y(self, y: Any, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
-        if y is None:
-            raise ValueError("This classifier requires y to be passed, but the target y is None.")
-        y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
-        classes, labels = np.unique(y, return_inverse=True)
-        if len(labels) != n_samples:
-            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(labels)]}")
-        if len(classes) < 2:
-            raise ValueError(
-                "This classifier needs samples of at least 2 classes in the data, but the data contains only one "
-                f"class: {classes[0]!r}"
-            )
-        return classes, labels
 
     def _weigh(self, sample_weight: Any, classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return the weight of each sample: its own, times its class's, with 1 as the largest of each kind."""

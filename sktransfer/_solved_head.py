@@ -53,7 +53,8 @@ def solve_head(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_
     labels : int ndarray of shape (n_samples,)
         Class indices, each from 0 to `n_classes - 1` at least once.
     weights : ndarray of shape (n_samples,)
-        Weight of each sample, of any scale, at least one above 0. One of 2 beside others of 1 is the sample given twice.
+        Weight of each sample, of any scale, at least one above 0. One of 2 beside others of 1 is the sample given
+        twice.
     n_classes : int
         Number of classes.
 
