@@ -16,7 +16,7 @@ from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._frozen_pass import apply
-from sktransfer._labels import read_labels
+from sktransfer._labels import check_lengths, read_labels
 from sktransfer._names import check_choice
 from sktransfer._net_record import net_from_record, net_to_record
 from sktransfer._onnx_export import probability_network
@@ -371,9 +371,12 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         X = self._rows(X)
-        classes, labels = read_labels(y, X.shape[0] if hasattr(X, "shape") else len(X))
+        classes, labels = read_labels(y)
+        if getattr(X, "ndim", 2) != 3:  # which may be one picture: its reader says so
+            check_lengths(X.shape[0] if hasattr(X, "shape") else len(X), labels)
         weights = self._weigh(sample_weight, classes, labels)
         samples, backbone, reader = self._learn(X)
+        check_lengths(len(samples), labels)
         samples.augmentation(self.augment)
         if callable(self.augment):
             with seeded(0):

@@ -16,15 +16,13 @@ _WANTED = "one label per sample: a list, an array or a Series of strings, intege
 _SCALARS = {kind for kind in np.sctypeDict.values() if issubclass(kind, np.generic)}
 
 
-def read_labels(y: Any, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
+def read_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the classes in y, and which of them each sample has.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,)
         Labels of one type.
-    n_samples : int
-        How many there are to be.
 
     Returns
     -------
@@ -36,8 +34,7 @@ def read_labels(y: Any, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ValueError
-        If labels are missing, of mixed types, continuous or several per sample, or there are too few of them or of
-        their classes.
+        If labels are missing, of mixed types, continuous, several per sample, or of one class alone.
     """
     if y is None:
         raise ValueError("This classifier requires y to be passed, but the target y is None.")
@@ -45,14 +42,31 @@ def read_labels(y: Any, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
     assert_all_finite(y, input_name="y")
     check_classification_targets(y)
     classes, labels = np.unique(y, return_inverse=True)
-    if len(labels) != n_samples:
-        raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(labels)]}")
     if len(classes) < 2:
         raise ValueError(
             "This classifier needs samples of at least 2 classes in the data, but the data contains only one class: "
             f"{shown(classes[0])}"
         )
     return classes, labels
+
+
+def check_lengths(n_samples: int, labels: np.ndarray) -> None:
+    """Raise unless each sample has a label.
+
+    Parameters
+    ----------
+    n_samples : int
+        Samples in X.
+    labels : ndarray of shape (n_samples,)
+        Their labels.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer.
+    """
+    if len(labels) != n_samples:
+        raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(labels)]}")
 
 
 def _plain_labels(y: Any) -> np.ndarray:

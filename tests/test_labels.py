@@ -59,7 +59,10 @@ def test_labels_come_in_any_form(y, classes):
         (pd.Series([0, None, 1] * 2, dtype="Int64"), rf"y\[1\] = .*; {MISSING}"),
         (pl.Series(["a", None] * 3), rf"Got y\[1\] = None; {MISSING}"),
         (np.array(["2020", "NaT"] * 3, dtype="M8[D]"), rf"y\[1\] = None; {MISSING}"),
-        (["a", 1, "b"] * 2, r"Got labels of mixed types: y\[0\] = 'a' and y\[1\] = 1; .*\[str\(label\) for label in y\]"),
+        (
+            ["a", 1, "b"] * 2,
+            r"Got labels of mixed types: y\[0\] = 'a' and y\[1\] = 1; .*\[str\(label\) for label in y\]",
+        ),
         (np.array([1, 2, "b"] * 2, dtype=object), r"Got labels of mixed types: y\[0\] = 1 and y\[2\] = 'b'"),
         ([True, "b"] * 3, r"Got labels of mixed types"),
         ([np.str_("a"), np.int64(1)] * 3, r"Got labels of mixed types"),

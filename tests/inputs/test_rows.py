@@ -84,13 +84,19 @@ def test_data_sets_of_torch_are_refused_before_a_sample_is_loaded(folder, monkey
     monkeypatch.setattr(pictures, "loader", lambda path: pytest.fail("a picture was loaded"))
     paths = r"X=\[path for path, _ in dataset.samples\], y=dataset.targets; .*load_image_folder"
     refused(pictures, f"Got X of type ImageFolder; expected several samples.*{paths}")
-    refused(DataLoader(pictures), r"Got X of type DataLoader; .*path, _ in loader.dataset.samples\], y=loader.dataset.t")
-    refused(Subset(pictures, [0, 1]), r"of type Subset; .*X=\[dataset.dataset.samples\[i\]\[0\] for i in dataset.indices")
+    refused(
+        DataLoader(pictures), r"Got X of type DataLoader; .*path, _ in loader.dataset.samples\], y=loader.dataset.t"
+    )
+    refused(
+        Subset(pictures, [0, 1]), r"of type Subset; .*X=\[dataset.dataset.samples\[i\]\[0\] for i in dataset.indices"
+    )
     refused(ConcatDataset([pictures, pictures]), r"ConcatDataset; .*X=\[row\[0\] for row in dataset\]")
     refused(TensorDataset(torch.zeros(6, 3, 8, 8), torch.zeros(6)), "Give its tensors: X, y = dataset.tensors")
     refused(Untouchable(), r"Got X of type Untouchable; .*X=\[row\[0\] for row in dataset\]")
     refused(DataLoader(Untouchable()), r"Got X of type DataLoader; .*in loader.dataset\]")
-    refused(pictures.samples, r"Got X\[0\] as a tuple of \(str, int\).*X=\[row\[0\] for row in X\], and give labels as y")
+    refused(
+        pictures.samples, r"Got X\[0\] as a tuple of \(str, int\).*X=\[row\[0\] for row in X\], and give labels as y"
+    )
 
 
 def test_what_a_refused_data_set_says_works(folder):
@@ -134,11 +140,17 @@ MASKED = np.ma.masked_array(PICTURES, mask=PICTURES == PICTURES.max())
 @pytest.mark.parametrize(
     ("X", "match"),
     [
-        ([(WAVE, 16000)] * 6, r"Got X\[0\] as a tuple of \(ndarray, int\); .*X=\[row\[0\] for row in X\].*sampling_rate"),
+        (
+            [(WAVE, 16000)] * 6,
+            r"Got X\[0\] as a tuple of \(ndarray, int\); .*X=\[row\[0\] for row in X\].*sampling_rate",
+        ),
         ([(16000, WAVE)] * 6, r"Got X\[0\] as a tuple of \(int, ndarray\); .*X=\[row\[1\] for row in X\]"),
         ([[torch.zeros(1, 100), 16000, "yes"]] * 6, r"Got X\[0\] as a list of \(Tensor, int, str\)"),
         ([(Image.new("RGB", (8, 8)), 1)] * 6, r"Got X\[0\] as a tuple of \(Image, int\)"),
-        ([{"image": PICTURES[0], "label": 1}] * 6, r"rows of X that are dicts.*'image'.*X=\[row\['image'\] for row in X"),
+        (
+            [{"image": PICTURES[0], "label": 1}] * 6,
+            r"rows of X that are dicts.*'image'.*X=\[row\['image'\] for row in X",
+        ),
         ([[1, 2], [1, 2, 3]] * 3, r"rows are not of one length \(row 0: 2, row 1: 3\)"),
         ([[[1, 2], [3]], [[1, 2], [3, 4]]] * 3, r"rows are not of one length \(within a row\)"),
         ([[1, 2], 3] * 3, r"rows are not of one length \(row 0: 2, row 1: a number\)"),
@@ -165,7 +177,9 @@ def test_rows_that_are_no_samples_are_refused_with_what_to_do(X, match):
     refused(X, match)
 
 
-@pytest.mark.parametrize("row", [torch.zeros(3, 8, 8, dtype=torch.bfloat16), MASKED[0], np.zeros((8, 8), dtype=complex)])
+@pytest.mark.parametrize(
+    "row", [torch.zeros(3, 8, 8, dtype=torch.bfloat16), MASKED[0], np.zeros((8, 8), dtype=complex)]
+)
 def test_a_row_that_numpy_cannot_hold_is_named_or_becomes_nan(row):
     row = np.ma.masked_array(row, mask=True) if isinstance(row, np.ma.MaskedArray) else row
     X = [*PICTURES, row]
