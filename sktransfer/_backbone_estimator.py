@@ -13,6 +13,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -24,7 +25,16 @@ from sktransfer._names import check_choice
 from sktransfer._onnx_export import export
 from sktransfer._run import PRECISIONS, Run
 from sktransfer.backbones import POOLINGS, Backbone, kind_of_input, load_backbone, refuse_other
-from sktransfer.inputs import Reader, Samples, check_image_shape, is_table, make_reader, modality
+from sktransfer.inputs import (
+    Reader,
+    Samples,
+    as_rows,
+    check_image_shape,
+    is_table,
+    make_reader,
+    modality,
+    unwrap,
+)
 
 
 def _is_span(bounds: Sequence[Any]) -> bool:
@@ -142,10 +152,19 @@ class BackboneEstimator(BaseEstimator):
                 "None."
             )
 
-    def _learn(self, X: Any) -> tuple[Samples, Backbone, Reader]:
+    def _rows(self, X: Any) -> Any:
+        """Refuse, before anything is loaded, what holds no samples; turn lists and tensors into rows."""
+        X = as_rows(X)
+        modality(X, self.image_shape, "images")
+        return X
+
+    def _learn(self, X: Any, tolerant: bool = False) -> tuple[Samples, Backbone, Reader]:
         """Load the backbone and learn what X looks like; the caller keeps them once all else is well."""
+        X = as_rows(X)
         look = modality(X, self.image_shape)
-        checked = self._check_x(X, look, reset=True)
+        # Rows of numbers are nothing for a named network but for one of sounds, whose reader checks them.
+        named = isinstance(self.backbone, str) and look == "vectors" and not issparse(X)
+        checked = X if named else self._check_x(X, look, reset=True, tolerant=tolerant)
         n_features = checked.shape[1] if look == "vectors" else None
         self._check_takes_vectors(n_features, kind_of_input(self.backbone))
         backbone = load_backbone(self.backbone, self.weights, seed=self._seed(), n_features=n_features)
@@ -155,11 +174,11 @@ class BackboneEstimator(BaseEstimator):
         check_kind(self, kind)
         given = {name: getattr(self, name) for name in ("image_shape", "pixel_range", "max_length", "sampling_rate")}
         reader = make_reader(kind, backbone.preprocessing, **given)
-        if look == "vectors" and kind == "sounds":
+        if look == "vectors" and kind == "sounds" and not named:
             # Such rows keep their type, which says what full scale is, and others may be longer.
             del self.n_features_in_
             checked = X
-        return reader.learn(checked), backbone, reader
+        return reader.learn(checked, tolerant), backbone, reader
 
     def _check_takes_vectors(self, n_features: int | None, takes: str | None) -> None:
         if n_features is None or not isinstance(self.backbone, str) or takes not in ("images", "texts"):
@@ -174,21 +193,22 @@ class BackboneEstimator(BaseEstimator):
 
     def _read(self, X: Any, tolerant: bool = False) -> Samples:
         """Check X against what `fit` saw and return its samples; unreadable ones among them where that is tolerated."""
+        X = as_rows(X)
         learned = self._reader.kind
         if learned != "vectors" and is_table(X):
             validate_data(self, X, reset=False, skip_check_array=True)
         kind = modality(X, self.image_shape, "images" if learned == "vectors" else learned)
         if kind == "vectors" != learned:
             raise ValueError(f"Got X that holds vectors; expected {learned}, as in fit.")
-        return self._reader.read(self._check_x(X, learned, reset=False), tolerant)
+        return self._reader.read(self._check_x(X, learned, reset=False, tolerant=tolerant), tolerant)
 
-    def _check_x(self, X: Any, kind: str, reset: bool) -> Any:
+    def _check_x(self, X: Any, kind: str, reset: bool, tolerant: bool = False) -> Any:
         if kind == "vectors":
             return validate_data(self, X, reset=reset, dtype=np.float32)
         if is_table(X):
-            numbers = getattr(X, "dtype", None) is not None and np.asarray(X).dtype.kind not in "OUST"
+            numbers = isinstance(X, np.ndarray) and X.dtype.kind not in "OUST" and not isinstance(unwrap(X), list)
             if numbers and kind != "sounds":
-                return validate_data(self, X, reset=reset, dtype="numeric")
+                return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=not tolerant)
             validate_data(self, X, reset=reset, skip_check_array=True)
         return X
 

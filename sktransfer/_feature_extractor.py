@@ -10,8 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
-from sktransfer._frozen_pass import collect, collect_readable, probe
+from sktransfer._frozen_pass import collect, collect_readable, probe, probe_readable
 from sktransfer._names import check_choice
+from sktransfer.inputs import shortened
 
 ON_BAD_SAMPLE = ("raise", "nan")
 
@@ -73,9 +74,11 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         recently used leave first, and what would not fit as a whole is computed each time. `None` keeps nothing.
         Results agree to rounding: a kept activation has the bits of the batch that it was computed in.
     on_bad_sample : {"raise", "nan"}, default="raise"
-        What `transform` does about a row of a list that cannot be read: a file that is missing, damaged, no image or
-        too large, or a row that holds no picture. `"raise"` stops with its row and path; `"nan"` gives a row of NaN,
-        and one warning that counts them and names the first. `fit`, which looks at the first batch, always raises.
+        What happens to a row that cannot be read: a file that is missing, damaged, too large or of another kind, `None`
+        or NaN in place of a sample, a picture or sound that holds NaN. `"raise"` stops with its row and path. `"nan"`
+        gives a row of NaN: `transform` and `fit_transform` warn once, count such rows and name the first; `fit`, which
+        loads no more than the first batch, leaves them out without a word, and raises only if no row can be read. Rows
+        of plain numbers, for a network that takes vectors, have to be finite in either case.
     store_backbone : bool, default=True
         Whether a pickle holds the weights. Without them it holds their name and fingerprint; they are found again when
         first needed, and others are refused.
@@ -186,11 +189,15 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         """
         self._check_parameters()
         with self._all_or_nothing():
-            samples, backbone, reader = self._learn(X)
+            samples, backbone, reader = self._learn(X, tolerant=self.on_bad_sample == "nan")
             part = backbone.feature_part(self.layer, self.pooling)
-            n_features_out = probe(part, samples, self._run(reader)).shape[1]
-            backbone.describe_use("all", samples.shape, self.store_backbone)
-            self.backbone_, self._reader, self.n_features_out_ = backbone, reader, int(n_features_out)
+            run = self._run(reader)
+            if self.on_bad_sample == "nan":
+                first, shape = probe_readable(part, samples, run)
+            else:
+                first, shape = probe(part, samples, run), samples.shape
+            backbone.describe_use("all", shape, self.store_backbone)
+            self.backbone_, self._reader, self.n_features_out_ = backbone, reader, int(first.shape[1])
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -222,9 +229,10 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         samples = self._read(X, tolerant=True)
         features, problems = collect_readable(part, samples, self._run(self._reader))
         if problems:
+            rows = ", ".join(map(str, list(problems)[:20])) + (", ..." if len(problems) > 20 else "")
             warnings.warn(
                 f"{len(problems)} of {len(samples)} samples could not be read; their rows are NaN. The first: "
-                + " ".join(list(problems.values())[:5]),
+                f"{shortened(next(iter(problems.values())))} Rows: {rows}.",
                 UserWarning,
                 stacklevel=3,  # scikit-learn wraps transform
             )

@@ -1,5 +1,6 @@
 """A pretrained network as a classifier: a frozen part, a tuned part and a head of one's own classes."""
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import fields
 from numbers import Integral, Real
@@ -8,15 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, assert_all_finite, column_or_1d, compute_class_weight
+from sklearn.utils import Tags, compute_class_weight
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._frozen_pass import apply
 from sktransfer._idle_parameters import check_companions, warn_of_frozen_blocks
+from sktransfer._labels import check_lengths, read_labels
 from sktransfer._names import check_choice
 from sktransfer._net_record import net_from_record, net_to_record
 from sktransfer._onnx_export import probability_network
@@ -298,7 +299,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         y : array-like of shape (n_samples,)
             Labels: strings, integers or booleans, of at least two classes.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            Weights of samples.
+            Weights of samples, relative to each other: multiplying all of them by a number changes nothing. A weight of
+            0 leaves a sample out; of a solved head, a weight of 2 is the same as giving the sample twice.
 
         Returns
         -------
@@ -370,9 +372,13 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         return probability_network(self.backbone_, self.net_.module_), "probabilities", self.classes_
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
-        samples, backbone, reader = self._learn(X)
-        classes, labels = self._check_y(y, len(samples))
+        X = self._rows(X)
+        classes, labels = read_labels(y)
+        if getattr(X, "ndim", 2) != 3:  # which may be one picture: its reader says so
+            check_lengths(X.shape[0] if hasattr(X, "shape") else len(X), labels)
         weights = self._weigh(sample_weight, classes, labels)
+        samples, backbone, reader = self._learn(X)
+        check_lengths(len(samples), labels)
         samples.augmentation(self.augment)
         if callable(self.augment):
             with seeded(0):
@@ -435,30 +441,16 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
                 "one sample. Raise batch_size, or set train_bn=False."
             )
 
-    def _check_y(self, y: Any, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
-        if y is None:
-            raise ValueError("This classifier requires y to be passed, but the target y is None.")
-        y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
-        classes, labels = np.unique(y, return_inverse=True)
-        if len(labels) != n_samples:
-            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(labels)]}")
-        if len(classes) < 2:
-            raise ValueError(
-                "This classifier needs samples of at least 2 classes in the data, but the data contains only one "
-                f"class: {classes[0]!r}"
-            )
-        return classes, labels
-
     def _weigh(self, sample_weight: Any, classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the weight of each sample: its own, times its class's."""
+        """Return the weight of each sample: its own, times its class's, with 1 as the largest of each kind."""
         weights = _check_sample_weight(sample_weight, labels, dtype=np.float64, ensure_non_negative=True, copy=True)
+        weights /= weights.max() or 1.0
         if self.class_weight is not None:
-            weights *= compute_class_weight(self.class_weight, classes=classes, y=classes[labels])[labels]
-        if not weights.sum() > 0:
-            of_classes = "" if self.class_weight is None else f", with class_weight={self.class_weight!r},"
-            raise ValueError(f"Got sample weights{of_classes} whose sum is 0; expected at least one positive weight.")
+            of_classes = compute_class_weight(self.class_weight, classes=classes, y=classes[labels]).astype(np.float64)
+            weights *= (of_classes / (of_classes.max() or 1.0))[labels]
+        if not weights.any():
+            times = "" if self.class_weight is None else f", with class_weight={reprlib.repr(self.class_weight)},"
+            raise ValueError(f"Got sample weights{times} whose sum is 0; expected at least one positive weight.")
         return weights
 
     def _earlier(self, backbone: Backbone, classes: np.ndarray) -> SuffixNetwork | None:

@@ -19,7 +19,7 @@ from sktransfer._activation_cache import COUNTS, ActivationStore, activation_key
 from sktransfer._forward import Change, compute, run_batch
 from sktransfer._run import Run
 from sktransfer.backbones import FrozenPart
-from sktransfer.inputs import Samples, SamplesOf, TolerantSamples, batches_of
+from sktransfer.inputs import Samples, SamplesOf, TolerantSamples, batches_of, shortened
 
 Batches = Generator[torch.Tensor, None, None]
 
@@ -177,9 +177,9 @@ def collect_readable(part: FrozenPart, samples: Samples, run: Run) -> tuple[np.n
 
 
 def probe(
-    part: FrozenPart, samples: Samples, run: Run, report: Callable[[str], None] = lambda message: None
+    part: FrozenPart, samples: Samples, run: Run, report: Callable[[str], None] = lambda message: None, row: int = 0
 ) -> torch.Tensor:
-    """See what becomes of the first sample.
+    """See what becomes of one sample, the first.
 
     Parameters
     ----------
@@ -192,6 +192,8 @@ def probe(
         the look alone; else the first sample.
     report : callable, default=nothing
         As in `stream`.
+    row : int, default=0
+        Which sample is the first: those before it are left out.
 
     Returns
     -------
@@ -199,9 +201,41 @@ def probe(
         Its activation.
     """
     kept = run.store is not None and samples.recipe is not None and part.identity is not None
-    few = _Some(samples, range(min(len(samples), run.batch_size) if kept else 1))
+    few = _Some(samples, range(row, min(len(samples), row + run.batch_size) if kept else row + 1))
     with closing(_stream(_Pass(part, few, run, None, report))) as batches:
         return next(batches)[:1]
+
+
+def probe_readable(part: FrozenPart, samples: Samples, run: Run) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """See what becomes of the first sample that can be read.
+
+    Parameters
+    ----------
+    part, samples, run : object
+        As in `probe`. Samples are loaded one by one until one of them can be.
+
+    Returns
+    -------
+    activation : Tensor of shape (1, ...)
+        Its activation.
+    shape : tuple of int
+        Shape of that sample as the network takes it.
+
+    Raises
+    ------
+    ValueError
+        If no sample can be read.
+    """
+    tolerant = TolerantSamples(samples)
+    for row in range(len(tolerant)):
+        sample = tolerant.load(row)
+        if not tolerant.is_blank(row):
+            shape = tuple(tolerant.prepare(sample[None]).shape[1:])
+            return probe(part, tolerant, run, row=row), shape
+    raise ValueError(
+        f"Got {len(tolerant)} samples, none of which could be read; expected at least one that can, from which the "
+        f"shape of the features is learned. The first: {shortened(tolerant.problems[0])}"
+    )
 
 
 def _by_size(samples: Samples, rows: Sequence[int]) -> list[int]:

@@ -188,6 +188,11 @@ def _hold_out(task: Task, settings: TrainingSettings) -> tuple[np.ndarray, np.nd
             f"{len(task.classes)} classes; expected enough of each class for both parts: {error} Give more samples, "
             "another validation_fraction, or early_stopping=False."
         ) from error
+    if not task.weights[training].any():
+        raise ValueError(
+            f"Got early_stopping=True, and sample weights that are 0 for all {len(training)} samples that are left for "
+            "training; expected a positive weight. Weigh more samples, or set early_stopping=False."
+        )
     return np.sort(training), np.sort(held_out)
 
 

@@ -4,6 +4,9 @@ Features are centred and divided by the square root of their standard deviation 
 "Centering, scaling, and transformations", BMC Genomics 7:142, 2006), then all by one number, so that their mean square
 is 1 and the same penalty means the same on every network. That lies halfway between features as they are, where a few
 large ones rule, and standardised ones, where many that hardly vary do. The scaling is then folded into the weights.
+
+Weights of samples are relative to each other. They are scaled so that their sum is the number of *different* samples:
+multiplying all of them by a number then changes nothing, and a weight of 2 is still the same as giving a sample twice.
 """
 
 from typing import NamedTuple
@@ -20,6 +23,11 @@ C = 1.0
 # Gradient at which the solver stops, for ten classes and fewer. Each of more classes has a smaller share in the loss,
 # and so in the gradient: with 1,000 the solver would stop after three steps.
 TOLERANCE = 1e-4
+
+# Projections by which samples are told apart, and the difference, for features of unit mean square, up to which two are
+# the same sample: the rounding of another batch.
+PROJECTIONS = 8
+ROUNDING = 1e-5
 
 # Logits of all samples up to which a head is solved: the solver holds several arrays of that size in float64.
 SOLVABLE = 2**25
@@ -45,7 +53,8 @@ def solve_head(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_
     labels : int ndarray of shape (n_samples,)
         Class indices, each from 0 to `n_classes - 1` at least once.
     weights : ndarray of shape (n_samples,)
-        Weight of each sample; one of 2 counts as two samples.
+        Weight of each sample, of any scale, at least one above 0. One of 2 beside others of 1 is the sample given
+        twice.
     n_classes : int
         Number of classes.
 
@@ -54,12 +63,14 @@ def solve_head(features: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_
     Solution
         The head and the iterations.
     """
+    weights = weights / weights.max()  # so that no sum overflows
     counted = weights > 0
     features, labels, weights = features[counted].astype(np.float64), labels[counted], weights[counted]
     mean = np.average(features, axis=0, weights=weights)
     features -= mean
     scale = _pareto_scale(features, weights)
     features /= scale
+    weights *= _count_different(features, labels) / weights.sum()
     present = np.unique(labels)
     coefficients = np.zeros((n_classes, features.shape[1]))
     # A class without weight gets a logit so low that its probability is 0, yet finite, so that nothing turns NaN.
@@ -94,3 +105,12 @@ def _pareto_scale(centred: np.ndarray, weights: np.ndarray) -> np.ndarray:
     # A feature that hardly varies is not blown up.
     scale = np.sqrt(np.sqrt(np.maximum(variance, 1e-6 * overall)))
     return scale * np.sqrt((variance / scale**2).mean())
+
+
+def _count_different(features: np.ndarray, labels: np.ndarray) -> int:
+    """Count samples, each once however often it was given: those whose projections on random directions differ."""
+    directions = np.random.default_rng(0).standard_normal((features.shape[1], PROJECTIONS))
+    projections = features @ directions / np.sqrt(features.shape[1])
+    order = np.lexsort((projections[:, 0], labels))
+    near = (np.abs(np.diff(projections[order], axis=0)) <= ROUNDING).all(axis=1)
+    return len(labels) - int(np.count_nonzero(near & (np.diff(labels[order]) == 0)))

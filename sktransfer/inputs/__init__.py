@@ -1,11 +1,9 @@
 """What a sample is. Each modality is one file; this one chooses among them by X and by what the network takes."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy.sparse import issparse
 
 from sktransfer.inputs._augmentation import augment_batch, make_augmentation
@@ -24,7 +22,8 @@ from sktransfer.inputs._image_folder import load_image_folder
 from sktransfer.inputs._image_preprocessing import ImagePreprocessing
 from sktransfer.inputs._image_shapes import check_image_shape
 from sktransfer.inputs._images import ImageReader
-from sktransfer.inputs._rows import is_table, stands_alone, unwrap
+from sktransfer.inputs._refusals import as_array, check_form, shortened, shown
+from sktransfer.inputs._rows import as_rows, columns_are_mixed, is_missing, is_table, unwrap
 from sktransfer.inputs._sound_preprocessing import SoundPreprocessing
 from sktransfer.inputs._sounds import SoundReader
 from sktransfer.inputs._texts import TextPreprocessing, TextReader
@@ -40,9 +39,13 @@ __all__ = [
     "SoundPreprocessing",
     "TextPreprocessing",
     "TolerantSamples",
+    "as_array",
+    "as_rows",
     "augment_batch",
     "batches_of",
+    "check_form",
     "check_image_shape",
+    "is_missing",
     "is_table",
     "load_batch",
     "load_batches",
@@ -52,6 +55,9 @@ __all__ = [
     "modality",
     "restore_preprocessing",
     "restore_reader",
+    "shortened",
+    "shown",
+    "unwrap",
 ]
 
 
@@ -78,12 +84,9 @@ def modality(X: Any, image_shape: Any = None, takes: str = "images") -> str:
     Raises
     ------
     ValueError
-        If X is one sample instead of several, none, or a table of several columns that are no numbers.
+        If X is one sample instead of several, none, a table of several columns that are no numbers, or nothing of the
+        kind: a data set of torch, a generator, a dict.
     """
-    if isinstance(X, str | os.PathLike | Image.Image):
-        raise ValueError(
-            f"Got X={X!r}; expected several samples: put a single path or picture into a list, or a single text."
-        )
     if issparse(X):
         return "vectors"
     rows = unwrap(X)
@@ -93,10 +96,16 @@ def modality(X: Any, image_shape: Any = None, takes: str = "images") -> str:
         )
     if len(rows) == 0:
         raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: X is empty.")
-    if isinstance(rows, np.ndarray) and rows.ndim == 2 and any(map(stands_alone, rows[0])):
+    if isinstance(rows, np.ndarray) and rows.ndim == 2 and columns_are_mixed(rows):
         raise ValueError(
             f"Got X of {rows.shape[1]} columns that are not all numbers; expected one column of paths or texts, or "
             "numbers alone. Give one column to each estimator, with scikit-learn's ColumnTransformer."
+        )
+    if isinstance(rows, np.ndarray) and rows.ndim == 1 and takes != "sounds":
+        raise ValueError(
+            f"Expected 2D array, got 1D array instead: X of shape {rows.shape} and type {rows.dtype}. Reshape your "
+            "data with X.reshape(-1, 1) if it is one column, or with X.reshape(1, -1) if it is one row; put a single "
+            "sound into a list: [X]."
         )
     if isinstance(rows, list) or rows.ndim >= 3 or (rows.ndim == 2 and image_shape is not None and takes == "images"):
         return takes

@@ -205,14 +205,14 @@ class Reader(ABC):
         """What was learned, in words and numbers, for `restore_reader`."""
 
     @abstractmethod
-    def learn(self, X: Any) -> Samples:
-        """Learn what X looks like, check it, and return its samples."""
+    def learn(self, X: Any, tolerant: bool = False) -> Samples:
+        """Learn what X looks like, from rows that can be read where a reader is tolerant, and return its samples."""
 
     @abstractmethod
     def read(self, X: Any, tolerant: bool = False) -> Samples:
         """Check X against what was learned and return its samples.
 
-        A tolerant reader leaves it to `Samples.load` to say that a row of a list holds no sample.
+        A tolerant reader leaves it to `Samples.load` to say that a row holds no sample.
         """
 
 

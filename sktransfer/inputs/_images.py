@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import math
 import os
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +41,7 @@ from sktransfer.inputs._pixel_range import (
     learn_range,
     range_of_types,
 )
+from sktransfer.inputs._refusals import as_array, name_some, shown
 from sktransfer.inputs._rows import stands_alone, unwrap
 from sktransfer.inputs._whole_pictures import MAX_FILE_BYTES, load_whole
 
@@ -105,8 +105,8 @@ class ImageReader(Reader):
         reader.deep_pictures = record.get("deep_pictures", False)
         return reader
 
-    def learn(self, X: Any) -> "ImageSamples":
-        images = self._images(X)
+    def learn(self, X: Any, tolerant: bool = False) -> "ImageSamples":
+        images = self._images(X, tolerant)
         arrays = _arrays(images)
         self.n_channels = _channels(images) if isinstance(images, np.ndarray) else None
         warn_of_transparency(arrays, self.preprocessing.channels)
@@ -114,7 +114,7 @@ class ImageReader(Reader):
             self.value_range = learn_range([Values.of(array) for array in arrays], self.pixel_range)
         if isinstance(images, list):
             self.deep_pictures, self.picture_range = learn_pictures(
-                images, self.pixel_range, self.preprocessing.channels
+                images, self.pixel_range, self.preprocessing.channels, tolerant
             )
         if self.preprocessing.crop is None:
             self.preprocessing = replace(self.preprocessing, **_own_size(images, arrays))
@@ -153,9 +153,12 @@ class ImageReader(Reader):
         X, channels = unwrap(X), self.preprocessing.channels
         if isinstance(X, list):
             return _check_list(X, tolerant, channels)
-        X = check_array(X, dtype="numeric", allow_nd=True, ensure_2d=False, input_name="X")
+        X = check_array(
+            X, dtype="numeric", allow_nd=True, ensure_2d=False, ensure_all_finite=not tolerant, input_name="X"
+        )
         if X.ndim == 2:
-            return shape_rows(X, self.image_shape, channels)
+            images = shape_rows(X, self.image_shape, channels)
+            return _finite_or_errors(images) if tolerant else images
         if X.ndim == 3 and X.shape[-1] in (3, 4) and min(X.shape[:2]) >= 8:
             raise ValueError(
                 f"Got X of shape {X.shape}, which looks like one picture; expected several. Put a single one into a "
@@ -168,7 +171,7 @@ class ImageReader(Reader):
                 f"or (n, channels, height, width), with {wanted_channels(channels)}. Move the axes, or leave channels "
                 "out."
             )
-        return images
+        return _finite_or_errors(images) if tolerant else images
 
 
 class ImageSamples(Samples):
@@ -324,7 +327,8 @@ def _arrays(images: "np.ndarray | list[Any]") -> list[np.ndarray]:
 def _own_size(images: "np.ndarray | list[Any]", arrays: list[np.ndarray]) -> dict[str, Any]:
     """Resize and crop for a network that takes any size."""
     sizes = {array.shape[-3:-1] for array in arrays}
-    if len(sizes) == 1 and (isinstance(images, np.ndarray) or len(arrays) == len(images)):
+    readable = [image for image in images if not isinstance(image, UnreadableSampleError)]
+    if len(sizes) == 1 and (isinstance(images, np.ndarray) or len(arrays) == len(readable)):
         return {"crop": sizes.pop()}
     return {"resize": 256, "crop": (224, 224)}
 
@@ -339,7 +343,7 @@ def _check_list(images: list[Any], tolerant: bool, channels: int) -> list[Any]:
     if missing:
         raise FileNotFoundError(
             f"Got {len(missing)} of {len(images)} paths that are no files; expected paths of images, relative to "
-            f"{os.getcwd()!r} or absolute. The first: {', '.join(map(repr, missing[:5]))}."
+            f"{os.getcwd()!r} or absolute. The first: {name_some(missing)}."
         )
     return images
 
@@ -350,8 +354,22 @@ def _row_or_error(image: Any, row: int, channels: int) -> Any:
     except ValueError as error:
         return UnreadableSampleError(str(error))
     if isinstance(image, str) and not os.path.isfile(image):
-        return UnreadableSampleError(f"Got {image!r} (row {row}), which is no file; expected the path of an image.")
+        return UnreadableSampleError(
+            f"Got {shown(image, 200)} (row {row}), which is no file; expected the path of an image."
+        )
     return image
+
+
+def _finite_or_errors(images: np.ndarray) -> "np.ndarray | list[Any]":
+    """Let errors stand in for images that hold NaN or infinity, if there are any."""
+    finite = [images.dtype.kind != "f" or bool(np.isfinite(image).all()) for image in images]
+    if all(finite):
+        return images
+    message = "Got X[{}], which contains NaN or infinity; expected numbers. Correct it, or leave its row out."
+    return [
+        image if good else UnreadableSampleError(message.format(row))
+        for row, (image, good) in enumerate(zip(images, finite, strict=True))
+    ]
 
 
 def _check_row(image: Any, row: int, channels: int) -> Any:
@@ -362,9 +380,10 @@ def _check_row(image: Any, row: int, channels: int) -> Any:
         return image
     if not stands_alone(image) or isinstance(image, bytes):
         raise ValueError(
-            f"Got X[{row}] = {reprlib.repr(image)}; expected a path, a PIL image or an array of shape (height, width) "
+            f"Got X[{row}] = {shown(image)}; expected a path, a PIL image or an array of shape (height, width) "
             "or (height, width, channels). Leave out rows without an image."
         )
+    image = as_array(image, f"X[{row}]")
     array = check_array(image, dtype="numeric", allow_nd=True, ensure_2d=False, input_name=f"X[{row}]")
     images = channels_last(array[None], channels)
     if images is None:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import math
 import os
-import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 
 from sktransfer._versions import versions
 from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
+from sktransfer.inputs._refusals import as_array, name_some, shown
 from sktransfer.inputs._rows import unwrap
 from sktransfer.inputs._sound_augmentation import make_sound_augmentation
 from sktransfer.inputs._sound_files import RATES, Length, check_sound, look, read_array, read_file
@@ -95,8 +95,8 @@ class SoundReader(Reader):
         """Return noise, of two windows."""
         return self.preprocessing.example((2, *shape[1:]), n_samples)
 
-    def learn(self, X: Any) -> "SoundSamples":
-        sounds, lengths = self._sounds(X)
+    def learn(self, X: Any, tolerant: bool = False) -> "SoundSamples":
+        sounds, lengths = self._sounds(X, tolerant)
         if self.preprocessing.window is None:
             rate = self.preprocessing.sampling_rate
             longest = min(max(length.seconds for length in lengths), LONGEST_WINDOW)
@@ -121,11 +121,11 @@ class SoundReader(Reader):
         if missing and not tolerant:
             raise FileNotFoundError(
                 f"Got {len(missing)} of {len(sounds)} paths that are no files; expected paths of sounds, relative to "
-                f"{os.getcwd()!r} or absolute. The first: {', '.join(repr(sounds[row]) for row in missing[:5])}."
+                f"{os.getcwd()!r} or absolute. The first: {name_some([sounds[row] for row in missing])}."
             )
         for row in missing:
             sounds[row] = UnreadableSampleError(
-                f"Got {sounds[row]!r} (row {row}), which is no file; expected the path of a sound."
+                f"Got {shown(sounds[row], 200)} (row {row}), which is no file; expected the path of a sound."
             )
         lengths = []
         for row, sound in enumerate(sounds):
@@ -233,10 +233,13 @@ def _check(sound: Any, row: int, sampling_rate: int | None) -> Any:
     """Return a path as str, an array as (n_samples, n_channels), or the error that stands for it."""
     if isinstance(sound, str | os.PathLike):
         return os.fsdecode(sound)
-    if isinstance(sound, torch.Tensor):
-        sound = sound.detach().cpu().numpy()
+    if isinstance(sound, torch.Tensor | np.ma.MaskedArray):
+        try:
+            sound = as_array(sound, f"X[{row}]")
+        except ValueError as error:
+            return UnreadableSampleError(str(error))
     if not isinstance(sound, np.ndarray) or sound.ndim not in (1, 2):
-        return UnreadableSampleError(f"Got X[{row}] = {reprlib.repr(sound)}; expected {_SOUND}. Leave its row out.")
+        return UnreadableSampleError(f"Got X[{row}] = {shown(sound)}; expected {_SOUND}. Leave its row out.")
     if sound.dtype.name not in _TYPES:
         return UnreadableSampleError(
             f"Got X[{row}] of type {sound.dtype}; expected {', '.join(_TYPES)}, whose full scale is known. Convert it, "

@@ -248,8 +248,8 @@ class TextReader(Reader):
         example[-1, -2:] = -1
         return example
 
-    def learn(self, X: Any) -> TextSamples:
-        return self.read(X)
+    def learn(self, X: Any, tolerant: bool = False) -> TextSamples:
+        return self.read(X, tolerant)
 
     def read(self, X: Any, tolerant: bool = False) -> TextSamples:
         rows = unwrap(X)

@@ -54,7 +54,7 @@ class VectorReader(Reader):
     def from_record(cls, record: Mapping[str, Any]) -> "VectorReader":
         return cls()
 
-    def learn(self, X: Any) -> VectorSamples:
+    def learn(self, X: Any, tolerant: bool = False) -> VectorSamples:
         return VectorSamples(X)
 
     def read(self, X: Any, tolerant: bool = False) -> VectorSamples:

@@ -1,0 +1,157 @@
+"""Labels as a person gives them become indices of classes. What is no label is refused before anything is loaded."""
+
+from numbers import Number
+from typing import Any
+
+import numpy as np
+from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+
+from sktransfer.inputs import as_array, check_form, is_missing, shown
+
+_WANTED = "one label per sample: a list, an array or a Series of strings, integers or booleans"
+
+
+# Types of numpy's that look like arrays and are labels.
+_SCALARS = {kind for kind in np.sctypeDict.values() if issubclass(kind, np.generic)}
+
+
+def read_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes in y, and which of them each sample has.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        Labels of one type.
+
+    Returns
+    -------
+    classes : ndarray of shape (n_classes,)
+        The different labels, sorted, of the type that they were given in.
+    labels : int ndarray of shape (n_samples,)
+        Index of each sample's class.
+
+    Raises
+    ------
+    ValueError
+        If labels are missing, of mixed types, continuous, several per sample, or of one class alone.
+    """
+    if y is None:
+        raise ValueError("This classifier requires y to be passed, but the target y is None.")
+    y = column_or_1d(_plain_labels(y), warn=True)
+    assert_all_finite(y, input_name="y")
+    check_classification_targets(y)
+    classes, labels = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            "This classifier needs samples of at least 2 classes in the data, but the data contains only one class: "
+            f"{shown(classes[0])}"
+        )
+    return classes, labels
+
+
+def check_lengths(n_samples: int, labels: np.ndarray) -> None:
+    """Raise unless each sample has a label.
+
+    Parameters
+    ----------
+    n_samples : int
+        Samples in X.
+    labels : ndarray of shape (n_samples,)
+        Their labels.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer.
+    """
+    if len(labels) != n_samples:
+        raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(labels)]}")
+
+
+def _plain_labels(y: Any) -> np.ndarray:
+    """Return an array of labels, none missing and all of one type."""
+    if isinstance(y, str | bytes):
+        raise ValueError(f"Got y={shown(y)}; expected {_WANTED}.")
+    if not isinstance(y, range):
+        check_form(y, "y", _WANTED)
+    if isinstance(y, list | tuple | range):
+        y = _from_list(y)
+    labels = as_array(y, "y")
+    if labels.ndim > 2 or (labels.ndim == 2 and labels.shape[1] != 1):
+        raise ValueError(
+            f"Got y of shape {labels.shape}; y should be a 1d array: one label per sample. Give one column; of a "
+            "one-hot y, y.argmax(axis=1). Several labels per sample (multilabel) are not supported."
+        )
+    column = labels.ravel()
+    _refuse_missing(column)
+    if column.dtype.kind not in "OST":
+        return labels
+    column = column.astype(object)
+    kind = _one_kind(column)
+    if kind == "number":  # such as of a table's column of type object
+        return np.array(column.tolist()).reshape(labels.shape)
+    return column.reshape(labels.shape)
+
+
+def _from_list(y: "list[Any] | tuple[Any, ...]") -> np.ndarray:
+    """Make an array of a list in which each label keeps its type."""
+    kinds = set(map(type, y))
+    if all(issubclass(kind, str) for kind in kinds) or all(issubclass(kind, Number) for kind in kinds):
+        return np.asarray(y)
+    if any(issubclass(kind, list | tuple | set | dict) or hasattr(kind, "__array__") for kind in kinds - _SCALARS):
+        try:
+            return np.asarray(y)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"Got y[0] = {shown(y[0])} among labels that are lists or arrays; expected {_WANTED}. Several labels "
+                "per sample (multilabel) are not supported."
+            ) from error
+    labels = np.empty(len(y), dtype=object)
+    labels[:] = y
+    return labels
+
+
+def _refuse_missing(column: np.ndarray) -> None:
+    kind = column.dtype.kind
+    if kind == "f":
+        missing = np.isnan(column)
+    elif kind in "mM":
+        missing = np.isnat(column)
+    else:
+        missing = np.fromiter(map(is_missing, column), bool, len(column)) if kind in "OT" else np.zeros(0, dtype=bool)
+    if missing.any():
+        row = int(missing.argmax())
+        more = f" ({missing.sum()} labels are missing.)" if missing.sum() > 1 else ""
+        of_numbers = "Input y contains NaN: got" if kind == "f" else "Got"
+        raise ValueError(
+            f"{of_numbers} y[{row}] = {shown(column[row : row + 1].tolist()[0])}; expected a label for each sample. "
+            f"Leave out rows without a label.{more}"
+        )
+
+
+def _one_kind(labels: np.ndarray) -> str:
+    """Return what labels of type object all are; raise if they are of several kinds, or of none that can be a label."""
+    kinds = {kind: _kind(kind) for kind in set(map(type, labels))}
+    found = sorted(set(kinds.values()))
+    if len(found) > 1:
+        rows = [next(row for row, label in enumerate(labels) if kinds[type(label)] == kind) for kind in found[:2]]
+        got = " and ".join(f"y[{row}] = {shown(labels[row], 60)}" for row in sorted(rows))
+        raise ValueError(
+            f"Got labels of mixed types: {got}; expected {_WANTED}, all of one type. Make them strings: "
+            "y=[str(label) for label in y]."
+        )
+    if found and found[0] not in ("string", "number"):
+        advice = (
+            "Support for labels represented as bytes is not supported: decode them, [label.decode() for label in y]."
+            if found[0] == "bytes"
+            else "Make them strings: y=[str(label) for label in y]."
+        )
+        raise ValueError(f"Got y[0] = {shown(labels[0])} of type {found[0]}; expected {_WANTED}. {advice}")
+    return found[0] if found else "string"
+
+
+def _kind(kind: type) -> str:
+    if issubclass(kind, str):
+        return "string"
+    return "number" if issubclass(kind, Number | np.bool_) else kind.__name__
