@@ -132,7 +132,7 @@ REFUSED = {
         [
             *got("", expected="expected .*a path, or None"),
             *got("nowhere.pth", "/", "IMAGENET1K_V1", expected="which is not a file", error=FileNotFoundError),
-            *wrong(Path("nowhere.pth"), match="^Got weights='nowhere.pth', which is no", error=FileNotFoundError),
+            *wrong(Path("nowhere.pth"), match="^Got weights='nowhere.pth', which is not a", error=FileNotFoundError),
             *wrong(here, match=f"^Refused to load {here!r}.*not a weights file"),
         ],
         [
