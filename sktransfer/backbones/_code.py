@@ -58,7 +58,7 @@ def name_in_library(thing: Any) -> str | None:
     names = [name for name in (getattr(thing, "__qualname__", None), getattr(thing, "__name__", None)) if name]
     for place in (getattr(thing, "__module__", None), *_HOMES):
         if is_library(place):
-            found = next((name for name in names if _look_up(place, name) is thing), None)
+            found = next((name for name in names if _look_up(str(place), name) is thing), None)
             if found is not None:
                 return f"{place}.{found} {_edition(place)}"
     return None

@@ -133,7 +133,7 @@ class Writer:
             if self._depth > _DEEPEST:
                 raise NotWritableError(where, "containers within containers, or one that holds itself")
             kind = type(value)
-            way = _ways(kind)
+            way = _ways(kind)  # type: ignore[arg-type]
             return way(self, value, where)
         finally:
             self._depth -= 1
