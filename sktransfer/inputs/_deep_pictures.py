@@ -76,7 +76,7 @@ def deep_file(path: str) -> np.dtype[Any] | None:
     Returns
     -------
     numpy.dtype or None
-        uint16 where that is all it can be, else float32; `None` for 8 bits, and for files that cannot be opened.
+        Of uint16 where that is all it can be, else of float32; `None` for 8 bits, and for what cannot be opened.
     """
     if path.lower().endswith(_EIGHT_BITS):
         return None
