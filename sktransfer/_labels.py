@@ -94,7 +94,7 @@ def _plain_labels(y: Any) -> np.ndarray:
     return column.reshape(labels.shape)
 
 
-def _from_list(y: "list[Any] | tuple[Any, ...]") -> np.ndarray:
+def _from_list(y: "list[Any] | tuple[Any, ...] | range") -> np.ndarray:
     """Make an array of a list in which each label keeps its type."""
     kinds = set(map(type, y))
     if all(issubclass(kind, str) for kind in kinds) or all(issubclass(kind, Number) for kind in kinds):

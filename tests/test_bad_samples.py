@@ -299,9 +299,9 @@ def test_a_pipeline_with_one_unreadable_row_is_fitted(files, pictures, row):
     pipeline = make_pipeline(
         PretrainedFeatureExtractor(tiny_cnn, on_bad_sample="nan", batch_size=4), SimpleImputer(), LogisticRegression()
     )
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="1 of 24 samples could not be read; their rows are NaN") as caught:
         pipeline.fit(files, pictures[1])
-    assert [str(warning.message)[:40] for warning in caught] == ["1 of 24 samples could not be read; their"]
+    assert len(caught) == 1
 
 
 def test_fit_of_damaged_files_alone_says_so(files):
@@ -328,7 +328,7 @@ def test_a_picture_of_an_array_that_holds_nan_is_a_bad_sample(shape, bad):
         assert np.flatnonzero(np.isnan(features).any(axis=1)).tolist() == [0, 5]
         np.testing.assert_allclose(features[1:5], expected[1:5], atol=1e-5)
         assert "2 of 8 samples" in messages[0]
-    with pytest.raises(ValueError, match="NaN|infinity"):
+    with pytest.raises(ValueError, match=r"NaN|infinity"):
         extractor.set_params(on_bad_sample="raise").fit(spoilt)
 
 

@@ -84,6 +84,10 @@ def test_a_classifier_takes_weights_of_any_scale(parameters, factor, pictures):
 def test_a_part_held_out_with_all_the_weight_is_refused():
     X, y = RNG.normal(size=(20, 4)), np.arange(20) % 2
     classifier = FineTunedClassifier(tiny_vectors, early_stopping=True, validation_fraction=0.5, random_state=0)
-    with pytest.raises(ValueError, match="weights that are 0 for all 10 samples that are left for training"):
+
+    def weigh_each_alone():
         for row in range(20):
             classifier.fit(X, y, sample_weight=np.arange(20) == row)
+
+    with pytest.raises(ValueError, match="weights that are 0 for all 10 samples that are left for training"):
+        weigh_each_alone()

@@ -156,15 +156,12 @@ class ImageReader(Reader):
         X = check_array(
             X, dtype="numeric", allow_nd=True, ensure_2d=False, ensure_all_finite=not tolerant, input_name="X"
         )
-        if X.ndim == 2:
-            images = shape_rows(X, self.image_shape, channels)
-            return _finite_or_errors(images) if tolerant else images
         if X.ndim == 3 and X.shape[-1] in (3, 4) and min(X.shape[:2]) >= 8:
             raise ValueError(
                 f"Got X of shape {X.shape}, which looks like one picture; expected several. Put a single one into a "
                 "list: [X]."
             )
-        images = channels_last(X, channels)
+        images = shape_rows(X, self.image_shape, channels) if X.ndim == 2 else channels_last(X, channels)
         if images is None:
             raise ValueError(
                 f"Got X of shape {X.shape}; expected images of shape (n, height, width), (n, height, width, channels) "

@@ -223,8 +223,8 @@ def as_array(value: Any, name: str) -> np.ndarray:
         value = _from_tensor(value, name)
     elif isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise ValueError(
-            f"Got {name} as a masked array in which {np.ma.count_masked(value)} values are masked; expected all. "
-            f"Fill them, with {name}.filled(value), or leave these samples out."
+            f"Got {name} as a masked array in which {int(np.ma.getmaskarray(value).sum())} values are masked; "
+            f"expected all. Fill them, with {name}.filled(value), or leave these samples out."
         )
     found = np.asarray(value)
     if found.dtype.kind == "c":
