@@ -111,13 +111,15 @@ class BackboneEstimator(BaseEstimator):
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """Leave the estimator as it was, unfitted or with the fit before, if anything goes wrong inside."""
+        """Leave the estimator as it was, unfitted or with the fit before, if anything goes wrong inside.
+
+        One assignment puts it back: a second Ctrl-C comes before it or after it, and finds all parameters either way.
+        """
         before = self.__dict__.copy()
         try:
             yield
         except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
+            self.__dict__ = before
             raise
 
     def _check_parameters(self) -> None:

@@ -113,6 +113,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     (3, 512)
     """
 
+    n_features_out_: int
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BackboneEstimator._parameter_constraints,
         "on_bad_sample": [str],
@@ -189,7 +191,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             part = backbone.feature_part(self.layer, self.pooling)
             n_features_out = probe(part, samples, self._run(reader)).shape[1]
             backbone.describe_use("all", samples.shape, self.store_backbone)
-            self.backbone_, self._reader, self.n_features_out_ = backbone, reader, int(n_features_out)
+            learned = {"backbone_": backbone, "_reader": reader, "n_features_out_": int(n_features_out)}
+            self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
         return self
 
     def transform(self, X: Any) -> np.ndarray:

@@ -178,6 +178,11 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     (6, 2)
     """
 
+    classes_: np.ndarray
+    net_: Any
+    history_: list[dict[str, Any]]
+    n_iter_: int
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BackboneEstimator._parameter_constraints,
         "layer": [str, Integral, None],
@@ -385,8 +390,15 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         earlier = self._earlier(backbone, classes)
         with seeded(self._seed()):
             trained = train(backbone, samples, Task(classes, labels, weights), self._run(reader), settings, earlier)
-        self.classes_, self.backbone_, self._reader = classes, backbone, reader
-        self.net_, self.history_, self.n_iter_ = trained.net, trained.history, trained.n_iter
+        learned = {
+            "classes_": classes,
+            "backbone_": backbone,
+            "_reader": reader,
+            "net_": trained.net,
+            "history_": trained.history,
+            "n_iter_": trained.n_iter,
+        }
+        self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
 
     def _compute(self, X: Any, suffix: nn.Module) -> np.ndarray:
         """Run samples through the frozen part and then through what was trained."""
