@@ -53,7 +53,9 @@ def expand(path: "str | os.PathLike[str]") -> Path:
         if b"\0" in os.fsencode(place):
             raise ValueError
     except ValueError as error:  # half a character, which cannot be written as bytes, too
-        raise ValueError(f"Got path={shown(path)}, a name that no file can have; expected the name of a file.") from error
+        raise ValueError(
+            f"Got path={shown(path)}, a name that no file can have; expected the name of a file."
+        ) from error
     try:
         return place.expanduser()
     except RuntimeError as error:

@@ -5,6 +5,7 @@ import pickle
 import socket
 import stat
 import threading
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -167,7 +168,7 @@ def test_a_file_of_skops_is_called_by_its_name(tmp_path):
         sktransfer.load(tmp_path / "model")
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/kmsg"), reason="needs files of Linux that block whoever reads them")
+@pytest.mark.skipif(not Path("/proc/kmsg").exists(), reason="needs files of Linux that block whoever reads them")
 @pytest.mark.parametrize("path", ["/proc/kmsg", "/proc/self/mem", "/proc/kcore", "/sys/kernel/uevent_seqnum"])
 def test_files_of_the_system_are_refused_without_waiting(path):
     with pytest.raises((ValueError, OSError), match="expected"):

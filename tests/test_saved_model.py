@@ -441,7 +441,7 @@ def test_files_of_other_kinds_are_told_apart(path, tmp_path):
     with pytest.raises(ValueError, match="no whole safetensors file"):
         sktransfer.load(path)
     for gone in (tmp_path / "gone", tmp_path):
-        with pytest.raises(FileNotFoundError, match="which is no file"):
+        with pytest.raises(FileNotFoundError, match=r"which is (not a file|a folder)"):
             sktransfer.load(gone)
 
 
@@ -464,7 +464,7 @@ DESCRIPTIONS = {
 def test_a_description_that_is_no_json_of_ours_gets_a_sentence(text, whole, path):
     digest = hashlib.sha256(text.encode()).hexdigest()
     save_file(parts_of(whole[0])[0], path, {"sktransfer model": f"1 {digest}\n{text}"})
-    with pytest.raises(ValueError, match="whose description (is not JSON|says nothing)") as caught:
+    with pytest.raises(ValueError, match=r"whose description (is not JSON|says nothing)") as caught:
         load_vectors(path)
     assert len(str(caught.value)) < 600
 
