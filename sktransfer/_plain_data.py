@@ -1,14 +1,16 @@
-"""Parameters and labels as JSON, and back with the type they had. What is read is data: no name in it is looked up.
+"""Values as data, and back with the type they had: parameters and labels as JSON, tensors as arrays.
 
-JSON knows fewer types than Python, so whatever is not one of its own is written as `{"type": ..., ...}`.
+What is read is data: no name in it is looked up. JSON knows fewer types than Python, so whatever is not one of its own
+is written as `{"type": ..., ...}`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+import torch
 
 # Kinds of arrays that may be written: booleans, integers, floats, text, bytes, and objects that are one of these.
 _KINDS = "biufUSO"
@@ -118,3 +120,78 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "array": _read_array,
     "RandomState": _read_random_state,
 }
+
+
+# Tensors
+
+# Types of the same size that numpy has, for those that it lacks, such as bfloat16.
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+
+
+def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Return tensors as arrays, which every way of writing an object down knows.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        On any device.
+
+    Returns
+    -------
+    dict of str to ndarray, or to tuple of str and ndarray
+        With the memory of the tensors, where that is the CPU's; one that is there under two names is one array. Where
+        numpy lacks the type, its name and the bits.
+    """
+    arrays: dict[str, Any] = {}
+    known: dict[Any, Any] = {}
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu()
+        place = here.data_ptr(), here.dtype, here.shape, here.stride()
+        if place not in known:
+            known[place] = _to_array(here)
+        arrays[name] = known[place]
+    return arrays
+
+
+def from_arrays(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the tensors that `to_arrays` was given.
+
+    Parameters
+    ----------
+    arrays : mapping
+        What it returned.
+
+    Returns
+    -------
+    dict of str to Tensor
+        With the memory of the arrays, unless that is a file's or may not be written.
+
+    Raises
+    ------
+    ValueError
+        If it is nothing that `to_arrays` returns.
+    """
+    try:
+        return {name: _to_tensor(array) for name, array in arrays.items()}
+    except (TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"arrays that are not those of tensors ({error})") from error
+
+
+def _to_array(tensor: torch.Tensor) -> Any:
+    try:
+        return tensor.numpy()
+    except TypeError:
+        bits = tensor.contiguous().view(_BITS[tensor.element_size()])
+        return str(tensor.dtype).removeprefix("torch."), bits.numpy()
+
+
+def _to_tensor(array: Any) -> torch.Tensor:
+    kind, array = array if isinstance(array, tuple) else (None, array)
+    mapped = isinstance(array, np.memmap)  # as joblib hands large arrays to its processes
+    tensor = torch.from_numpy(np.array(array) if mapped or not array.flags.writeable else array)
+    if kind is None:
+        return tensor
+    dtype = getattr(torch, kind)
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"{kind!r} is not a type of tensors")
+    return tensor.view(dtype)
