@@ -280,6 +280,8 @@ class BackboneEstimator(BaseEstimator):
             learned["backbone_"] = restore_backbone(learned["backbone_"], below("backbone_.", tensors), own)
             reader = dict(learned["_reader"])
             learned["_reader"] = restore_reader(reader.pop("kind"), reader)
+            if learned["_reader"].kind not in (learned["backbone_"].preprocessing.kind, "vectors"):
+                raise ValueError(f"a backbone that does not take {learned['_reader'].kind}")
         return learned
 
     def __getstate__(self) -> dict[str, Any]:

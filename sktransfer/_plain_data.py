@@ -15,6 +15,11 @@ import torch
 # Kinds of arrays that may be written: booleans, integers, floats, text, bytes, and objects that are one of these.
 _KINDS = "biufUSO"
 
+# Bytes that an array may take whatever is in it, and those for each character or number in it: strings of numpy are as
+# long as the longest, but what claims gigabytes for a few letters was not written here.
+_LEAST_MEMORY = 2**24
+_MEMORY_OF_AN_ITEM = 256
+
 
 def to_plain(value: Any) -> Any:
     """Return what stands for a value in JSON.
@@ -92,9 +97,15 @@ def from_plain(plain: Any) -> Any:
 
 
 def _read_array(plain: dict[str, Any]) -> np.ndarray:
-    values = np.empty(len(plain["items"]), dtype=_dtype(plain["dtype"]))
-    values[:] = [from_plain(item) for item in plain["items"]]
+    items = [from_plain(item) for item in plain["items"]]
+    values = np.empty(len(items), dtype=_dtype(plain["dtype"], items))
+    values[:] = items
     return values.reshape(plain["shape"])
+
+
+def _read_scalar(plain: dict[str, Any]) -> Any:
+    value = from_plain(plain["value"])
+    return np.array(value, dtype=_dtype(plain["dtype"], [value]))[()]
 
 
 def _read_random_state(plain: dict[str, Any]) -> np.random.RandomState:
@@ -103,10 +114,16 @@ def _read_random_state(plain: dict[str, Any]) -> np.random.RandomState:
     return random_state
 
 
-def _dtype(name: str) -> np.dtype[Any]:
-    dtype = np.dtype(str(name))
+def _dtype(name: Any, items: list[Any]) -> np.dtype[Any]:
+    """Return the type of an array of some items, whose memory is in proportion to them."""
+    dtype = np.dtype(str(name)[:50])
     if dtype.kind not in _KINDS or dtype.names is not None:
-        raise ValueError(f"an array of dtype {name!r}")
+        raise ValueError(f"an array of dtype {str(name)[:50]!r}")
+    held = sum(len(item) for item in items) if dtype.kind in "US" else len(items)
+    if dtype.itemsize * len(items) > _LEAST_MEMORY + _MEMORY_OF_AN_ITEM * held:
+        raise ValueError(
+            f"an array of dtype {dtype.str!r} that claims {dtype.itemsize * len(items)} bytes for {held} characters"
+        )
     return dtype
 
 
@@ -116,7 +133,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "dict": lambda plain: {from_plain(key): from_plain(item) for key, item in plain["items"]},
     "bytes": lambda plain: bytes.fromhex(plain["value"]),
     "path": lambda plain: Path(plain["value"]),
-    "scalar": lambda plain: np.array(from_plain(plain["value"]), dtype=_dtype(plain["dtype"]))[()],
+    "scalar": _read_scalar,
     "array": _read_array,
     "RandomState": _read_random_state,
 }

@@ -15,6 +15,7 @@ from torch import nn
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
 from sktransfer._composites import read_composite, write_composite
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
+from sktransfer._file_kinds import shown
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._model_file import read_model, write_model
 from sktransfer._plain_data import from_plain, to_plain
@@ -123,10 +124,8 @@ def load(path: "str | os.PathLike[str]", *, backbone: "Own | Mapping[str, Own] |
         raise
     except Exception as error:  # what others made up may stop anywhere
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
-        raise ValueError(
-            f"Could not load {os.fspath(path)!r}: {reason}. (Written with {description.get('versions')}; here is "
-            f"{_versions()}.)"
-        ) from error
+        others = _differing(description.get("versions"))
+        raise ValueError(f"Could not load {shown(path)}: {_shorten(reason, 300).rstrip('.')}.{others}") from error
 
 
 # One of our estimators
@@ -168,7 +167,7 @@ def _restore(
         own = backbone.get(model["own"]) if isinstance(backbone, Mapping) else backbone
         if own is None:
             raise ValueError(
-                f"its backbone is a network of your own, {model['own']!r}, and the file holds no code. Give the "
+                f"its backbone is a network of your own, {shown(model['own'])}, and the file holds no code. Give the "
                 "network, or the function that returns it: sktransfer.load(path, backbone=...)"
             )
         parameters["backbone"] = own
@@ -192,6 +191,18 @@ def _value(name: str, plain: Any) -> Any:
 
 def _name(backbone: Own) -> str:
     return type(backbone).__name__ if isinstance(backbone, nn.Module) else str(getattr(backbone, "__name__", backbone))
+
+
+def _differing(written: Any) -> str:
+    """Say which versions of packages differ from those that wrote a file, where that may be why it cannot be loaded."""
+    here = _versions()
+    known = written if isinstance(written, dict) else {}
+    others = [f"{name} {known[name]}, here {there}" for name, there in here.items() if known.get(name, there) != there]
+    return f" (Written with {_shorten('; '.join(others), 120)}.)" if others else ""
+
+
+def _shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _versions() -> dict[str, str]:

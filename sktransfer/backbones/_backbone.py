@@ -6,6 +6,7 @@ A backbone is never changed by training: whoever trains a part of it trains a co
 import copy
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from numbers import Integral, Real
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from sktransfer._names import closest
+from sktransfer.backbones._claims import no_larger_than
 from sktransfer.backbones._feature_network import FeatureNetwork
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones._graph import Block, Cut, Graph
@@ -458,8 +460,11 @@ class Backbone:
             self._take(tensors)
 
     def _take(self, tensors: Mapping[str, torch.Tensor] | None) -> None:
-        network = self._source.architecture()
-        if tensors is not None:
+        if tensors is None:
+            network = self._source.architecture()
+        else:
+            with nullcontext() if self.own else no_larger_than(tensors):
+                network = self._source.architecture()
             fill(network, tensors, network.state_dict(), "the file")
         self._install(share(LoadedNetwork(network, self._source)))
 
