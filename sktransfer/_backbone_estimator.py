@@ -4,15 +4,18 @@ An estimator holds the backbone (what runs), the reader (how X is read) and noth
 """
 
 import inspect
+import operator
 import os
+import reprlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
@@ -23,8 +26,16 @@ from torch import nn
 from sktransfer._idle_parameters import check_kind
 from sktransfer._names import check_choice
 from sktransfer._onnx_export import export
+from sktransfer._plain_data import from_arrays, to_arrays
 from sktransfer._run import PRECISIONS, Run
-from sktransfer.backbones import POOLINGS, Backbone, kind_of_input, load_backbone, refuse_other
+from sktransfer.backbones import (
+    POOLINGS,
+    Backbone,
+    kind_of_input,
+    load_backbone,
+    refuse_other,
+    restore_backbone,
+)
 from sktransfer.inputs import (
     Reader,
     Samples,
@@ -33,6 +44,7 @@ from sktransfer.inputs import (
     is_table,
     make_reader,
     modality,
+    restore_reader,
     unwrap,
 )
 
@@ -43,6 +55,40 @@ def _is_span(bounds: Sequence[Any]) -> bool:
     except (ValueError, OverflowError):
         return False
     return len(bounds) == 2 and low < high and isfinite(high - low)
+
+
+Tensors = dict[str, torch.Tensor]
+
+# Names in the state of an estimator that its attributes do not have.
+_TENSORS, _OWN = "tensors", "own"
+
+
+def below(prefix: str, tensors: Tensors) -> Tensors:
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+class _Code:
+    """Code in the state of an estimator that has no name: pickle and copy take it as it is, skops is told it cannot."""
+
+    def __init__(self, code: Any):
+        self.code = code
+
+    @classmethod
+    def wrap(cls, value: Any) -> Any:
+        nameless = isinstance(value, nn.Module) or "<" in str(getattr(value, "__qualname__", ""))
+        return cls(value) if nameless else value
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return operator.getitem, ([self.code], 0)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # what skops asks, which keeps data, and functions by their names
+        named = f"a {type(self.code).__name__}" if isinstance(self.code, nn.Module) else reprlib.repr(self.code)
+        raise TypeError(
+            f"Got {named} in an estimator; skops holds no code, so expected data, or a function that "
+            "can be imported. Give backbone=FUNCTION, or write the model with sktransfer.save, which asks for the "
+            "network when it is loaded, or with joblib.dump, whose files run code."
+        )
 
 
 class BackboneEstimator(BaseEstimator):
@@ -122,13 +168,15 @@ class BackboneEstimator(BaseEstimator):
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        """Leave the estimator as it was, unfitted or with the fit before, if anything goes wrong inside."""
+        """Leave the estimator as it was, unfitted or with the fit before, if anything goes wrong inside.
+
+        One assignment puts it back: a second Ctrl-C comes before it or after it, and finds all parameters either way.
+        """
         before = self.__dict__.copy()
         try:
             yield
         except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
+            self.__dict__ = before
             raise
 
     def _check_parameters(self) -> None:
@@ -220,8 +268,74 @@ class BackboneEstimator(BaseEstimator):
         precision = "float32" if self.precision == "auto" and reader.kind == "vectors" else self.precision
         return Run.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose, self.feature_cache)
 
+    # Written down: what was learned is records, whoever asks for them
+
+    def _to_record(self) -> tuple[dict[str, Any], Tensors]:
+        """Return what was learned, as data from which `_learned_from_record` makes it again.
+
+        Returns
+        -------
+        record : dict
+            By attribute: plain values, and of the backbone and the reader their own records.
+        tensors : dict of str to Tensor
+            Named after the attribute that they are of.
+        """
+        record = {name: value for name, value in vars(self).items() if name not in self.get_params(deep=False)}
+        tensors: Tensors = {}
+        if "backbone_" in record:
+            record["backbone_"], held = self.backbone_.to_record()
+            record["_reader"] = {"kind": self._reader.kind, **self._reader.record}
+            tensors = {f"backbone_.{name}": tensor for name, tensor in held.items()}
+        return record, tensors
+
+    @classmethod
+    def _learned_from_record(cls, record: Mapping[str, Any], tensors: Tensors, own: Any) -> dict[str, Any]:
+        """Return, by attribute, what `_to_record` was written of.
+
+        Parameters
+        ----------
+        record : mapping
+            From anyone.
+        tensors : dict of str to Tensor
+            From anyone.
+        own : nn.Module, callable or None
+            The network that a person brought, or the function that returns it: a record holds no code.
+
+        Returns
+        -------
+        dict
+            Attributes of a fitted estimator.
+        """
+        learned = dict(record)
+        if "backbone_" in learned:
+            learned["backbone_"] = restore_backbone(learned["backbone_"], below("backbone_.", tensors), own)
+            reader = dict(learned["_reader"])
+            learned["_reader"] = restore_reader(reader.pop("kind"), reader)
+            if learned["_reader"].kind not in (learned["backbone_"].preprocessing.kind, "vectors"):
+                raise ValueError(f"a backbone that does not take {learned['_reader'].kind}")
+        return learned
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hold parameters, and what was learned as words, numbers and arrays; graph, optimiser and data never stay.
+
+        The backbone's weights stay unless `store_backbone=False`. A network that a person brought is code: a function
+        stays as its name, a module as it is.
+        """
+        state = dict(super().__getstate__())
+        record, tensors = self._to_record()
+        if "backbone_" in record:
+            own, inside = self.backbone_.own, self.backbone_.own_holds_weights
+            held = {name: one for name, one in tensors.items() if not (inside and name.startswith("backbone_."))}
+            state |= {**record, _TENSORS: to_arrays(held), _OWN: own}
+        return {name: _Code.wrap(value) for name, value in state.items()}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Give parameters that came after the pickle was written their defaults."""
+        """Make what was learned of its records, and give parameters that came after the pickle their defaults."""
+        state = {name: value.code if isinstance(value, _Code) else value for name, value in state.items()}
+        if _TENSORS in state:  # else it is not fitted, or an earlier version wrote it
+            tensors, own = from_arrays(state.pop(_TENSORS)), state.pop(_OWN)
+            parameters = {name: state.pop(name) for name in self._get_param_names() if name in state}
+            state = parameters | self._learned_from_record(state, tensors, own)
         super().__setstate__(state)
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
             if parameter.default is not parameter.empty:

@@ -7,11 +7,18 @@ own, never by a name in what is read.
 import copy
 import inspect
 import io
+import math
 import pickle
+import zipfile
+import zlib
 from functools import cache
 from typing import Any
 
 from sklearn.base import BaseEstimator
+
+# How parts of what skops writes may be packed, and those of an archive in it; the most that the latter may unpack to.
+_PACKINGS = ((zipfile.ZIP_STORED,), (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+_MOST_UNPACKED = 2**28
 
 
 class Placeholder(BaseEstimator):
@@ -83,17 +90,54 @@ def read_composite(written: bytes, ours: list[Any]) -> Any:
     Raises
     ------
     ValueError
-        If it holds types that are not known to be harmless.
+        If it holds types that are not known to be harmless, or claims more than it holds.
     ImportError
         If skops is not installed.
     """
     skops = _skops()
+    _check_archive(written)
     strange = _strange(written)
     if strange:
         raise ValueError(f"refused, since it holds {', '.join(strange)}")
     around = skops.loads(written, trusted=sorted(_harmless()))
     memo = {id(one): ours[one.number] for one in _find((Placeholder,), around)}
     return copy.deepcopy(around, memo)
+
+
+def _check_archive(written: bytes, nested: bool = False) -> None:
+    """Refuse what would unpack to more than it holds: skops packs nothing, but for sparse matrices, which are archives.
+
+    What an archive says of its parts is compared with its length; Python's reader never gives more of a part than that.
+    """
+    most = max(len(written), 0 if not nested else min(_MOST_UNPACKED, 1000 * len(written)))
+    try:
+        with zipfile.ZipFile(io.BytesIO(written)) as archive:
+            members = archive.infolist()
+            claimed = sum(member.file_size for member in members)
+            if claimed > most or any(member.compress_type not in _PACKINGS[nested] for member in members):
+                raise ValueError(f"an archive of {len(written)} bytes that claims to unpack to {claimed}")
+            for member in members:
+                name = member.filename
+                if name.endswith((".npy", ".npz")):
+                    _check_member(archive.read(member), name.endswith(".npz"), nested)
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError, zlib.error) as error:
+        raise ValueError(f"an archive that is not whole ({error})") from error
+
+
+def _check_member(content: bytes, is_archive: bool, nested: bool) -> None:
+    import numpy as np
+
+    if is_archive:
+        if nested:
+            raise ValueError("archives within archives")
+        _check_archive(content, nested=True)
+        return
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if dtype.hasobject or math.prod(shape) * max(dtype.itemsize, 1) > len(content):
+        raise ValueError(f"an array of {str(dtype)[:50]} of shape {str(shape)[:50]} in {len(content)} bytes")
 
 
 class _Finder(pickle.Pickler):

@@ -117,6 +117,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     (3, 512)
     """
 
+    n_features_out_: int
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BackboneEstimator._parameter_constraints,
         "on_bad_sample": [str],
@@ -197,7 +199,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             else:
                 first, shape = probe(part, samples, run), samples.shape
             backbone.describe_use("all", shape, self.store_backbone)
-            self.backbone_, self._reader, self.n_features_out_ = backbone, reader, int(first.shape[1])
+            learned = {"backbone_": backbone, "_reader": reader, "n_features_out_": int(first.shape[1])}
+            self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
         return self
 
     def transform(self, X: Any) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A pretrained network as a classifier: a frozen part, a tuned part and a head of one's own classes."""
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
-from sktransfer._backbone_estimator import BackboneEstimator
+from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
 from sktransfer._frozen_pass import apply
 from sktransfer._idle_parameters import check_companions, warn_of_frozen_blocks
 from sktransfer._labels import check_lengths, read_labels
@@ -180,6 +180,11 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     >>> classifier.predict_proba(X).shape
     (6, 2)
     """
+
+    classes_: np.ndarray
+    net_: Any
+    history_: list[dict[str, Any]]
+    n_iter_: int
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BackboneEstimator._parameter_constraints,
@@ -395,8 +400,15 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         earlier = self._earlier(backbone, classes)
         with seeded(self._seed()):
             trained = train(backbone, samples, Task(classes, labels, weights), self._run(reader), settings, earlier)
-        self.classes_, self.backbone_, self._reader = classes, backbone, reader
-        self.net_, self.history_, self.n_iter_ = trained.net, trained.history, trained.n_iter
+        learned = {
+            "classes_": classes,
+            "backbone_": backbone,
+            "_reader": reader,
+            "net_": trained.net,
+            "history_": trained.history,
+            "n_iter_": trained.n_iter,
+        }
+        self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
 
     def _compute(self, X: Any, suffix: nn.Module) -> np.ndarray:
         """Run samples through the frozen part and then through what was trained."""
@@ -466,17 +478,24 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         self.net_.module_.attach(self.backbone_)
         return self.net_.module_
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Hold the net as words, numbers and tensors on the CPU; optimiser and data never stay."""
-        state = dict(super().__getstate__())
-        if "net_" in state:
-            state["net_"] = net_to_record(state["net_"])
-        return state
+    def _to_record(self) -> tuple[dict[str, Any], Tensors]:
+        record, tensors = super()._to_record()
+        if "net_" in record:
+            record["net_"], held = net_to_record(self.net_)
+            tensors |= {f"net_.{name}": tensor for name, tensor in held.items()}
+        return record, tensors
+
+    @classmethod
+    def _learned_from_record(cls, record: Mapping[str, Any], tensors: Tensors, own: Any) -> dict[str, Any]:
+        learned = super()._learned_from_record(record, tensors, own)
+        if "net_" in learned:
+            learned["net_"] = net_from_record(learned["net_"], below("net_.", tensors), learned["classes_"])
+        return learned
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         net = self.__dict__.get("net_")
-        if isinstance(net, tuple):  # else an earlier version wrote it, with skorch's own pickle
+        if isinstance(net, tuple):  # as an earlier version wrote it
             self.net_ = net_from_record(net[0], net[1], self.classes_)
 
     @property

@@ -6,6 +6,7 @@ It is written whole or not at all, under another name first; and each part has a
 import contextlib
 import hashlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from sktransfer._file_kinds import expand, guess_kind, shown, type_of
 
 # To be raised when what is written could be misread by those who read the version before.
 VERSION = 1
@@ -40,41 +43,83 @@ def write_model(
     IsADirectoryError
         If the path is a folder.
     OSError
-        If the file cannot be written, as on a full disk.
+        If the file cannot be written, as on a full disk, or what is there is a pipe or a device.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    place = Path(os.path.realpath(Path(path).expanduser()))
-    if place.is_dir():
-        raise IsADirectoryError(f"Got path={os.fspath(path)!r}, which is a folder; expected the name of a file.")
-    if not place.parent.is_dir():
-        raise FileNotFoundError(
-            f"Got path={os.fspath(path)!r}, whose folder does not exist; expected one that does. Make it first."
-        )
+    place = Path(os.path.realpath(check_target(path)))
     held = _apart({**tensors, _ENTRY: torch.tensor([VERSION])})  # never none at all, which old readers refuse
     text = json.dumps({**description, "tensors": {name: _digest(tensor) for name, tensor in held.items()}})
     # One entry, since safetensors writes several in any order, and equal models are to be equal files.
     header = {_ENTRY: f"{VERSION} {_digest_text(text)}\n{text}"}
     part = place.with_name(f".{place.name[:100]}.{secrets.token_hex(6)}.part")
     try:
-        part.touch(exist_ok=False)
-        mode = part.stat().st_mode  # as the umask says; safetensors makes files for their owner alone
-        try:
-            save_file(held, part, metadata=header)
-        except SafetensorError as error:
-            raise OSError(
-                f"Could not write {str(part)!r}: {error}. What was at {str(place)!r} before is there still."
-            ) from error
-        part.chmod(mode)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        _write(part, held, header, path)
         part.replace(place)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
+        if isinstance(error, OSError) and error.filename is not None:  # the name that it tells is not the one given
+            raise type(error)(
+                f"Could not write {shown(path)}: {error.strerror}. Give a folder that can be written."
+            ) from error
         raise
     _sync_folder(place.parent)
+
+
+def check_target(path: "str | os.PathLike[str]") -> Path:
+    """Return the path that a file is to be written to, or say why none can be.
+
+    Parameters
+    ----------
+    path : path-like
+        As a person gave it.
+
+    Returns
+    -------
+    Path
+        In a folder that exists; if anything is there already, it is a plain file, or a link to one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    IsADirectoryError
+        If the path is a folder.
+    OSError
+        If it is a pipe, a device or a socket, which writing would replace.
+    """
+    place = expand(path)
+    kind = type_of(place)
+    if kind is not None:
+        error = IsADirectoryError if place.is_dir() else OSError
+        raise error(f"Got path={shown(path)}, which is {kind}; expected the name of a file.")
+    folder = Path(os.path.realpath(place)).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"Got path={shown(path)}, whose folder does not exist; expected one that does. Make it first."
+        )
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"Got path={shown(path)}, in a folder that you may not write to; expected one you may.")
+    return place
+
+
+def _write(
+    part: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, str], path: "str | os.PathLike[str]"
+) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    part.touch(exist_ok=False)
+    mode = part.stat().st_mode  # as the umask says; safetensors makes files for their owner alone
+    try:
+        save_file(dict(tensors), part, metadata=dict(header))
+    except SafetensorError as error:
+        raise OSError(
+            f"Could not write {shown(path)}: {error}. What was there before is there still. Free space, or give "
+            "another folder."
+        ) from error
+    part.chmod(mode)
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -101,20 +146,26 @@ def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str
     """
     from safetensors import SafetensorError, safe_open
 
-    place = Path(path).expanduser()
-    if not place.is_file():
+    place = expand(path)
+    name = shown(path)
+    if (kind := type_of(place)) or not os.path.isfile(place):
         raise FileNotFoundError(
-            f"Got path={os.fspath(path)!r}, which is no file; expected one that sktransfer.save has written."
+            f"Got path={name}, which is {kind or 'not a file'}; expected a file that sktransfer.save has written."
         )
+    if not os.access(place, os.R_OK):
+        raise PermissionError(f"Got path={name}, which you may not read; expected a file that you may.")
     try:
+        if not place.stat().st_size:  # of files of /proc too, some of which block whoever reads
+            raise SafetensorError("it is empty")
         with safe_open(place, "pt") as file:
-            description = _check_header(place, file.metadata() or {})
+            description = _check_header(name, file.metadata() or {})
             names = set(file.keys())
             tensors = {name: file.get_tensor(name).clone() for name in description["tensors"] if name in names}
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
+        kind = guess_kind(place)
         raise ValueError(
-            f"Got {str(place)!r}, which is no whole safetensors file ({error}); expected one that sktransfer.save has "
-            "written. Copy it again from where it is whole."
+            f"Got {name}, which is no whole safetensors file ({str(error)[:150]}); expected one that sktransfer.save "
+            "has written. " + (f"It looks like {kind}." if kind else "Copy it again from where it is whole.")
         ) from error
     known = description.pop("tensors")
     missing = [name for name in known if name not in tensors]
@@ -122,37 +173,51 @@ def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str
     for what, which in (("missing", missing), ("damaged", damaged)):
         if which:
             raise ValueError(
-                f"Got {str(place)!r}, in which {len(which)} of {len(known)} tensors are {what}: "
-                f"{', '.join(map(repr, which[:5]))}. Copy it again from where it is whole."
+                f"Got {name}, in which {len(which)} of {len(known)} tensors are {what}: "
+                f"{', '.join(shown(one) for one in which[:3])}. Copy it again from where it is whole."
             )
     return description, tensors
 
 
-def _check_header(place: Path, header: Mapping[str, str]) -> dict[str, Any]:
+def _check_header(name: str, header: Mapping[str, str]) -> dict[str, Any]:
     if _ENTRY not in header:
         raise ValueError(
-            f"Got {str(place)!r}, which is a safetensors file but no model that sktransfer.save has written. If it "
-            "holds weights of a network, give it to an estimator: weights=PATH."
+            f"Got {name}, which is a safetensors file but no model that sktransfer.save has written. If it holds "
+            "weights of a network, give it to an estimator: weights=PATH."
         )
     first, _, text = header[_ENTRY].partition("\n")
     version, _, digest = first.partition(" ")
     if version != str(VERSION):
-        newer = version.isdecimal() and int(version) > VERSION
+        newer = version.isdecimal() and len(version) < 10 and int(version) > VERSION
         raise ValueError(
-            f"Got {str(place)!r}, of format version {version!r}; expected {VERSION}. "
+            f"Got {name}, of format version {shown(version)}; expected {VERSION}. "
             + ("A newer sktransfer wrote it: upgrade." if newer else "There is no such version: the file is damaged.")
         )
     if _digest_text(text) != digest:
-        raise ValueError(f"Got {str(place)!r}, whose description is damaged. Copy it again from where it is whole.")
+        raise ValueError(f"Got {name}, whose description is damaged. Copy it again from where it is whole.")
     try:
-        description = json.loads(text)
-    except RecursionError:
-        description = None
-    if not (isinstance(description, dict) and isinstance(description.get("tensors"), dict)):
+        description = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"Got {str(place)!r}, whose description says nothing of its tensors; sktransfer wrote no such."
-        )
+            f"Got {name}, whose description is not JSON that sktransfer writes ({str(error)[:150]}). Somebody changed "
+            "it: ask for another copy."
+        ) from error
+    if not (isinstance(description, dict) and isinstance(description.get("tensors"), dict)):
+        raise ValueError(f"Got {name}, whose description says nothing of its tensors; sktransfer wrote no such.")
     return description
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return number
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in it")
+    return found
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

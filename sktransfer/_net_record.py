@@ -55,4 +55,6 @@ def net_from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tenso
     """
     from sktransfer._suffix_training import untrained_net
 
+    if record["n_classes"] != len(classes):
+        raise ValueError(f"a head for {record['n_classes']} classes and {len(classes)} labels")
     return untrained_net(SuffixNetwork.from_record(record, tensors), classes, record["history"])

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from sktransfer._locks import Lock
+from sktransfer._model_file import check_target
 from sktransfer._suffix_network import SuffixNetwork
 from sktransfer.backbones import Backbone
 from sktransfer.inputs import Reader
@@ -92,7 +93,9 @@ def export(
         If ONNX has no operation for one of the network's, or the network depends on the size of the batch.
     """
     _import_onnx()
-    place = _check_place(path)
+    place = check_target(path)
+    for ending in (".json", ".data"):
+        check_target(f"{place}{ending}")
     network.eval()  # a mere container of layers in eval mode says otherwise, and torch would put them back into that
     samples = reader.example(sample_shape, 3)
     shape = list(samples.shape[1:]) if reader.varying is None else [reader.varying, *samples.shape[2:]]
@@ -113,20 +116,6 @@ def export(
         Path(folder, f"{place.name}.json").write_text(f"{text}\n", encoding="utf-8")
         for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == place.name):
             file.replace(place.with_name(file.name))
-
-
-def _check_place(path: "str | os.PathLike[str]") -> Path:
-    place = Path(path).expanduser()
-    if place.is_dir():
-        raise IsADirectoryError(
-            f"Got path={os.fspath(path)!r}, which is a folder; expected the name of a file, such as "
-            f"{str(place / 'model.onnx')!r}."
-        )
-    if not place.parent.is_dir():
-        raise FileNotFoundError(
-            f"Got path={os.fspath(path)!r}, whose folder does not exist; expected one that does. Make it first."
-        )
-    return place
 
 
 # What stands beside

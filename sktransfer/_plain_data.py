@@ -1,17 +1,24 @@
-"""Parameters and labels as JSON, and back with the type they had. What is read is data: no name in it is looked up.
+"""Values as data, and back with the type they had: parameters and labels as JSON, tensors as arrays.
 
-JSON knows fewer types than Python, so whatever is not one of its own is written as `{"type": ..., ...}`.
+What is read is data: no name in it is looked up. JSON knows fewer types than Python, so whatever is not one of its own
+is written as `{"type": ..., ...}`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+import torch
 
 # Kinds of arrays that may be written: booleans, integers, floats, text, bytes, and objects that are one of these.
 _KINDS = "biufUSO"
+
+# Bytes that an array may take whatever is in it, and those for each character or number in it: strings of numpy are as
+# long as the longest, but what claims gigabytes for a few letters was not written here.
+_LEAST_MEMORY = 2**24
+_MEMORY_OF_AN_ITEM = 256
 
 
 def to_plain(value: Any) -> Any:
@@ -90,9 +97,15 @@ def from_plain(plain: Any) -> Any:
 
 
 def _read_array(plain: dict[str, Any]) -> np.ndarray:
-    values = np.empty(len(plain["items"]), dtype=_dtype(plain["dtype"]))
-    values[:] = [from_plain(item) for item in plain["items"]]
+    items = [from_plain(item) for item in plain["items"]]
+    values = np.empty(len(items), dtype=_dtype(plain["dtype"], items))
+    values[:] = items
     return values.reshape(plain["shape"])
+
+
+def _read_scalar(plain: dict[str, Any]) -> Any:
+    value = from_plain(plain["value"])
+    return np.array(value, dtype=_dtype(plain["dtype"], [value]))[()]
 
 
 def _read_random_state(plain: dict[str, Any]) -> np.random.RandomState:
@@ -101,10 +114,16 @@ def _read_random_state(plain: dict[str, Any]) -> np.random.RandomState:
     return random_state
 
 
-def _dtype(name: str) -> np.dtype[Any]:
-    dtype = np.dtype(str(name))
+def _dtype(name: Any, items: list[Any]) -> np.dtype[Any]:
+    """Return the type of an array of some items, whose memory is in proportion to them."""
+    dtype = np.dtype(str(name)[:50])
     if dtype.kind not in _KINDS or dtype.names is not None:
-        raise ValueError(f"an array of dtype {name!r}")
+        raise ValueError(f"an array of dtype {str(name)[:50]!r}")
+    held = sum(len(item) for item in items) if dtype.kind in "US" else len(items)
+    if dtype.itemsize * len(items) > _LEAST_MEMORY + _MEMORY_OF_AN_ITEM * held:
+        raise ValueError(
+            f"an array of dtype {dtype.str!r} that claims {dtype.itemsize * len(items)} bytes for {held} characters"
+        )
     return dtype
 
 
@@ -114,7 +133,82 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "dict": lambda plain: {from_plain(key): from_plain(item) for key, item in plain["items"]},
     "bytes": lambda plain: bytes.fromhex(plain["value"]),
     "path": lambda plain: Path(plain["value"]),
-    "scalar": lambda plain: np.array(from_plain(plain["value"]), dtype=_dtype(plain["dtype"]))[()],
+    "scalar": _read_scalar,
     "array": _read_array,
     "RandomState": _read_random_state,
 }
+
+
+# Tensors
+
+# Types of the same size that numpy has, for those that it lacks, such as bfloat16.
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+
+
+def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Return tensors as arrays, which every way of writing an object down knows.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        On any device.
+
+    Returns
+    -------
+    dict of str to ndarray, or to tuple of str and ndarray
+        With the memory of the tensors, where that is the CPU's; one that is there under two names is one array. Where
+        numpy lacks the type, its name and the bits.
+    """
+    arrays: dict[str, Any] = {}
+    known: dict[Any, Any] = {}
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu()
+        place = here.data_ptr(), here.dtype, here.shape, here.stride()
+        if place not in known:
+            known[place] = _to_array(here)
+        arrays[name] = known[place]
+    return arrays
+
+
+def from_arrays(arrays: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the tensors that `to_arrays` was given.
+
+    Parameters
+    ----------
+    arrays : mapping
+        What it returned.
+
+    Returns
+    -------
+    dict of str to Tensor
+        With the memory of the arrays, unless that is a file's or may not be written.
+
+    Raises
+    ------
+    ValueError
+        If it is nothing that `to_arrays` returns.
+    """
+    try:
+        return {name: _to_tensor(array) for name, array in arrays.items()}
+    except (TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"arrays that are not those of tensors ({error})") from error
+
+
+def _to_array(tensor: torch.Tensor) -> Any:
+    try:
+        return tensor.numpy()
+    except TypeError:
+        bits = tensor.contiguous().view(_BITS[tensor.element_size()])
+        return str(tensor.dtype).removeprefix("torch."), bits.numpy()
+
+
+def _to_tensor(array: Any) -> torch.Tensor:
+    kind, array = array if isinstance(array, tuple) else (None, array)
+    mapped = isinstance(array, np.memmap)  # as joblib hands large arrays to its processes
+    tensor = torch.from_numpy(np.array(array) if mapped or not array.flags.writeable else array)
+    if kind is None:
+        return tensor
+    dtype = getattr(torch, kind)
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"{kind!r} is not a type of tensors")
+    return tensor.view(dtype)

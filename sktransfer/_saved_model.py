@@ -12,15 +12,13 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from sktransfer._backbone_estimator import BackboneEstimator
+from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
 from sktransfer._composites import read_composite, write_composite
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
+from sktransfer._file_kinds import shown
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._model_file import read_model, write_model
-from sktransfer._net_record import net_from_record, net_to_record
 from sktransfer._plain_data import from_plain, to_plain
-from sktransfer.backbones import Backbone, restore_backbone
-from sktransfer.inputs import Reader, restore_reader
 
 _OURS: dict[str, type[BackboneEstimator]] = {
     one.__name__: one for one in (PretrainedFeatureExtractor, FineTunedClassifier)
@@ -29,7 +27,6 @@ _OURS: dict[str, type[BackboneEstimator]] = {
 _AROUND = "around"
 
 Own = nn.Module | Callable[..., nn.Module]
-Tensors = dict[str, torch.Tensor]
 
 
 def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
@@ -116,7 +113,7 @@ def load(path: "str | os.PathLike[str]", *, backbone: "Own | Mapping[str, Own] |
     description, tensors = read_model(path)
     try:
         ours = [
-            _restore(model, _below(f"{number}.", tensors), backbone)
+            _restore(model, below(f"{number}.", tensors), backbone)
             for number, model in enumerate(description["models"])
         ]
         if _AROUND not in tensors:
@@ -127,10 +124,8 @@ def load(path: "str | os.PathLike[str]", *, backbone: "Own | Mapping[str, Own] |
         raise
     except Exception as error:  # what others made up may stop anywhere
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
-        raise ValueError(
-            f"Could not load {os.fspath(path)!r}: {reason}. (Written with {description.get('versions')}; here is "
-            f"{_versions()}.)"
-        ) from error
+        others = _differing(description.get("versions"))
+        raise ValueError(f"Could not load {shown(path)}: {_shorten(reason, 300).rstrip('.')}.{others}") from error
 
 
 # One of our estimators
@@ -142,28 +137,9 @@ def _describe(estimator: BackboneEstimator) -> tuple[dict[str, Any], Tensors]:
     if not isinstance(parameters["backbone"], str):
         own = _name(parameters.pop("backbone"))
     plain = {name: _plain(name, value, estimator) for name, value in parameters.items()}
-    attributes, tensors = _describe_fit(estimator)
+    record, tensors = estimator._to_record()
+    attributes = {name: _plain(name, value, estimator) for name, value in record.items()}
     return {"class": type(estimator).__name__, "own": own, "parameters": plain, "attributes": attributes}, tensors
-
-
-def _describe_fit(estimator: BackboneEstimator) -> tuple[dict[str, Any], Tensors]:
-    attributes: dict[str, Any] = {}
-    tensors: Tensors = {}
-    for name, value in vars(estimator).items():
-        if name in estimator.get_params(deep=False):
-            continue
-        held: Tensors = {}
-        if isinstance(value, Backbone):
-            record, held = value.to_record()
-        elif isinstance(value, Reader):
-            record = {"kind": value.kind, **value.record}
-        elif name == "net_":
-            record, held = net_to_record(value)
-        else:
-            record = value
-        attributes[name] = _plain(name, record, estimator)
-        tensors |= {f"{name}.{key}": tensor for key, tensor in held.items()}
-    return attributes, tensors
 
 
 def _plain(name: str, value: Any, estimator: BackboneEstimator) -> Any:
@@ -191,20 +167,16 @@ def _restore(
         own = backbone.get(model["own"]) if isinstance(backbone, Mapping) else backbone
         if own is None:
             raise ValueError(
-                f"its backbone is a network of your own, {model['own']!r}, and the file holds no code. Give the "
+                f"its backbone is a network of your own, {shown(model['own'])}, and the file holds no code. Give the "
                 "network, or the function that returns it: sktransfer.load(path, backbone=...)"
             )
         parameters["backbone"] = own
     estimator = _OURS[model["class"]](**parameters)
-    values = {name: from_plain(plain) for name, plain in model["attributes"].items()}
-    for name, value in values.items():
-        if name == "backbone_":
-            value = restore_backbone(value, _below("backbone_.", tensors), own)
-        elif name == "_reader":
-            value = restore_reader(value.pop("kind"), value)
-        elif name == "net_":
-            value = net_from_record(value, _below("net_.", tensors), values["classes_"])
-        setattr(estimator, name, value)
+    record = {name: from_plain(plain) for name, plain in model["attributes"].items()}
+    strange = [name for name in record if name in parameters or hasattr(type(estimator), name)]
+    if strange:
+        raise ValueError(f"attributes {strange[:5]} that are not learned")
+    vars(estimator).update(estimator._learned_from_record(record, tensors, own))
     return estimator
 
 
@@ -217,12 +189,20 @@ def _value(name: str, plain: Any) -> Any:
     return from_plain(plain)
 
 
-def _below(prefix: str, tensors: Tensors) -> Tensors:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
 def _name(backbone: Own) -> str:
     return type(backbone).__name__ if isinstance(backbone, nn.Module) else str(getattr(backbone, "__name__", backbone))
+
+
+def _differing(written: Any) -> str:
+    """Say which versions of packages differ from those that wrote a file, where that may be why it cannot be loaded."""
+    here = _versions()
+    known = written if isinstance(written, dict) else {}
+    others = [f"{name} {known[name]}, here {there}" for name, there in here.items() if known.get(name, there) != there]
+    return f" (Written with {_shorten('; '.join(others), 120)}.)" if others else ""
+
+
+def _shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _versions() -> dict[str, str]:

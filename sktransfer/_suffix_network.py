@@ -181,6 +181,8 @@ class SuffixNetwork(nn.Module):
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         sizes = record["n_features"], record["hidden_layer_sizes"], record["dropout"], record["n_classes"]
+        if len(parts["head"]) != 2 * (len(sizes[1]) + 1):  # before there are layers to compare
+            raise ValueError("a head whose tensors are not those of its layers")
         with torch.device("meta"):  # whatever sizes a file claims, memory is that of its tensors
             head = make_head(*sizes)
         try:

@@ -1,5 +1,6 @@
 """Interrupted, crowded, starved or given the absurd: what was there stays, and no answer is quietly wrong."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -122,6 +123,64 @@ def test_ctrl_c_in_fit_leaves_the_estimator_as_it_was(phase, fitted, many, press
             check_is_fitted(estimator)
     again = FineTunedClassifier(network, random_state=0, feature_cache=None, batch_size=16, **parameters).fit(X, y)
     np.testing.assert_array_equal(estimator.fit(X, y).predict_proba(X), again.predict_proba(X))
+
+
+def interrupt_step(number):
+    """Return a trace function that raises in the given step of an estimator's own lines, once it was armed."""
+    files = ("_backbone_estimator.py", "_fine_tuned_classifier.py", "contextlib.py")
+
+    def trace(frame, event, argument):
+        if not frame.f_code.co_filename.endswith(files):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and trace.armed:
+            trace.seen += 1
+            if trace.seen == number:
+                raise KeyboardInterrupt
+        return trace
+
+    trace.armed, trace.seen = False, 0
+    return trace
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["while the first is handled", "while results are kept"])
+@pytest.mark.parametrize("fitted", [False, True], ids=["unfitted", "fitted before"])
+def test_ctrl_c_at_any_step_leaves_all_parameters_and_a_whole_fit_or_none(fitted, trained, monkeypatch):
+    X, y = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32), [0, 1] * 4
+    model = FineTunedClassifier(tiny_vectors, random_state=0, feature_cache=None)
+    done = FineTunedClassifier(tiny_vectors, random_state=0, feature_cache=None).fit(X, y)
+    parameters, learned = model.get_params(), vars(done).keys() - model.get_params().keys()
+
+    def train(*args):
+        tracer.armed = True
+        if trained:
+            return done  # it has the names of what training returns
+        raise KeyboardInterrupt
+
+    done.net, done.history, done.n_iter = done.net_, done.history_, done.n_iter_
+    monkeypatch.setattr("sktransfer._fine_tuned_classifier.train", train)
+    before = sys.gettrace()
+    for number in itertools.count(1):
+        tracer = interrupt_step(number)
+        if fitted:
+            vars(model).update({name: vars(done)[name] for name in learned})
+        try:
+            sys.settrace(tracer)
+            model.fit(X, y)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        left = vars(model).keys() - parameters.keys()
+        assert model.get_params() == parameters
+        assert left == learned or (not fitted and left <= {"n_features_in_"}), number
+        for name in left:
+            delattr(model, name)
+        if tracer.seen < number:
+            break
+    assert number > 10
+    monkeypatch.undo()
+    np.testing.assert_array_equal(model.fit(X, y).predict_proba(X), done.predict_proba(X))
 
 
 @pytest.mark.parametrize("cache", ["auto", "folder", None])

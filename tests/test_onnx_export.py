@@ -376,7 +376,7 @@ class TestErrors:
 
     def test_a_path_that_is_a_folder_is_refused(self, rows, tmp_path):
         fitted = extractor(tiny_vectors).fit(rows[0])
-        with pytest.raises(IsADirectoryError, match=r"expected the name of a file, such as .*model\.onnx"):
+        with pytest.raises(IsADirectoryError, match=r"expected the name of a file"):
             fitted.to_onnx(tmp_path)
 
     def test_what_to_install_is_named(self, rows, tmp_path, monkeypatch):

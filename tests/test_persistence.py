@@ -7,16 +7,21 @@ import pickle
 import pickletools
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
 import torch
-from networks import tiny_cnn
+from networks import tiny_cnn, tiny_vectors
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer.backbones import load_backbone
 
 TESTS = Path(__file__).parent
 
@@ -210,3 +215,120 @@ def test_model_survives_the_folder_of_its_training_images(weights, tmp_path):
     for file in files[1:]:
         Path(file).unlink()
     assert pickle.loads(data).predict(files[:1]).shape == (1,)
+
+
+# skops, which keeps data alone, and MLflow, which asks it
+
+
+def through_skops(model, expected_types):
+    skops = pytest.importorskip("skops.io", reason="needs the extra skops")
+    data = skops.dumps(model)
+    types = skops.get_untrusted_types(data=data)
+    assert {name.rpartition(".")[2] for name in types} == set(expected_types)
+    return skops.loads(data, trusted=types)
+
+
+def with_rare_tensors():
+    network = tiny_vectors()
+    rare = {"half": torch.float16, "brain": torch.bfloat16, "flag": torch.bool, "eight": torch.float8_e4m3fn}
+    for name, dtype in rare.items():
+        network.register_buffer(f"{name}_", torch.ones(3).to(dtype))
+    network.register_buffer("number_", torch.tensor(3))
+    return network
+
+
+@pytest.mark.parametrize("kind", ["extractor", "classifier"])
+@pytest.mark.parametrize("store_backbone", [True, False])
+def test_skops_takes_an_estimator_as_data(kind, store_backbone, weights, pictures):
+    X, y = pictures
+    for fitted in (False, True):
+        model = make(kind, str(weights), store_backbone=store_backbone)
+        again = through_skops(model.fit(X, y) if fitted else model, [type(model).__name__, "tiny_cnn"])
+        assert again.get_params() == model.get_params()
+    np.testing.assert_array_equal(output(again, X), output(model, X))
+
+
+@pytest.mark.parametrize("how", [pickle.dumps, "skops"], ids=["pickle", "skops"])
+def test_tensors_of_types_that_numpy_lacks_come_back(how):
+    X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    model = PretrainedFeatureExtractor(with_rare_tensors).fit(X)
+    names = ["PretrainedFeatureExtractor", "with_rare_tensors"]
+    again = through_skops(model, names) if how == "skops" else pickle.loads(pickle.dumps(model))
+    found, expected = again.backbone_.network.state_dict(), model.backbone_.network.state_dict()
+    assert {name: tensor.dtype for name, tensor in found.items()} == {n: one.dtype for n, one in expected.items()}
+    assert again.backbone_.fingerprint == model.backbone_.fingerprint
+
+
+def test_skops_takes_pipelines_and_searches_around_ours(weights, pictures):
+    X, y = pictures
+    pipeline = make_pipeline(make("extractor", str(weights)), LogisticRegression()).fit(X, y)
+    again = through_skops(pipeline, ["PretrainedFeatureExtractor", "tiny_cnn"])
+    np.testing.assert_array_equal(again.predict_proba(X), pipeline.predict_proba(X))
+    search = GridSearchCV(make("classifier", str(weights)), {"freeze_depth": ["all", 2]}, cv=2).fit(X, y)
+    types = ["FineTunedClassifier", "tiny_cnn", "StratifiedKFold", "_PassthroughScorer"]
+    np.testing.assert_array_equal(through_skops(search, types).predict_proba(X), search.predict_proba(X))
+
+
+@pytest.mark.parametrize("backbone", [tiny_vectors(), lambda: tiny_vectors()], ids=["module", "lambda"])
+def test_code_without_a_name_is_refused_by_skops_in_a_sentence_and_taken_by_copies(backbone):
+    skops = pytest.importorskip("skops.io", reason="needs the extra skops")
+    X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    model = PretrainedFeatureExtractor(backbone)
+    for _ in ("unfitted", "fitted"):
+        with pytest.raises(TypeError, match=r"skops holds no code.*a function that can be imported.*sktransfer\.save"):
+            skops.dumps(model)
+        model.fit(X)
+    for other in (copy.copy(model), copy.deepcopy(model)):
+        np.testing.assert_array_equal(other.transform(X), model.transform(X))
+    assert copy.copy(model).backbone is backbone
+
+
+def test_the_state_of_an_estimator_is_words_numbers_and_arrays(weights, pictures):
+    plain = (str, int, float, bool, type(None), np.ndarray)
+
+    def walk(value):
+        if isinstance(value, dict | list | tuple):
+            for one in [*value.keys(), *value.values()] if isinstance(value, dict) else value:
+                walk(one)
+        else:
+            assert isinstance(value, plain) or value is tiny_cnn, type(value)
+
+    walk(make("classifier", str(weights)).fit(*pictures).__getstate__())
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_a_model_whose_arrays_are_in_a_file_is_not_written_to_by_training(mode, weights, pictures, tmp_path):
+    X, y = pictures
+    model = make("classifier", weights, warm_start=True).fit(X, y)
+    joblib.dump(model, tmp_path / "model.joblib")
+    before = (tmp_path / "model.joblib").read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = joblib.load(tmp_path / "model.joblib", mmap_mode=mode)
+    np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    again.fit(X, y)
+    del again
+    assert (tmp_path / "model.joblib").read_bytes() == before
+
+
+def test_a_backbone_by_itself_is_pickled_by_a_public_name(weights):
+    backbone = load_backbone(tiny_cnn, weights)
+    data = pickle.dumps(backbone)
+    assert b"sktransfer.backbones._" not in data
+    for other in (pickle.loads(data), copy.deepcopy(backbone)):
+        assert other.fingerprint == backbone.fingerprint
+        assert other.blocks == backbone.blocks
+
+
+def test_mlflow_logs_a_model_with_the_types_that_skops_names(pictures, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    skops = pytest.importorskip("skops.io", reason="needs the extra skops")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    X, y = pictures
+    model = FineTunedClassifier("squeezenet1_1", weights=None, random_state=0).fit(X, y)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
+    trusted = skops.get_untrusted_types(data=skops.dumps(model))
+    with mlflow.start_run():
+        info = mlflow.sklearn.log_model(model, name="model", skops_trusted_types=trusted, pip_requirements=[])
+    np.testing.assert_array_equal(mlflow.sklearn.load_model(info.model_uri).predict_proba(X), model.predict_proba(X))

@@ -1,5 +1,6 @@
 """A saved model is data: it comes back as it was, is written whole or not at all, and runs nobody's code."""
 
+import hashlib
 import io
 import json
 import os
@@ -440,8 +441,32 @@ def test_files_of_other_kinds_are_told_apart(path, tmp_path):
     with pytest.raises(ValueError, match="no whole safetensors file"):
         sktransfer.load(path)
     for gone in (tmp_path / "gone", tmp_path):
-        with pytest.raises(FileNotFoundError, match="which is no file"):
+        with pytest.raises(FileNotFoundError, match=r"which is (not a file|a folder)"):
             sktransfer.load(gone)
+
+
+DESCRIPTIONS = {
+    "no JSON": "models",
+    "empty": "",
+    "half": '{"tensors": {',
+    "a huge whole number": '{"tensors": {}, "models": ' + "9" * 100_000 + "}",
+    "a huge number": '{"tensors": {}, "models": [1e999]}',
+    "no number": '{"tensors": {}, "models": [NaN]}',
+    "an infinite number": '{"tensors": {}, "models": [-Infinity]}',
+    "a name twice": '{"tensors": {}, "models": [], "models": []}',
+    "deep": '{"tensors": {}, "models": ' + "[" * 200_000 + "]" * 200_000 + "}",
+    "a list": "[1, 2]",
+    "tensors that are a list": '{"tensors": []}',
+}
+
+
+@pytest.mark.parametrize("text", DESCRIPTIONS.values(), ids=DESCRIPTIONS)
+def test_a_description_that_is_no_json_of_ours_gets_a_sentence(text, whole, path):
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    save_file(parts_of(whole[0])[0], path, {"sktransfer model": f"1 {digest}\n{text}"})
+    with pytest.raises(ValueError, match=r"whose description (is not JSON|says nothing)") as caught:
+        load_vectors(path)
+    assert len(str(caught.value)) < 600
 
 
 def rewritten(file, path, change):

@@ -21,7 +21,10 @@ from sktransfer.backbones._summary import BackboneSummary
 from sktransfer.backbones._timm import TimmSource
 from sktransfer.backbones._torchvision import TorchvisionSource
 from sktransfer.backbones._wrapped_networks import refuse_other
-from sktransfer.inputs import ImagePreprocessing, restore_preprocessing
+from sktransfer.inputs import ImagePreprocessing, Preprocessing, restore_preprocessing
+
+# The most layers, or labels, that are believed of a description. Real ones have less than a tenth.
+_MOST_COUNTED = 50_000
 
 __all__ = [
     "POOLINGS",
@@ -172,17 +175,53 @@ def restore_backbone(
         If a network of one's own is not given, or the tensors do not match it.
     """
     kind, values = record["kind"], record["source"]
+    prepared = restore_preprocessing(record["preprocessing"])
+    if kind not in ("own", "hf", "torchvision", "timm"):
+        raise ValueError(f"a backbone of unknown kind {kind!r}")
+    _check_record(kind, values, prepared)
     source: Source
     if kind == "own":
         if own is None:
             raise ValueError("expected the network of your own that it was fitted with")
         source = OwnSource(own, **values)
     elif kind == "hf":
-        source = HuggingFaceSource(**values, prepared=restore_preprocessing(record["preprocessing"]))
+        source = HuggingFaceSource(**{**values, "config": _without_places(values["config"])}, prepared=prepared)
     elif kind == "torchvision":
         source = TorchvisionSource(**values)
-    elif kind == "timm":
-        source = TimmSource(**values)
     else:
-        raise ValueError(f"a backbone of unknown kind {kind!r}")
+        source = TimmSource(**values)
     return Backbone.from_record(source, record, tensors)
+
+
+def _check_record(kind: str, values: Mapping[str, Any], prepared: Preprocessing) -> None:
+    """Refuse a record that leaves something out: a source would look for it in a folder, or ask a hub."""
+    if kind != "own" and not isinstance(values.get("name"), str):
+        raise ValueError(f"a backbone of kind {kind!r} without a name")
+    weights = values.get("weights")
+    if not (weights is None or isinstance(weights, str | os.PathLike)) or not isinstance(values.get("seed", 0), int):
+        raise ValueError(f"a backbone of kind {kind!r} whose weights or seed are not those of one")
+    config = values.get("config") if kind == "hf" else None
+    if kind == "hf" and not (isinstance(config, dict) and isinstance(config.get("model_type"), str)):
+        raise ValueError("a network of transformers whose description is not in the file")
+    _check_counts(config, "")
+    if (prepared.kind == "images") == (kind == "hf"):
+        raise ValueError(f"a backbone of kind {kind!r} for {prepared.kind}")
+
+
+def _without_places(value: Any) -> Any:
+    """Return a description without what names code or kernels, which stand elsewhere; refuse networks that do."""
+    if not isinstance(value, Mapping):
+        return [_without_places(held) for held in value] if isinstance(value, list) else value
+    if value.get("model_type") == "timm_backbone" or value.get("use_timm_backbone") or value.get("backbone"):
+        raise ValueError("a description that takes a part of its network from elsewhere")
+    dropped = [name for name in value if name in ("auto_map", "kernel_config") or "attn_implementation" in str(name)]
+    return {name: _without_places(held) for name, held in value.items() if name not in dropped}
+
+
+def _check_counts(value: Any, name: str) -> None:
+    """Refuse numbers that lists as long are made of before there is anything to compare with tensors."""
+    if isinstance(value, Mapping):
+        for key, held in value.items():
+            _check_counts(held, str(key))
+    elif isinstance(value, int) and value > _MOST_COUNTED and ("label" in name or "layer" in name):
+        raise ValueError(f"a description with {name[:50]} above {_MOST_COUNTED}")

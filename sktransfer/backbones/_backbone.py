@@ -6,6 +6,7 @@ A backbone is never changed by training: whoever trains a part of it trains a co
 import copy
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from numbers import Integral, Real
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from sktransfer._names import closest
+from sktransfer.backbones._claims import no_larger_than
 from sktransfer.backbones._feature_network import FeatureNetwork
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones._graph import Block, Cut, Graph
@@ -21,7 +23,7 @@ from sktransfer.backbones._inference import scale_convolutions
 from sktransfer.backbones._loaded_network import LoadedNetwork, load, share
 from sktransfer.backbones._source import Source
 from sktransfer.backbones._summary import BackboneSummary, BlockRow
-from sktransfer.backbones._weights import fill
+from sktransfer.backbones._weights import fill, fingerprint
 from sktransfer.inputs import restore_preprocessing
 
 
@@ -375,36 +377,20 @@ class Backbone:
         self._sample_shape = sample_shape
         self._store_weights = store_weights
 
-    # Pickles
+    # Written down: one record, whoever asks for it
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the traced graph out, always; the weights too where they can be found again and that is wanted."""
-        state = self.__dict__.copy()
-        if self._loaded is not None:
-            state["_fingerprint"] = self.fingerprint
-            if self._store_weights and not self._source.keeps_network:
-                state["_state"] = self.network.state_dict()
-        state["_loaded"] = state["_graph"] = None
-        del state["_finding"]
-        return state
+    @property
+    def own(self) -> Any:
+        """The module, or the function that returns it, where a person brought the network; else `None`."""
+        return getattr(self._source, "backbone", None)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._finding = threading.RLock()
-        tensors = self.__dict__.pop("_state", None)
-        if tensors is not None or self._source.keeps_network:
-            self._take(tensors, "the pickle")
-
-    def _take(self, tensors: Mapping[str, torch.Tensor] | None, whose: str) -> None:
-        network = self._source.architecture()
-        if tensors is not None:
-            fill(network, tensors, network.state_dict(), whose)
-        self._install(share(LoadedNetwork(network, self._source)))
-
-    # Records: what a file without code holds
+    @property
+    def own_holds_weights(self) -> bool:
+        """Whether what a person brought is a module, which holds its weights itself."""
+        return self._source.keeps_network
 
     def to_record(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """Return what it takes to build this backbone again with `restore_backbone`.
+        """Return what it takes to build this backbone again with `restore_backbone`, but for a person's own network.
 
         Returns
         -------
@@ -413,12 +399,11 @@ class Backbone:
         tensors : dict of str to Tensor
             Parameters and buffers, as they are; empty where they are to be found again by name.
         """
-        state = self.__getstate__()
-        tensors = dict(self.network.state_dict()) if self._store_weights or self._source.keeps_network else {}
+        stored = self._store_weights or self.own_holds_weights
         record = {
             "kind": self._source.kind,
             "source": self._source.record,
-            "fingerprint": state["_fingerprint"],
+            "fingerprint": self.__dict__["_fingerprint"] if self._loaded is None else self.fingerprint,
             "preprocessing": self.preprocessing.record,
             "blocks": [asdict(block) for block in self.blocks],
             "layer": self._end,
@@ -426,7 +411,7 @@ class Backbone:
             "sample_shape": self._sample_shape,
             "store_weights": self._store_weights,
         }
-        return record, tensors
+        return record, dict(self.network.state_dict()) if stored else {}
 
     @classmethod
     def from_record(cls, source: Source, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> "Backbone":
@@ -455,8 +440,33 @@ class Backbone:
         backbone._sample_shape, backbone._store_weights = record["sample_shape"], record["store_weights"]
         backbone.__dict__["_fingerprint"] = record["fingerprint"]
         if tensors:
-            backbone._take(tensors, "the file")
+            backbone._take(tensors)
+        elif source.keeps_network and fingerprint(source.architecture()) == record["fingerprint"]:
+            backbone._take(None)
         return backbone
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from sktransfer.backbones import restore_backbone
+
+        record, tensors = self.to_record()
+        return restore_backbone, (record, {} if self.own_holds_weights else tensors, self.own)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what earlier versions of this package pickled."""
+        self.__dict__.update(state)
+        self._finding = threading.RLock()
+        tensors = self.__dict__.pop("_state", None)
+        if tensors is not None or self._source.keeps_network:
+            self._take(tensors)
+
+    def _take(self, tensors: Mapping[str, torch.Tensor] | None) -> None:
+        if tensors is None:
+            network = self._source.architecture()
+        else:
+            with nullcontext() if self.own else no_larger_than(tensors):
+                network = self._source.architecture()
+            fill(network, tensors, network.state_dict(), "the file")
+        self._install(share(LoadedNetwork(network, self._source)))
 
     def _find_weights(self) -> None:
         """Load weights that a pickle left out, and refuse any that are not the same."""

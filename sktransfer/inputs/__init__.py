@@ -175,9 +175,19 @@ def restore_preprocessing(record: Mapping[str, Any]) -> Preprocessing:
     -------
     Preprocessing
         The same.
+
+    Raises
+    ------
+    ValueError
+        If a number in it is none that samples have: memory is taken for examples of that size.
     """
+    if any(isinstance(value, int) and abs(value) > _LARGEST for value in record.values()):
+        raise ValueError(f"samples whose sizes are above {_LARGEST}")
     return _PREPROCESSINGS[record.get("kind", "images")].from_record(record)
 
+
+# The most that is believed of a number in a preprocessing: samples of a sound of an hour, at 16,000 a second.
+_LARGEST = 60_000_000
 
 _READERS: dict[str, Any] = {reader.kind: reader for reader in (ImageReader, TextReader, SoundReader, VectorReader)}
 _PREPROCESSINGS: dict[str, Any] = {
