@@ -1,11 +1,11 @@
 """Which store the parameter `feature_cache` means: one for the process's memory, one for each folder, or none."""
 
 import os
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sktransfer._activation_cache import PROCESS_CACHE, ActivationStore
+from sktransfer._locks import Lock
 from sktransfer._names import shown
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ DISK_LIMIT = 10 * 2**30
 
 _FOLDERS: "dict[str, DiskStore]" = {}
 _FOLDER_LIMIT = [DISK_LIMIT]
-_FOLDERS_LOCK = threading.Lock()
+_FOLDERS_LOCK = Lock()
 
 
 def store_for(feature_cache: object) -> ActivationStore | None:
@@ -96,13 +96,3 @@ def set_disk_limit(limit: int) -> None:
         _FOLDER_LIMIT[0] = limit
         for store in _FOLDERS.values():
             store.limit = limit
-
-
-def _renew_lock() -> None:
-    """Give a forked child a lock that no thread of its parent holds."""
-    global _FOLDERS_LOCK
-    _FOLDERS_LOCK = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)

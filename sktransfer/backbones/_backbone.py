@@ -4,7 +4,6 @@ A backbone is never changed by training: whoever trains a part of it trains a co
 """
 
 import copy
-import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sktransfer._locks import Lock
 from sktransfer._names import closest
 from sktransfer.backbones._claims import no_larger_than
 from sktransfer.backbones._feature_network import FeatureNetwork
@@ -51,7 +51,7 @@ class Backbone:
 
     def __init__(self, source: Source):
         self._source = source
-        self._finding = threading.RLock()
+        self._finding = Lock()
         self._end: Any = None
         self._install(load(source))
         self.freeze_depth: Any = "all"
@@ -435,7 +435,7 @@ class Backbone:
         backbone.preprocessing = restore_preprocessing(record["preprocessing"])
         backbone.blocks = tuple(Block(**block) for block in record["blocks"])
         backbone._loaded = backbone._graph = None
-        backbone._finding = threading.RLock()
+        backbone._finding = Lock()
         backbone._source, backbone._end, backbone.freeze_depth = source, record["layer"], record["freeze_depth"]
         backbone._sample_shape, backbone._store_weights = record["sample_shape"], record["store_weights"]
         backbone.__dict__["_fingerprint"] = record["fingerprint"]
@@ -454,7 +454,7 @@ class Backbone:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what earlier versions of this package pickled."""
         self.__dict__.update(state)
-        self._finding = threading.RLock()
+        self._finding = Lock()
         tensors = self.__dict__.pop("_state", None)
         if tensors is not None or self._source.keeps_network:
             self._take(tensors)

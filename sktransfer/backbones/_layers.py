@@ -7,7 +7,6 @@ nothing here knows one architecture from another: the stack is found, and what d
 
 import contextlib
 import copy
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sktransfer._locks import Lock
 from sktransfer._seeding import generator_kept
 from sktransfer.backbones._feeds import Feed
 from sktransfer.backbones._graph import Block, Ready
@@ -83,7 +83,7 @@ class LayerGraph:
         self.stack, seen = find_stack(network, feed.arguments(example, feed.absent(example)))
         self.takes_autocast, self.by_rows, self.layers_keep_notes = True, False, False
         self.hands_weights = seen.hands_weights
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._known: OrderedDict[Any, tuple[list[Call], int]] = OrderedDict()
         layers = list(network.get_submodule(self.stack))  # type: ignore[call-overload]
         self._after = seen.after

@@ -5,13 +5,13 @@ somebody else did, that is seen and it is loaded anew.
 """
 
 import hashlib
-import threading
 from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import nn
 
+from sktransfer._locks import Lock
 from sktransfer._seeding import turn
 from sktransfer.backbones._code import is_library
 from sktransfer.backbones._graph import Cut, Ready
@@ -39,7 +39,7 @@ class LoadedNetwork:
         self.network = network.eval().requires_grad_(False)
         self.graph = source.graph(network)
         self.preprocessing = source.preprocessing(network)
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._known: tuple[str, str | None] | None = None
         self._why_none, self._lasting = "", False
         self._ready: Ready = {}
@@ -135,7 +135,7 @@ class LoadedNetwork:
         self._settings = Settings(self.network)
 
 
-_LOCK = threading.RLock()
+_LOCK = Lock()
 _KEPT: OrderedDict[Any, LoadedNetwork] = OrderedDict()
 
 

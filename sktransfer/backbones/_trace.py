@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from sktransfer._locks import Lock
 from sktransfer.backbones._graph import UntraceableError
 
 # Classes of modules, and functions, that a trace does not look into.
@@ -27,14 +28,15 @@ class _ScopedTracer(fx.Tracer):
     While it traces, torch hands it every call of every module in the process; those of other threads are let through.
     """
 
-    turn = threading.Lock()
+    turn = Lock()
 
     def __init__(self, untraced: Untraced):
         import torchvision
 
         self._layers = {thing for thing in untraced if isinstance(thing, type)}
         functions = tuple(thing for thing in untraced if not isinstance(thing, type))
-        super().__init__(autowrap_modules=(math, torchvision.ops), autowrap_functions=functions)
+        modules: Any = (math, torchvision.ops)  # versions of torch declare one, or any number
+        super().__init__(autowrap_modules=modules, autowrap_functions=functions)
 
     def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:
         with self.turn:

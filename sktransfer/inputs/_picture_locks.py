@@ -3,30 +3,19 @@
 Pillow decodes an opened picture when it is first used, changes the object while it does, and moves the handle.
 """
 
-import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from PIL import Image
 
+from sktransfer._locks import Lock
+
 # More than threads that decode: pictures that happen to share a lock wait for each other without need.
 _N_LOCKS = 256
 
 
-class _Locks:
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        """Begin with free locks: who held one when a process forked does not run in the child."""
-        self.of_pictures = [threading.Lock() for _ in range(_N_LOCKS)]
-        self.of_files = [threading.Lock() for _ in range(_N_LOCKS)]
-
-
-_LOCKS = _Locks()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_LOCKS.renew)
+_OF_PICTURES = [Lock() for _ in range(_N_LOCKS)]
+_OF_FILES = [Lock() for _ in range(_N_LOCKS)]
 
 
 @contextmanager
@@ -40,12 +29,12 @@ def alone_with(picture: Image.Image) -> Iterator[None]:
     picture : PIL.Image.Image
         Opened by somebody else, decoded or not.
     """
-    with _LOCKS.of_pictures[_place(picture)]:
+    with _OF_PICTURES[_place(picture)]:
         file = getattr(picture, "fp", None)
         if file is None:
             yield
             return
-        with _LOCKS.of_files[_place(file)]:
+        with _OF_FILES[_place(file)]:
             yield
 
 
