@@ -139,7 +139,7 @@ REFUSED = {
             *got("IMAGENET_V1", expected="for 'resnet18'.*'IMAGENET1K_V1'", also={"backbone": "resnet18"}),
             *got("", expected="expected .*a path, or None", also={"backbone": "resnet18"}),
             *got("default", expected="for 'resnet18'.*'DEFAULT'", also={"backbone": "resnet18"}),
-            *got("nowhere.pth", expected="no file", error=FileNotFoundError, also={"backbone": "resnet18"}),
+            *got("nowhere.pth", expected="not a file", error=FileNotFoundError, also={"backbone": "resnet18"}),
         ],
     ),
     "layer": Refused(
