@@ -71,7 +71,8 @@ def dangers(source):
     [
         "eval('1')", "import subprocess", "pickle.loads(x)", "torch.load(p)", "torch.load(p, weights_only=False)",
         "np.load(p)", "np.lib.format.read_array(f, allow_pickle=True)", "import importlib", "os.system('ls')",
-        "torch.hub.load('a', 'b')", "AutoModel.from_pretrained(p, trust_remote_code=True)", "AutoModel.from_config(c)", "{'trust_remote_code': x}",
+        "torch.hub.load('a', 'b')", "AutoModel.from_pretrained(p, trust_remote_code=True)", "{'trust_remote_code': x}",
+        "AutoModel.from_config(c)",
     ],
 )  # fmt: skip
 def test_the_search_for_dangers_finds_them(source):
