@@ -49,8 +49,12 @@ def dangers(source):
             safe = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
             if safe.get("weights_only") is not True:
                 found.append("torch.load")
-        if any(keyword.arg in ("shell", "allow_pickle", "trust_remote_code") for keyword in node.keywords):
-            found.append(f"{owner}.{name} with shell, allow_pickle or trust_remote_code")
+        if any(keyword.arg in ("shell", "allow_pickle") for keyword in node.keywords):
+            found.append(f"{owner}.{name} with shell or allow_pickle")
+        trusts = [keyword.value for keyword in node.keywords if keyword.arg == "trust_remote_code"]
+        if owner.startswith("Auto") and not trusts:  # whoever is not told asks on the terminal
+            found.append(f"{owner}.{name} without trust_remote_code=False")
+        found += ["trust_remote_code" for value in trusts if getattr(value, "value", None) is not False]
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             given = zip(node.keys, node.values, strict=True)
@@ -68,11 +72,13 @@ def dangers(source):
         "eval('1')", "import subprocess", "pickle.loads(x)", "torch.load(p)", "torch.load(p, weights_only=False)",
         "np.load(p)", "np.lib.format.read_array(f, allow_pickle=True)", "import importlib", "os.system('ls')",
         "torch.hub.load('a', 'b')", "AutoModel.from_pretrained(p, trust_remote_code=True)", "{'trust_remote_code': x}",
+        "AutoModel.from_config(c)",
     ],
 )  # fmt: skip
 def test_the_search_for_dangers_finds_them(source):
     assert dangers(source)
     assert not dangers("torch.load(p, weights_only=True); json.loads(x); file.load(); {'trust_remote_code': False}")
+    assert not dangers("AutoModel.from_config(c, trust_remote_code=False)")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
