@@ -112,7 +112,7 @@ class BareFile(io.BufferedReader):
     def __init__(self, path: "str | os.PathLike[str]"):
         super().__init__(io.FileIO(path))
         self.says: int | None = None
-        """The orientation, where it is among what was taken out."""
+        """The orientation, where a JPEG or its metadata that was taken out says it."""
         self._instead: list[tuple[int, bytes]] = []
         head = super().read(8)
         try:
@@ -137,6 +137,7 @@ class BareFile(io.BufferedReader):
 
     def _look_at_jpeg(self) -> None:
         """Rename the segments that hold EXIF, and the list of further pictures, whose tags Pillow would read too."""
+        xmp = b""
         self.seek(2)
         for _ in range(_MOST_SEGMENTS):
             marker = _exactly(self, 2)
@@ -144,7 +145,7 @@ class BareFile(io.BufferedReader):
                 self.seek(-1, os.SEEK_CUR)
                 continue
             if marker[0] != 0xFF or marker[1] in (0xDA, 0xD9):
-                return
+                break
             (length,) = struct.unpack(">H", _exactly(self, 2))
             start = self.tell()
             if marker[1] == 0xE1:
@@ -152,9 +153,13 @@ class BareFile(io.BufferedReader):
                 if content.startswith(b"Exif\0\0"):
                     self._instead.append((start, b"exif"))
                     self.says = _in_exif(content) if self.says is None else self.says
+                elif content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
+                    xmp = xmp or content
             elif marker[1] == 0xE2 and super().read(4) == b"MPF\0":
                 self._instead.append((start, b"mpf\0"))
             self.seek(start + length - 2)
+        if self.says is None and xmp:
+            self.says = _in_xmp({"xmp": xmp})
 
     def _look_at_tiff(self) -> None:
         """Blank the entries that do not say how pixels are stored, and an orientation that is none."""
