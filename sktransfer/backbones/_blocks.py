@@ -67,9 +67,7 @@ class NetworkGraph:
         self._places_before: dict[fx.Node, list[fx.Node]] = {}
         self._names_before: dict[fx.Node, set[str]] = {}
         self._behind: dict[fx.Node, Behind] = {}
-        self._places = self._find_places()
-        self._features = self._find_features(ends_in_classifier)
-        self.blocks, self._ends = self._find_blocks()
+        self._find_places(ends_in_classifier)
         self._say_if_coarse()
 
     def ending_at(self, node: fx.Node) -> "NetworkGraph":
@@ -194,18 +192,29 @@ class NetworkGraph:
                 todo.extend(() if node in known else node.all_input_nodes)
         return sorted(needed, key=self._order.__getitem__)
 
-    def _find_places(self) -> list[fx.Node]:
-        """Values that are the only one alive at some point of the run, but for sizes that can be had from them."""
+    def _find_places(self, ends_in_classifier: bool | None) -> None:
+        """Find values that are the only one alive at some point of the run, but for sizes that can be had from them."""
         order = [self._input, *self._slice(self._output, self._input)]
         strictly, at_most = self._alone(order, self._constants), self._alone(order, self._apart)
-        closely = strictly.keys() != at_most.keys()
-        if not closely and not any(_may_lose_rows(node, self._modules) for node in strictly):
-            return list(strictly)
-        examples = look(self.network, order, entrance(self._layers_of, self._apart, self._modules), closely)
-        if not examples:
-            return list(strictly)
+        self._cut_at(list(at_most), ends_in_classifier)
+        most = len(self.blocks)
+        self._cut_at(list(strictly), ends_in_classifier)
+        closely = most > len(self.blocks)  # else nothing is won
+        if closely or any(_may_lose_rows(node, self._modules) for node in strictly):
+            first = entrance(self._layers_of, self._apart, self._modules)
+            if examples := look(self.network, order, first, closely):
+                found = self._settle_places(order, at_most if closely else strictly, examples)
+                self._cut_at(found, ends_in_classifier)
+
+    def _cut_at(self, places: list[fx.Node], ends_in_classifier: bool | None) -> None:
+        self._places = places
+        self._features = self._find_features(ends_in_classifier)
+        self.blocks, self._ends = self._find_blocks()
+
+    def _settle_places(self, order: list[fx.Node], alone: dict[fx.Node, int], examples: list[Values]) -> list[fx.Node]:
+        """Return the places that have a row per sample and behind which all sizes that are needed can be had."""
         places = []
-        for node, position in at_most.items():
+        for node, position in alone.items():
             gone = {one for one in order if self._order[one] <= position and one not in self._apart} - {node}
             behind = Behind(node, gone, self._sizes, examples)
             later = (one for one in order if self._order[one] > position)

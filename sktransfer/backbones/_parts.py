@@ -28,7 +28,7 @@ def source_texts() -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        torch's own, to be changed; empty where this torch keeps them elsewhere, and then they stay.
+        The dict of torch itself, to be changed; empty where this torch keeps them elsewhere, and then they stay.
     """
     return getattr(getattr(graph_module, "_loader", None), "eval_cache", {})
 
