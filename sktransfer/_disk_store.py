@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sktransfer._activation_cache import ActivationStore
-from sktransfer._names import shown
+from sktransfer._messages import shown
 from sktransfer._shared_database import SharedDatabase
 
 # Part of the file's name: to be raised when its tables change.

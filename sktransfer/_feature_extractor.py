@@ -11,8 +11,8 @@ from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._frozen_pass import collect, collect_readable, probe, probe_readable
+from sktransfer._messages import shortened
 from sktransfer._names import check_choice
-from sktransfer.inputs import shortened
 
 ON_BAD_SAMPLE = ("raise", "nan")
 

@@ -9,6 +9,8 @@ import re
 import stat
 from pathlib import Path
 
+from sktransfer._messages import shown
+
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|[(\]}]*c[\w.]+\n[\w.]+\n")
 _COMPRESSED = re.compile(rb"x[\x01\x5e\x9c\xda]|\x1f\x8b|BZh[1-9]|\xfd7zXZ\0|\x5d\0\0|\x04\x22\x4d\x18|ZF0x")
 _ONNX = re.compile(rb"\x08[\x01-\x1f][\x12\x3a]")
@@ -134,9 +136,3 @@ def _kind_of_archive(tail: bytes) -> str:
     if b"/data.pkl" in tail:
         return "a file of torch.save: if it holds weights, give it to an estimator, weights=PATH"
     return "arrays of numpy.savez: numpy.load loads them" if b".npy" in tail else "a zip archive"
-
-
-def shown(path: object) -> str:
-    """Return a path as it stands in a message: its end, where it is long."""
-    text = repr(os.fspath(path) if isinstance(path, os.PathLike) else path)
-    return text if len(text) <= 150 else f"{text[:1]}...{text[-140:]}"

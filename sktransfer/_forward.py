@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sktransfer._locks import Lock
+from sktransfer._messages import first_line
 from sktransfer._run import Fits, Run
 from sktransfer._workers import in_order
 from sktransfer.inputs import Samples, batches_of, load_batch, load_batches
@@ -154,7 +155,7 @@ def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int, f
             raise
         hint = " Where rows are flat images, say so: image_shape=(height, width)." if prepared.ndim == 2 else ""
         raise ValueError(
-            f"The backbone could not run samples of shape {tuple(prepared.shape[1:])}: {error}. Give X of the "
+            f"The backbone could not run samples of shape {tuple(prepared.shape[1:])}: {first_line(error)}. Give X of the "
             f"shape that it takes, or a backbone that takes this one.{hint}"
         ) from error
 

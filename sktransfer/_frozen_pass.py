@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 
 from sktransfer._activation_cache import COUNTS, ActivationStore, activation_keys
 from sktransfer._forward import Change, compute, run_batch
+from sktransfer._messages import shortened
 from sktransfer._run import Run
 from sktransfer.backbones import FrozenPart
-from sktransfer.inputs import Samples, SamplesOf, TolerantSamples, batches_of, shortened
+from sktransfer.inputs import Samples, SamplesOf, TolerantSamples, batches_of
 
 Batches = Generator[torch.Tensor, None, None]
 

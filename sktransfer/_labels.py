@@ -7,7 +7,8 @@ import numpy as np
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from sktransfer.inputs import as_array, check_form, is_missing, shown
+from sktransfer._messages import shown
+from sktransfer.inputs import as_array, check_form, is_missing
 
 _WANTED = "one label per sample: a list, an array or a Series of strings, integers or booleans"
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from sktransfer._file_kinds import expand, guess_kind, shown, type_of
+from sktransfer._file_kinds import expand, guess_kind, type_of
+from sktransfer._messages import shown
 
 # To be raised when what is written could be misread by those who read the version before.
 VERSION = 1

@@ -1,6 +1,5 @@
-"""What messages say of names: an unknown one is answered with the closest ones that exist, a long one is shortened."""
+"""Choosing by name: an unknown name is answered with the closest ones that exist."""
 
-import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -48,25 +47,3 @@ def check_choice(parameter: str, value: object, known: Iterable[str]) -> None:
     known = list(known)
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"Got {parameter}={value!r}; expected one of {len(known)} names: {closest(value, known)}.")
-
-
-def shown(value: object, most: int = 120) -> str:
-    """Write a path or a text down for a message, which has to stay short.
-
-    Parameters
-    ----------
-    value : object
-        A path, which is put in quotes, or what has a text.
-    most : int, default=120
-        Characters to show: the last ones of a path, the first ones of a text.
-
-    Returns
-    -------
-    str
-        In one line.
-    """
-    if isinstance(value, os.PathLike):
-        path = str(value)
-        return repr(path if len(path) <= most else "..." + path[-most:])
-    text = " ".join(str(value).split())
-    return text if len(text) <= most else text[:most] + "..."

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from sktransfer._locks import Lock
+from sktransfer._messages import first_line
 from sktransfer._model_file import check_target
 from sktransfer._suffix_network import SuffixNetwork
 from sktransfer.backbones import Backbone
@@ -191,7 +192,7 @@ def _write_network(
         raise
     except Exception as error:  # it may stop anywhere
         raise ValueError(
-            f"Got a network that torch cannot write as ONNX ({_first_line(error)}); expected operations that opset "
+            f"Got a network that torch cannot write as ONNX ({first_line(error)}); expected operations that opset "
             f"{OPSET} has. Write the operation with others in the network's forward, or end before it with layer=."
         ) from error
     if not any_size:
@@ -252,13 +253,9 @@ def _check_file(file: Path) -> None:
         onnx.checker.check_model(str(file), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ValueError(
-            f"Got a network that torch writes as ONNX wrongly ({_first_line(error)}); expected operations whose shapes "
+            f"Got a network that torch writes as ONNX wrongly ({first_line(error)}); expected operations whose shapes "
             "fit. Write the operation with others in the network's forward, and fit again."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _import_onnx() -> Any:

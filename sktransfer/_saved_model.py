@@ -15,8 +15,8 @@ from torch import nn
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
 from sktransfer._composites import read_composite, write_composite
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
-from sktransfer._file_kinds import shown
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
+from sktransfer._messages import shortened, shown
 from sktransfer._model_file import read_model, write_model
 from sktransfer._plain_data import from_plain, to_plain
 
@@ -125,7 +125,7 @@ def load(path: "str | os.PathLike[str]", *, backbone: "Own | Mapping[str, Own] |
     except Exception as error:  # what others made up may stop anywhere
         reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
         others = _differing(description.get("versions"))
-        raise ValueError(f"Could not load {shown(path)}: {_shorten(reason, 300).rstrip('.')}.{others}") from error
+        raise ValueError(f"Could not load {shown(path)}: {shortened(reason, 300).rstrip('.')}.{others}") from error
 
 
 # One of our estimators
@@ -198,11 +198,7 @@ def _differing(written: Any) -> str:
     here = _versions()
     known = written if isinstance(written, dict) else {}
     others = [f"{name} {known[name]}, here {there}" for name, there in here.items() if known.get(name, there) != there]
-    return f" (Written with {_shorten('; '.join(others), 120)}.)" if others else ""
-
-
-def _shorten(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return f" (Written with {shortened('; '.join(others), 120)}.)" if others else ""
 
 
 def _versions() -> dict[str, str]:

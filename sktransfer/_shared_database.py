@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakSet
 
-from sktransfer._names import shown
+from sktransfer._messages import shortened, shown
 
 T = TypeVar("T")
 
@@ -192,7 +192,7 @@ class SharedDatabase:
         failed, follows = _FAILED["empty"] if use == "empty" else ("used", _FAILED["read"][1])
         self.warn(
             f"empty {kind}" if use == "empty" else kind,
-            f"The activation cache in {shown(self.folder)} could not be {failed} ({shown(reason, 240)}). {follows}. "
+            f"The activation cache in {shown(self.folder)} could not be {failed} ({shortened(str(reason))}). {follows}. "
             "Check the folder's permissions and the space on its disk, or set feature_cache to another folder.",
         )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sktransfer._activation_cache import PROCESS_CACHE, ActivationStore
 from sktransfer._locks import Lock
-from sktransfer._names import shown
+from sktransfer._messages import shown
 
 if TYPE_CHECKING:
     from sktransfer._disk_store import DiskStore

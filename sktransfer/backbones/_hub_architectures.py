@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from sktransfer.backbones._hub_files import ModelFiles, explained, first_line, shorten
+from sktransfer._messages import first_line, shown
+from sktransfer.backbones._hub_files import ModelFiles, explained
 
 # Settings that name code, files or kernels to be fetched, or that say how to load and to answer.
 DROPPED = frozenset((
@@ -83,7 +84,7 @@ def read_config(files: ModelFiles) -> Any:
     if quantized:
         method = quantized.get("quant_method") if isinstance(quantized, Mapping) else quantized
         raise ValueError(
-            f"Got backbone={files}, whose weights are quantized ({shorten(method)}); expected float weights. "
+            f"Got backbone={files}, whose weights are quantized ({shown(method)}); expected float weights. "
             "Give the model that they were made of."
         )
     return build_config(values, files)
@@ -132,7 +133,7 @@ def _check_kind(kind: Any, values: Mapping[str, Any], files: ModelFiles) -> None
                 "and give the module: backbone=MODULE."
             )
         raise ValueError(
-            f"Got backbone={files}, whose config.json has model_type={shorten(kind)}; expected one that transformers "
+            f"Got backbone={files}, whose config.json has model_type={shown(kind)}; expected one that transformers "
             f"{transformers.__version__} knows. Correct it, or upgrade: pip install --upgrade transformers."
         )
     try:
@@ -165,7 +166,7 @@ def _check_kind(kind: Any, values: Mapping[str, Any], files: ModelFiles) -> None
         )
     if main not in _TAKEN:
         raise ValueError(
-            f"Got backbone={files}, a model of type {kind!r}, which takes {shorten(main)}; {wanted}. Networks "
+            f"Got backbone={files}, a model of type {kind!r}, which takes {shown(main)}; {wanted}. Networks "
             'for images come by name from torchvision, and as "timm:NAME" from timm.'
         )
 
@@ -181,7 +182,7 @@ def _check_numbers(value: Any, files: ModelFiles, name: str = "", most: int = _M
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > most:
         number = value if abs(value) < 10**20 else "a number of more than 20 digits"
         raise ValueError(
-            f"Got backbone={files}, whose config.json says {shorten(name)}: {number}; expected at most {most}. "
+            f"Got backbone={files}, whose config.json says {shown(name)}: {number}; expected at most {most}. "
             "Correct it, or download the model again."
         )
 
@@ -219,7 +220,7 @@ def on_paper(config: Any, files: ModelFiles) -> nn.Module:
     argument = main_input(encoder(network))
     if argument not in _TAKEN:
         raise ValueError(
-            f"Got backbone={files}, a {type(network).__name__}, which takes {shorten(argument)}; expected a network "
+            f"Got backbone={files}, a {type(network).__name__}, which takes {shown(argument)}; expected a network "
             'for texts or sounds. Networks for images come by name from torchvision, and as "timm:NAME" from timm.'
         )
     return network

@@ -5,13 +5,13 @@ What a file says is checked before anything is built of it. What names code, or 
 
 import json
 import os
-import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sktransfer._messages import first_line, shown
 from sktransfer.backbones import _weights
 
 PREFIX = "hf:"
@@ -22,27 +22,6 @@ MOST_BYTES_OF_A_TOKENIZER = 512 * 2**20
 
 # The first bytes of what git leaves instead of a large file.
 _POINTER = b"version https://git-lfs"
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 160
-_short.maxlevel, _short.maxlist, _short.maxdict = 2, 5, 3
-
-
-def shorten(value: object) -> str:
-    """Return what stands for a value in a message that has to stay short.
-
-    Parameters
-    ----------
-    value : object
-        Anything.
-
-    Returns
-    -------
-    str
-        At most some 160 characters of its repr.
-    """
-    text = _short.repr(value)
-    return text if len(text) <= 170 else text[:167] + "..."
 
 
 @dataclass(frozen=True)
@@ -61,7 +40,7 @@ class ModelFiles:
     below: str = ""
 
     def __str__(self) -> str:
-        return shorten(PREFIX + self.place)
+        return shown(PREFIX + self.place)
 
     @property
     def is_folder(self) -> bool:
@@ -89,7 +68,7 @@ class ModelFiles:
         inside = PurePosixPath(path) if isinstance(path, str) and "\\" not in path and "\0" not in path else None
         if inside is None or inside.is_absolute() or ".." in inside.parts or ":" in str(inside):
             raise ValueError(
-                f"Got backbone={self}, whose modules.json names the folder {shorten(path)}; expected a folder inside "
+                f"Got backbone={self}, whose modules.json names the folder {shown(path)}; expected a folder inside "
                 "of the model's own. Write its name relative to modules.json."
             )
         below = PurePosixPath(self.below) / inside
@@ -263,7 +242,7 @@ def check_place(files: ModelFiles) -> None:
         )
     if place.startswith((os.sep, ".", "~")) or place.count("/") > 1 or place.endswith("/"):
         raise FileNotFoundError(
-            f"Got backbone={files}; expected a folder, and there is none at {shorten(place)}. Correct the path."
+            f"Got backbone={files}; expected a folder, and there is none at {shown(place)}. Correct the path."
         )
     _check_hub(files)
 
@@ -275,7 +254,7 @@ def _check_hub(files: ModelFiles) -> None:
     scheme = constants.ENDPOINT.partition(":")[0]
     if scheme not in _weights.SCHEMES and not constants.HF_HUB_OFFLINE:
         raise ValueError(
-            f"Refused to fetch backbone={files} from {shorten(constants.ENDPOINT)} (HF_ENDPOINT), which is asked by "
+            f"Refused to fetch backbone={files} from {shown(constants.ENDPOINT)} (HF_ENDPOINT), which is asked by "
             f'{scheme}; expected https. Download the model by other means, and give its folder: backbone="hf:FOLDER".'
         )
 
@@ -329,26 +308,6 @@ def _is_about_connection(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def first_line(error: BaseException) -> str:
-    """Return the start of what an error says, without advice that follows.
-
-    Parameters
-    ----------
-    error : BaseException
-        Any.
-
-    Returns
-    -------
-    str
-        At most 160 characters.
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = (lines or [type(error).__name__])[0].rstrip(".")
-    line = f"{line} {lines[1]}" if line.endswith(":") and len(lines) > 1 else line
-    line = f"{type(error).__name__}: {line}" if isinstance(error, KeyError | AttributeError | TypeError) else line
-    return line if len(line) <= 160 else line[:157] + "..."
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from sktransfer._messages import shown
 from sktransfer.backbones._hub_architectures import (
     DROPPED,
     encoder,
@@ -24,7 +25,6 @@ from sktransfer.backbones._hub_files import (
     ModelFiles,
     check_place,
     explained,
-    shorten,
 )
 from sktransfer.backbones._sentence_models import SentenceModel
 from sktransfer.inputs import Preprocessing, SoundPreprocessing, TextPreprocessing
@@ -83,7 +83,7 @@ def _read_tokenizer(files: ModelFiles, network: nn.Module, config: Any, model: S
     vocabulary = getattr(config, "vocab_size", None)
     if not isinstance(vocabulary, int) or not 1 < vocabulary < 2**31:
         raise ValueError(
-            f"Got backbone={files}, whose config.json says vocab_size: {shorten(vocabulary)}; expected how many "
+            f"Got backbone={files}, whose config.json says vocab_size: {shown(vocabulary)}; expected how many "
             "tokens the network knows. Correct it, or download the model again."
         )
     if backend.get_vocab_size() > vocabulary:

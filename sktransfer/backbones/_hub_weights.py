@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from sktransfer._messages import shown
 from sktransfer.backbones._hub_architectures import count_values, on_paper
-from sktransfer.backbones._hub_files import ModelFiles, explained, refuse_pointer, shorten
+from sktransfer.backbones._hub_files import ModelFiles, explained, refuse_pointer
 from sktransfer.backbones._weights import read_state_dict
 
 # Files of weights, in the order in which the library looks for them; each may be in parts that an index lists.
@@ -53,7 +54,7 @@ def _parts(files: ModelFiles, index: str, values: Mapping[str, Any]) -> list[str
     parts = set(listed.values()) if isinstance(listed, dict) and all(map(_is_name, listed.values())) else set()
     if not parts:
         raise ValueError(
-            f"Got backbone={files}, whose {index} lists {shorten(listed)}; expected the files of its parts, beside "
+            f"Got backbone={files}, whose {index} lists {shown(listed)}; expected the files of its parts, beside "
             "it. Download or save the model again."
         )
     return sorted(parts)
@@ -67,7 +68,7 @@ def _part(files: ModelFiles, index: str, part: str) -> Path:
     file = files.find(part)
     if file is None:
         raise ValueError(
-            f"Got backbone={files}, which lacks {shorten(part)}, a part of its weights that {index} lists; expected "
+            f"Got backbone={files}, which lacks {shown(part)}, a part of its weights that {index} lists; expected "
             "all parts. Download the model again."
         )
     return file

@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from sktransfer._messages import first_line
 from sktransfer._seeding import seeded
 from sktransfer.backbones._feeds import Feed, Tokens, Windows
 from sktransfer.backbones._graph import UntraceableError
 from sktransfer.backbones._hub_architectures import build_config, check_memory, encoder, main_input, on_paper
-from sktransfer.backbones._hub_files import PREFIX, ModelFiles, explained, first_line
+from sktransfer.backbones._hub_files import PREFIX, ModelFiles, explained
 from sktransfer.backbones._hub_models import read_description
 from sktransfer.backbones._hub_weights import check_claims, load_weights, weight_files
 from sktransfer.backbones._layers import LayerGraph

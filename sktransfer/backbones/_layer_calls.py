@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sktransfer._messages import first_line
 from sktransfer.backbones._graph import UntraceableError
 
 
@@ -196,7 +197,7 @@ def watch(network: nn.Module, stack: str, arguments: dict[str, torch.Tensor]) ->
         raise
     except Exception as error:  # networks raise what they please
         raise UntraceableError(
-            f"Got a {type(network).__name__} that cannot be run ({brief(error)}); expected one that takes samples "
+            f"Got a {type(network).__name__} that cannot be run ({first_line(error)}); expected one that takes samples "
             "alone. Use another network."
         ) from error
     finally:
@@ -326,12 +327,6 @@ def _twin_of_one(module: nn.Module) -> nn.Module:
         {name: value.copy() if isinstance(value, dict) else value for name, value in module.__dict__.items()}
     )
     return other
-
-
-def brief(error: Exception) -> str:
-    """Return what an error says in a line that can stand in a sentence."""
-    line = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    return f"{type(error).__name__}: {line[:150]}{'...' if len(line) > 150 else ''}"
 
 
 def notes_of(skeleton: nn.Module) -> Notes:

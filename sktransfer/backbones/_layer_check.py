@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from sktransfer._messages import first_line
 from sktransfer._seeding import seeded
 from sktransfer.backbones._graph import UntraceableError
-from sktransfer.backbones._layer_calls import brief, output_of, twin
+from sktransfer.backbones._layer_calls import output_of, twin
 
 if TYPE_CHECKING:
     from sktransfer.backbones._layers import LayerGraph
@@ -62,13 +63,13 @@ def _find_fault(graph: "LayerGraph") -> str | None:
         except UntraceableError:
             raise
         except Exception as error:  # networks raise what they please
-            return f"{feed.describe(x)} ({brief(error)})"
+            return f"{feed.describe(x)} ({first_line(error)})"
     for x in examples:
         try:
             if not _parts_give_the_whole(graph, x):
                 return feed.describe(x)
         except Exception as error:  # networks raise what they please
-            return f"{feed.describe(x)} ({brief(error)})"
+            return f"{feed.describe(x)} ({first_line(error)})"
     return None
 
 
@@ -80,8 +81,8 @@ def _calls_depend_on_positions_alone(graph: "LayerGraph", x: torch.Tensor) -> bo
         others = graph.calls(hidden, absent)
     except Exception as error:  # networks raise what they please
         raise UntraceableError(
-            f"Got a {type(graph.network).__name__} that cannot be run with {graph.feed.describe(x)} ({brief(error)}); "
-            "expected one that takes samples of any length that its tokenizer or feature extractor gives. Save these "
+            f"Got a {type(graph.network).__name__} that cannot be run with {graph.feed.describe(x)} "
+            f"({first_line(error)}); expected one that takes samples of any length that its tokenizer or feature extractor gives. Save these "
             "with the right limit, such as a smaller model_max_length, or use another network."
         ) from error
     if hidden.ndim != 3 or (graph.feed.tells_absent and hidden.shape[:2] != x.shape[:2]):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from sktransfer._names import shown
+from sktransfer._messages import shown
 from sktransfer._seeding import seeded
 from sktransfer.backbones._blocks import NetworkGraph
 from sktransfer.backbones._weights import fill, read_state_dict

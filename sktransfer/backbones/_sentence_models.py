@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sktransfer.backbones._hub_files import ModelFiles, shorten
+from sktransfer._messages import shown
+from sktransfer.backbones._hub_files import ModelFiles
 from sktransfer.backbones._pooling import pool
 
 # Names of poolings in folders of sentence-transformers, and ours; of both versions of its files.
@@ -125,7 +126,7 @@ class SentenceModel:
             unknown = [module["type"] for module, kind in zip(modules, kinds, strict=True) if kind not in _LINES[-1]]
             raise ValueError(
                 f"Got backbone={files}, whose sentence vectors pass "
-                f"{'a module ' + shorten(unknown[0]) if unknown else 'the modules ' + shorten(kinds)}; expected "
+                f"{'a module ' + shown(unknown[0]) if unknown else 'the modules ' + shown(kinds)}; expected "
                 f"Transformer, Pooling and Normalize, in this order. {_ADVICE}"
             )
         network = files.within(modules[0].get("path", ""))
@@ -163,7 +164,7 @@ class SentenceModel:
 def _kind(files: ModelFiles, module: Any) -> str:
     if not isinstance(module, dict) or not isinstance(module.get("type"), str):
         raise ValueError(
-            f"Got backbone={files}, whose modules.json lists {shorten(module)}; expected modules with a type and a "
+            f"Got backbone={files}, whose modules.json lists {shown(module)}; expected modules with a type and a "
             f"path, as sentence-transformers writes them. {_ADVICE}"
         )
     package, _, kind = module["type"].rpartition(".")
@@ -177,7 +178,7 @@ def _read_end(files: ModelFiles) -> tuple[str, int | None]:
     kind, chosen, length = (values.get(key) for key in ("model_type", "default_prompt_name", "truncate_dim"))
     if kind not in (None, "SentenceTransformer"):
         raise ValueError(
-            f"Got backbone={files}, a {shorten(kind)} of sentence-transformers; expected a SentenceTransformer. "
+            f"Got backbone={files}, a {shown(kind)} of sentence-transformers; expected a SentenceTransformer. "
             + _ADVICE
         )
     prompts = values.get("prompts") or {}
@@ -187,12 +188,12 @@ def _read_end(files: ModelFiles) -> tuple[str, int | None]:
         prompt = prompts.get(chosen) if isinstance(prompts, Mapping) and isinstance(chosen, str) else None
     if not isinstance(prompt, str):
         raise ValueError(
-            f"Got backbone={files}, whose {name} says default_prompt_name: {shorten(chosen)}; expected the name of one "
-            f"of its prompts {shorten(list(prompts))}. Correct it, or remove it."
+            f"Got backbone={files}, whose {name} says default_prompt_name: {shown(chosen)}; expected the name of one "
+            f"of its prompts {shown(list(prompts))}. Correct it, or remove it."
         )
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         raise ValueError(
-            f"Got backbone={files}, whose {name} says truncate_dim: {shorten(length)}; expected a number of values. "
+            f"Got backbone={files}, whose {name} says truncate_dim: {shown(length)}; expected a number of values. "
             "Correct it, or remove it."
         )
     return prompt, length
@@ -234,7 +235,7 @@ def _read_pooling(files: ModelFiles) -> tuple[list[str], bool]:
     unknown = [name for name in wanted if not isinstance(name, str) or name not in _POOLINGS]
     if unknown or not wanted:
         raise ValueError(
-            f"Got backbone={files}, a model of sentence-transformers that pools by {shorten(unknown or values)}; "
+            f"Got backbone={files}, a model of sentence-transformers that pools by {shown(unknown or values)}; "
             f"expected {', '.join(sorted(set(_POOLINGS.values())))}. {_ADVICE}"
         )
     included = values.get("include_prompt", True)
@@ -245,6 +246,6 @@ def _read_pooling(files: ModelFiles) -> tuple[list[str], bool]:
 
 def _not_understood(files: ModelFiles, name: str, key: str, value: Any) -> ValueError:
     return ValueError(
-        f"Got backbone={files}, whose {name} says {key}: {shorten(value)}; expected what sktransfer can do as "
+        f"Got backbone={files}, whose {name} says {key}: {shown(value)}; expected what sktransfer can do as "
         f"well. Remove it from the file if it does not matter. {_ADVICE}"
     )

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from sktransfer._names import closest, shown
+from sktransfer._messages import shown
+from sktransfer._names import closest
 from sktransfer._seeding import seeded
 from sktransfer.backbones import _weights
 from sktransfer.backbones._blocks import NetworkGraph
@@ -193,7 +194,7 @@ class TimmSource:
         if self.weights not in tags and is_path(self.weights):
             return None
         raise ValueError(
-            f"Got weights={shown(self.weights)!r} for {self.name!r}; expected "
+            f"Got weights={shown(self.weights)} for {self.name!r}; expected "
             + (f'"DEFAULT" or {own!r}, the tag in its name, a path or None.' if own else "a path, None, or one of its ")
             + ("" if own else f"tags: {closest(self.weights, tags)}.")
         )

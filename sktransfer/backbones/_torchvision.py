@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
-from sktransfer._names import check_choice, closest, shown
+from sktransfer._messages import shown
+from sktransfer._names import check_choice, closest
 from sktransfer._seeding import seeded
 from sktransfer.backbones._blocks import NetworkGraph
 from sktransfer.backbones._source import file_stamp
@@ -151,6 +152,6 @@ class TorchvisionSource:
         if is_path(self.weights):
             return None
         raise ValueError(
-            f"Got weights={shown(self.weights)!r} for {self.name!r}; expected a path, None, or one of its weights: "
+            f"Got weights={shown(self.weights)} for {self.name!r}; expected a path, None, or one of its weights: "
             f"{closest(self.weights, known.__members__)}."
         )

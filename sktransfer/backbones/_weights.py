@@ -15,7 +15,7 @@ from urllib.error import URLError
 import torch
 from torch import nn
 
-from sktransfer._names import shown
+from sktransfer._messages import shortened, shown
 from sktransfer.backbones._weights_file import check_tensors, check_versions, count, find_file, is_finite
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _reason(error: Exception) -> str:
     reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     if "TorchScript" in reason:
         return "it is a TorchScript archive, which holds code"
-    return shown(reason.partition(" Please use")[0].strip().partition("\n")[0], 160) or type(error).__name__
+    return shortened(reason.partition(" Please use")[0].strip().partition("\n")[0], 160) or type(error).__name__
 
 
 def fill(network: nn.Module, state: Mapping[str, torch.Tensor], used: Collection[str], source: str) -> None:
@@ -141,8 +141,8 @@ def fill(network: nn.Module, state: Mapping[str, torch.Tensor], used: Collection
         faults = [count("missing key", missing), count("unexpected key", unexpected), count("other shape", shapes)]
         faults += [count("other type", types)] if types else []
         raise ValueError(
-            f"Got weights from {_short(source)} that do not match the backbone {shown(type(network).__name__, 40)}: "
-            f"{'; '.join(faults)}. Give the weights of this very architecture, or the backbone that these weights were "
+            f"Got weights from {_short(source)} that do not match the backbone "
+            f"{shortened(type(network).__name__, 40)}: {'; '.join(faults)}. Give the weights of this very architecture, or the backbone that these weights were "
             "saved from."
         )
     # Some layers ask which version of themselves wrote the tensors; where nothing says so, it was this one.
@@ -188,7 +188,7 @@ def without_prefix(state: Mapping[str, torch.Tensor], own: Collection[str], sour
             name.removeprefix(prefix)[:-1]: note for name, note in noted.items() if name.startswith(prefix)
         }
     warnings.warn(
-        f"The names in {_short(source)} all begin with {shown(prefix, 60)!r}, which the network's do not; it was left "
+        f"The names in {_short(source)} all begin with {shown(prefix, 60)}, which the network's do not; it was left "
         "out.",
         UserWarning,
         stacklevel=2,

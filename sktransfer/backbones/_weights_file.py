@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sktransfer._names import shown
+from sktransfer._messages import shortened, shown
 
 # What git leaves in the place of a large file that was not fetched.
 _POINTER = b"version https://git-lfs"
@@ -240,5 +240,5 @@ def count(what: str, names: list[str]) -> str:
         A short clause, however long the names are.
     """
     plural = "" if len(names) == 1 else "s"
-    listed = shown(", ".join(names[:5]), 70) + (", ..." if len(names) > 5 else "")
+    listed = shortened(", ".join(names[:5]), 70) + (", ..." if len(names) > 5 else "")
     return f"{len(names)} {what}{plural}" + (f" ({listed})" if names else "")

@@ -3,11 +3,12 @@
 What a wrapping is called is looked up in the classes that the object has, so that no optional library is imported.
 """
 
-import reprlib
 from typing import Any
 
 import torch
 from torch import nn
+
+from sktransfer._messages import shown
 
 # How each kind of network is given instead, by a class that it has and the package that class comes from.
 _ADVICE = {
@@ -106,6 +107,6 @@ def refuse_other(backbone: Any) -> None:
             "network.load_state_dict(...)."
         )
     raise ValueError(
-        f"Got backbone={reprlib.repr(backbone)} of type {type(backbone).__name__}; expected a name, a torch.nn.Module, "
+        f"Got backbone={shown(backbone)} of type {type(backbone).__name__}; expected a name, a torch.nn.Module, "
         "or a function that returns one."
     )

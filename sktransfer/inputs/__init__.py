@@ -22,7 +22,7 @@ from sktransfer.inputs._image_folder import load_image_folder
 from sktransfer.inputs._image_preprocessing import ImagePreprocessing
 from sktransfer.inputs._image_shapes import check_image_shape
 from sktransfer.inputs._images import ImageReader
-from sktransfer.inputs._refusals import as_array, check_form, shortened, shown
+from sktransfer.inputs._refusals import as_array, check_form
 from sktransfer.inputs._rows import as_rows, columns_are_mixed, is_missing, is_table, unwrap
 from sktransfer.inputs._sound_preprocessing import SoundPreprocessing
 from sktransfer.inputs._sounds import SoundReader
@@ -55,8 +55,6 @@ __all__ = [
     "modality",
     "restore_preprocessing",
     "restore_reader",
-    "shortened",
-    "shown",
     "unwrap",
 ]
 

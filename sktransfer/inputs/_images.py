@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from sklearn.utils import check_array
 
+from sktransfer._messages import name_some, shown
 from sktransfer._versions import versions
 from sktransfer.inputs._augmentation import make_augmentation
 from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
@@ -41,7 +42,7 @@ from sktransfer.inputs._pixel_range import (
     learn_range,
     range_of_types,
 )
-from sktransfer.inputs._refusals import as_array, name_some, shown
+from sktransfer.inputs._refusals import as_array
 from sktransfer.inputs._rows import stands_alone, unwrap
 from sktransfer.inputs._whole_pictures import MAX_FILE_BYTES, load_whole
 

@@ -4,8 +4,7 @@ Looking at what loads its samples when it is asked for them (a data set of torch
 """
 
 import os
-import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,67 +13,11 @@ from PIL import Image
 from scipy.sparse import issparse
 from torch.utils.data import DataLoader, Dataset
 
+from sktransfer._messages import shown
+
 # By which of these an object says that an array can be made of it.
 _ARRAY_LIKE = ("__array__", "__array_interface__", "__dlpack__", "__array_namespace__", "__dataframe__")
 _PARTS = "X=[row[0] for row in {0}], y=[row[1] for row in {0}]"
-
-
-def shown(value: Any, most: int = 80) -> str:
-    """Show a value in an error message, shortened in the middle.
-
-    Parameters
-    ----------
-    value : object
-        Anything.
-    most : int, default=80
-        Characters.
-
-    Returns
-    -------
-    str
-        One line.
-    """
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = most
-    short.maxlevel = 3
-    return shortened(" ".join(short.repr(value).split()), most)
-
-
-def shortened(text: str, most: int = 330) -> str:
-    """Leave out the middle of a text that is too long for an error message.
-
-    Parameters
-    ----------
-    text : str
-        Anything.
-    most : int, default=330
-        Characters.
-
-    Returns
-    -------
-    str
-        With at most so many.
-    """
-    return text if len(text) <= most else f"{text[: most // 2]} ... {text[5 - most // 2 :]}"
-
-
-def name_some(values: Sequence[str], room: int = 380) -> str:
-    """Name the first five of many, in an error message.
-
-    Parameters
-    ----------
-    values : sequence of str
-        At least one.
-    room : int, default=380
-        Characters that they may take; longer ones are shortened.
-
-    Returns
-    -------
-    str
-        Separated by commas.
-    """
-    first = [repr(str(value)) for value in values[:5]]
-    return ", ".join(first if sum(map(len, first)) <= room else [shortened(value, room // 5 - 2) for value in first])
 
 
 def check_form(

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from sktransfer._messages import name_some, shown
 from sktransfer._versions import versions
 from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
-from sktransfer.inputs._refusals import as_array, name_some, shown
+from sktransfer.inputs._refusals import as_array
 from sktransfer.inputs._rows import unwrap
 from sktransfer.inputs._sound_augmentation import make_sound_augmentation
 from sktransfer.inputs._sound_files import RATES, Length, check_sound, look, read_array, read_file

@@ -1,0 +1,87 @@
+"""How values, paths and errors stand in a message, which has to stay short whatever they are."""
+
+import os
+import reprlib
+from collections.abc import Sequence
+from typing import Any
+
+
+def shown(value: Any, most: int = 120) -> str:
+    """Show a value as Python writes it, in one line, shortened in the middle.
+
+    Parameters
+    ----------
+    value : object
+        Anything; a path is shown as its text.
+    most : int, default=120
+        Characters.
+
+    Returns
+    -------
+    str
+        In quotes where it is a text or a path.
+    """
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = most
+    short.maxlevel, short.maxlist, short.maxdict = 3, 5, 3
+    return shortened(short.repr(os.fspath(value) if isinstance(value, os.PathLike) else value), most + 2)
+
+
+def shortened(text: str, most: int = 330) -> str:
+    """Leave out the middle of a text, and bring it into one line.
+
+    Parameters
+    ----------
+    text : str
+        Anything.
+    most : int, default=330
+        Characters.
+
+    Returns
+    -------
+    str
+        With at most so many.
+    """
+    text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[5 - most // 2 :]}"
+
+
+def name_some(values: Sequence[str], room: int = 380) -> str:
+    """Name the first five of many.
+
+    Parameters
+    ----------
+    values : sequence of str
+        At least one.
+    room : int, default=380
+        Characters that they may take; longer ones are shortened.
+
+    Returns
+    -------
+    str
+        Separated by commas.
+    """
+    first = [repr(str(value)) for value in values[:5]]
+    return ", ".join(first if sum(map(len, first)) <= room else [shortened(value, room // 5 - 2) for value in first])
+
+
+def first_line(error: BaseException, most: int = 160) -> str:
+    """Return the start of what an error says, without the advice that may follow.
+
+    Parameters
+    ----------
+    error : BaseException
+        Any.
+    most : int, default=160
+        Characters.
+
+    Returns
+    -------
+    str
+        In one line, to stand in a sentence.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = (lines or [type(error).__name__])[0].rstrip(".")
+    line = f"{line} {lines[1]}" if line.endswith(":") and len(lines) > 1 else line
+    line = f"{type(error).__name__}: {line}" if isinstance(error, KeyError | AttributeError | TypeError) else line
+    return line if len(line) <= most else line[: most - 3] + "..."
