@@ -176,7 +176,7 @@ def _restore(
     strange = [name for name in record if name in parameters or hasattr(type(estimator), name)]
     if strange:
         raise ValueError(f"attributes {strange[:5]} that are not learned")
-    vars(estimator).update(estimator._learned_from_record(record, tensors, own))
+    estimator.__dict__.update(estimator._learned_from_record(record, tensors, own))
     return estimator
 
 
