@@ -42,7 +42,7 @@ def shortened(text: str, most: int = 330) -> str:
     str
         With at most so many.
     """
-    text = " ".join(text.split())
+    text = " ".join(text.split()) if "\n" in text else text
     return text if len(text) <= most else f"{text[: most // 2]} ... {text[5 - most // 2 :]}"
 
 

@@ -192,8 +192,9 @@ class SharedDatabase:
         failed, follows = _FAILED["empty"] if use == "empty" else ("used", _FAILED["read"][1])
         self.warn(
             f"empty {kind}" if use == "empty" else kind,
-            f"The activation cache in {shown(self.folder)} could not be {failed} ({shortened(str(reason))}). {follows}. "
-            "Check the folder's permissions and the space on its disk, or set feature_cache to another folder.",
+            f"The activation cache in {shown(self.folder)} could not be {failed} ({shortened(str(reason))}). "
+            f"{follows}. Check the folder's permissions and the space on its disk, or set feature_cache to another "
+            "folder.",
         )
 
     # Opening and closing

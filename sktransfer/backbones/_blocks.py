@@ -5,7 +5,6 @@ cuts are found, never listed by hand: one rule serves every architecture.
 """
 
 import copy
-import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,19 +13,18 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from sktransfer.backbones._examples import Seen, Values, look
+from sktransfer.backbones._examples import Values, look
 from sktransfer.backbones._graph import Block, Ready, UntraceableError
 from sktransfer.backbones._identity import Description, describe_operations
 from sktransfer.backbones._inference import make_ready
 from sktransfer.backbones._parts import Part
+from sktransfer.backbones._rows import is_row_by_row, may_lose_rows
 from sktransfer.backbones._sizes import Behind, agree, find_sizes, spell_out
-from sktransfer.backbones._trace import Untraced, find_constants, trace
+from sktransfer.backbones._trace import Untraced, find_constants, first_names, scopes_of, trace
 from sktransfer.backbones._weighted import entrance, find_layers
 
 # A network of more layers with weights than this is said to be coarse where it has fewer blocks than that.
 MANY_LAYERS, FEW_BLOCKS = 10, 4
-# Operations whose result may be no tensor, or no tensor of floats.
-_OTHER_RESULTS = re.compile(r"fft|chunk|split|unbind|topk|sort|^mode$|^arg|long|^int$|bool|complex|unfold|^to$|^type$")
 _said: set[type[nn.Module]] = set()
 
 
@@ -59,7 +57,7 @@ class NetworkGraph:
         self._apart = self._sizes | self._constants
         self._order = {node: position for position, node in enumerate(self._graph.nodes)}
         self._modules = dict(network.named_modules())
-        self._first_names = _first_names(network)
+        self._first_names = first_names(network)
         self._input = next(node for node in self._order if node.op == "placeholder")
         self._output = next(node for node in self._order if node.op == "output")
         self._layers_of = find_layers(self._graph, network, self._constants)
@@ -151,7 +149,8 @@ class NetworkGraph:
                 copies[node] = writers[node](graph, copies[start])
             elif node.op != "output":
                 copies[node] = graph.node_copy(node, copies.__getitem__)
-        result = fx.node.map_arg(end.args[0] if end.op == "output" else end, copies.__getitem__)
+        last: Any = end.args[0] if end.op == "output" else end
+        result: Any = fx.node.map_arg(last, copies.__getitem__)
         if numbers:
             found, taken = tuple(map(copies.__getitem__, numbers)), tuple(ahead[n](graph, result) for n in numbers)
             result = graph.call_function(agree, (result, found, taken, end.name))
@@ -200,7 +199,7 @@ class NetworkGraph:
         most = len(self.blocks)
         self._cut_at(list(strictly), ends_in_classifier)
         closely = most > len(self.blocks)  # else nothing is won
-        if closely or any(_may_lose_rows(node, self._modules) for node in strictly):
+        if closely or any(may_lose_rows(node, self._modules) for node in strictly):
             first = entrance(self._layers_of, self._apart, self._modules)
             if examples := look(self.network, order, first, closely):
                 found = self._settle_places(order, at_most if closely else strictly, examples)
@@ -218,7 +217,7 @@ class NetworkGraph:
             gone = {one for one in order if self._order[one] <= position and one not in self._apart} - {node}
             behind = Behind(node, gone, self._sizes, examples)
             later = (one for one in order if self._order[one] > position)
-            if node is self._input or (_is_row_by_row(node, examples) and behind.settle(later)):
+            if node is self._input or (is_row_by_row(node, examples) and behind.settle(later)):
                 places.append(node)
                 if behind.writers:
                     self._behind[node] = behind
@@ -266,7 +265,7 @@ class NetworkGraph:
         """Return the last value of each module that ends at a place."""
         inner = set(self._slice(self._features, self._input))
         whole = self._slice(self._output, self._input)
-        last = {name: node for node in whole if node not in self._apart for name in _scopes(node)}
+        last = {name: node for node in whole if node not in self._apart for name in scopes_of(node)}
         places = inner & {*self._places, self._features}
         ends = sorted(last.items(), key=lambda end: self._order[end[1]])
         return {name: node for name, node in ends if node in places}
@@ -281,7 +280,7 @@ class NetworkGraph:
         if node.op == "get_attr" and node.target in self._first_names:
             yield self._first_names[str(node.target)]
         elif node.op == "call_module":
-            for name in _first_names(self._modules[str(node.target)]):
+            for name in first_names(self._modules[str(node.target)]):
                 yield self._first_names[f"{node.target}.{name}"]
 
     def _find_blocks(self) -> tuple[tuple[Block, ...], list[fx.Node]]:
@@ -294,7 +293,7 @@ class NetworkGraph:
             weighty = [node for node in stretch if self._weights_of(node) - seen]
             seen.update(name for node in weighty for name in self._weights_of(node))
             if weighty:
-                name = next((scope for scope in _scopes(weighty[-1]) if scope in units), None)
+                name = next((scope for scope in scopes_of(weighty[-1]) if scope in units), None)
                 if groups and name is not None and groups[-1][0] == name:
                     groups[-1][1].extend(weighty)
                 else:
@@ -309,7 +308,7 @@ class NetworkGraph:
 
     def _name_of(self, node: fx.Node) -> str:
         """Return the module that an operation with weights is, or else the layer or parameter that it uses."""
-        used, scopes = self._weights_of(node), _scopes(node)
+        used, scopes = self._weights_of(node), scopes_of(node)
         return (scopes[-1] if scopes and (node.op == "call_module" or scopes[-1] in used) else max(used)) or "network"
 
     def _stretches(self, nodes: list[fx.Node]) -> list[list[fx.Node]]:
@@ -332,8 +331,8 @@ class NetworkGraph:
         units = set()
         for stretch in stretches:
             if any(self._weights_of(node) for node in stretch):
-                common = [set(_scopes(node)) for node in stretch if node.op != "placeholder"]
-                around = [scope for scope in _scopes(stretch[-1]) if all(scope in scopes for scopes in common)]
+                common = [set(scopes_of(node)) for node in stretch if node.op != "placeholder"]
+                around = [scope for scope in scopes_of(stretch[-1]) if all(scope in scopes for scopes in common)]
                 if around and not self._is_layer(around[-1]):
                     units.add(around[-1])
         classes = {type(self._modules[name]) for name in units}
@@ -357,7 +356,7 @@ class NetworkGraph:
     def _boundary(self, last: fx.Node, follower: str, first: fx.Node) -> fx.Node:
         """Return the last place before the next block's module opens, so that a normalisation stays with its layer."""
         opening = min(
-            (position for node, position in self._order.items() if follower in _scopes(node)),
+            (position for node, position in self._order.items() if follower in scopes_of(node)),
             default=self._order[first],
         )
         between = [place for place in self._places if self._order[last] <= self._order[place] < self._order[first]]
@@ -398,44 +397,6 @@ class NetworkGraph:
         return tuple(blocks)
 
 
-def _first_names(network: nn.Module) -> dict[str, str]:
-    """Return, for every name of a parameter or buffer, the first that it has: tied tensors have several."""
-    first: dict[int, str] = {}
-    return {
-        name: first.setdefault(id(tensor), name)
-        for name, tensor in (
-            *network.named_parameters(remove_duplicate=False),
-            *network.named_buffers(remove_duplicate=False),
-        )
-    }
-
-
-def _is_row_by_row(node: fx.Node, examples: list[Values]) -> bool:
-    """Tell whether a value is a tensor of one row for each sample that can be kept as numbers of floating point."""
-    seen = [(example[node], next(iter(example.values()))) for example in examples]
-    return all(
-        isinstance(value, Seen) and value.dtype.is_floating_point and value.shape[:1] == given.shape[:1]
-        for value, given in seen
-    )
-
-
-def _may_lose_rows(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Tell whether an operation might return something else than a tensor of one row of floats for each sample."""
-    layer = modules.get(str(node.target)) if node.op == "call_module" else None
-    if layer is not None:
-        return isinstance(layer, nn.RNNBase | nn.MultiheadAttention) or getattr(layer, "start_dim", 1) == 0
-    name = str(getattr(node.target, "__name__", node.target))
-    numbers = node.args[1] if node.args[1:] and isinstance(node.args[1], tuple | list) else node.args[1:]
-    first = numbers[0] if numbers else None  # type: ignore[index]
-    if name in ("view", "reshape"):
-        return not (isinstance(first, fx.Node) and first.args[-1:] == (0,))  # but for x.size(0) and x.shape[0]
-    if name == "permute":
-        return first != 0
-    if name in ("transpose", "swapaxes", "swapdims", "movedim"):
-        return 0 in numbers  # type: ignore[operator]
-    return (name == "flatten" and first in (None, 0)) or _OTHER_RESULTS.search(name) is not None
-
-
 def _permutation(node: fx.Node, layer: nn.Module | None) -> list[int] | None:
     """Order of axes that an operation brings about, or `None` where it moves none."""
     if layer is None and getattr(node.target, "__name__", node.target) != "permute":
@@ -443,10 +404,3 @@ def _permutation(node: fx.Node, layer: nn.Module | None) -> list[int] | None:
     given: Any = getattr(layer, "dims", None) if layer is not None else node.args[1:]
     flat = given[0] if given and isinstance(given[0], tuple | list) else given
     return list(flat) if flat and all(isinstance(axis, int) for axis in flat) else None
-
-
-def _scopes(node: fx.Node) -> list[str]:
-    """Paths of the modules that an operation runs in, from the outermost inwards."""
-    stack = node.meta.get("nn_module_stack", {})
-    paths = [str(entry[0]) for entry in stack.values()]
-    return [path for path in paths if path]

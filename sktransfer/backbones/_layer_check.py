@@ -82,8 +82,9 @@ def _calls_depend_on_positions_alone(graph: "LayerGraph", x: torch.Tensor) -> bo
     except Exception as error:  # networks raise what they please
         raise UntraceableError(
             f"Got a {type(graph.network).__name__} that cannot be run with {graph.feed.describe(x)} "
-            f"({first_line(error)}); expected one that takes samples of any length that its tokenizer or feature extractor gives. Save these "
-            "with the right limit, such as a smaller model_max_length, or use another network."
+            f"({first_line(error)}); expected one that takes samples of any length that its tokenizer or feature "
+            "extractor gives. Save these with the right limit, such as a smaller model_max_length, or use another "
+            "network."
         ) from error
     if hidden.ndim != 3 or (graph.feed.tells_absent and hidden.shape[:2] != x.shape[:2]):
         return False

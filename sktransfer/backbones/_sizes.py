@@ -11,6 +11,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -240,17 +241,15 @@ def _as_size(values: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> Writer
     axes = [[shape[axis] for shape in shapes] for axis in range(len(shapes[0]))]
     for axis, sizes in enumerate(axes):
         if sizes == list(values):
-            return lambda graph, cut, axis=axis: _size(graph, cut, axis)
+            return partial(_size, axis=axis)
     if len(set(values)) == 1:
         return lambda graph, cut: values[0]
     for axis, sizes in enumerate(axes):
         if (way := _relation(values, sizes)) is not None:
-            return lambda graph, cut, axis=axis, way=way: graph.call_function(way[0], (_size(graph, cut, axis), way[1]))
+            return partial(_call, function=way[0], axes=(axis,), more=(way[1],))
     for i, j in itertools.combinations(range(len(axes)), 2):
         if [a * b for a, b in zip(axes[i], axes[j], strict=True)] == list(values):
-            return lambda graph, cut, i=i, j=j: graph.call_function(
-                operator.mul, (_size(graph, cut, i), _size(graph, cut, j))
-            )
+            return partial(_call, function=operator.mul, axes=(i, j))
     return None
 
 
@@ -260,9 +259,7 @@ def _as_side(values: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> Writer
         positions = [shape[axis] for shape in shapes]
         spare = {n - value * value for n, value in zip(positions, values, strict=True)}
         if len(spare) == 1 and (extra := spare.pop()) >= 0:
-            return lambda graph, cut, axis=axis, extra=extra: graph.call_function(
-                side_of, (_size(graph, cut, axis), extra)
-            )
+            return partial(_call, function=side_of, axes=(axis,), more=(extra,))
     return None
 
 
@@ -281,6 +278,12 @@ def _relation(values: Sequence[int], sizes: Sequence[int]) -> tuple[Callable[...
 
 def _size(graph: fx.Graph, cut: fx.Node, axis: int) -> fx.Node:
     return graph.call_method("size", (cut, axis))
+
+
+def _call(
+    graph: fx.Graph, cut: fx.Node, function: Callable[..., Any], axes: Sequence[int], more: tuple[int, ...] = ()
+) -> fx.Node:
+    return graph.call_function(function, (*(_size(graph, cut, axis) for axis in axes), *more))
 
 
 # What parts call

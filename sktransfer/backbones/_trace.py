@@ -35,7 +35,7 @@ class _ScopedTracer(fx.Tracer):
 
         self._layers = {thing for thing in untraced if isinstance(thing, type)}
         functions = tuple(thing for thing in untraced if not isinstance(thing, type))
-        modules: Any = (math, torchvision.ops)  # versions of torch declare one, or any number
+        modules: Any = (math, torchvision.ops)
         super().__init__(autowrap_modules=modules, autowrap_functions=functions)
 
     def trace(self, *args: Any, **kwargs: Any) -> fx.Graph:
@@ -145,3 +145,44 @@ def find_constants(graph: fx.Graph) -> set[fx.Node]:
         if node.op not in ("placeholder", "output") and all(source in constants for source in node.all_input_nodes):
             constants.add(node)
     return constants
+
+
+def first_names(network: nn.Module) -> dict[str, str]:
+    """Return, for every name of a parameter or buffer, the first that it has: tied tensors have several.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Any.
+
+    Returns
+    -------
+    dict of str to str
+        By each name, the first.
+    """
+    first: dict[int, str] = {}
+    return {
+        name: first.setdefault(id(tensor), name)
+        for name, tensor in (
+            *network.named_parameters(remove_duplicate=False),
+            *network.named_buffers(remove_duplicate=False),
+        )
+    }
+
+
+def scopes_of(node: fx.Node) -> list[str]:
+    """Return the paths of the modules that an operation runs in, from the outermost inwards.
+
+    Parameters
+    ----------
+    node : fx.Node
+        The operation.
+
+    Returns
+    -------
+    list of str
+        A module of torch that is a single operation is the last of its own.
+    """
+    stack = node.meta.get("nn_module_stack", {})
+    paths = [str(entry[0]) for entry in stack.values()]
+    return [path for path in paths if path]

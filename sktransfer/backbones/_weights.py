@@ -142,8 +142,8 @@ def fill(network: nn.Module, state: Mapping[str, torch.Tensor], used: Collection
         faults += [count("other type", types)] if types else []
         raise ValueError(
             f"Got weights from {_short(source)} that do not match the backbone "
-            f"{shortened(type(network).__name__, 40)}: {'; '.join(faults)}. Give the weights of this very architecture, or the backbone that these weights were "
-            "saved from."
+            f"{shortened(type(network).__name__, 40)}: {'; '.join(faults)}. Give the weights of this very "
+            "architecture, or the backbone that these weights were saved from."
         )
     # Some layers ask which version of themselves wrote the tensors; where nothing says so, it was this one.
     versioned = OrderedDict(state)

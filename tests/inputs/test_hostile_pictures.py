@@ -346,6 +346,12 @@ NO_FILES = {
 }
 
 
+def is_named(path, message):
+    """Tell whether a message of bounded length names a path, whole, or by its beginning where it is long."""
+    name = repr(str(path))
+    return len(message) < 600 and (name in message if len(name) < 150 else name[:30] in message)
+
+
 @pytest.mark.parametrize("name", NO_FILES)
 def test_what_is_no_file_is_a_file_not_found_and_never_hangs(name, good, fitted, tmp_path):
     path = NO_FILES[name](tmp_path)
@@ -353,14 +359,14 @@ def test_what_is_no_file_is_a_file_not_found_and_never_hangs(name, good, fitted,
     extractor, classifier = fitted
     for result_of in (
         extractor.transform,
-        PretrainedFeatureExtractor(small_cnn, on_bad_sample="nan").fit,
+        PretrainedFeatureExtractor(small_cnn).fit,
         classifier.predict,
         classifier.predict_proba,
         lambda X: FineTunedClassifier(small_cnn).fit(X, [0, 1, 0, 1, 0]),
     ):
         with pytest.raises(FileNotFoundError, match=r"^Got 1 of 5 paths that are no files") as caught:
             within(20, lambda result_of=result_of: result_of(X))
-        assert repr(str(path)) in str(caught.value)
+        assert is_named(path, str(caught.value))
 
 
 @pytest.mark.parametrize("name", NO_FILES)
@@ -373,7 +379,8 @@ def test_what_is_no_file_is_a_row_of_nan_where_that_is_wanted(name, good, tmp_pa
     assert len(caught) == 1
     message = str(caught[0].message)
     assert message.startswith("1 of 5 samples could not be read; their rows are NaN. The first: Got ")
-    assert f"{str(path)!r} (row 3), which is no file" in message
+    assert is_named(path, message)
+    assert " (row 3), which is no file" in message
     assert np.isnan(features[3]).all()
     np.testing.assert_allclose(features[[0, 1, 2, 4]], expected[:4], rtol=1e-5, atol=1e-5)
 
@@ -420,7 +427,8 @@ def test_a_file_of_any_name_is_read_or_named(kind, name, good, tolerant, fitted,
         assert np.isnan(tolerant.transform([good[0], path])[1]).all()
     assert len(caught) == 1
     message = str(caught[0].message)
-    assert repr(str(path)) in message
+    assert is_named(path, message)
+    assert "Rows: 1." in message
     assert message.isprintable()
     message.encode()
 
