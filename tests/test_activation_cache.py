@@ -26,6 +26,7 @@ from sktransfer import (
 from sktransfer._activation_cache import COUNTS, MEMORY_LIMIT, PROCESS_CACHE, MemoryStore, activation_keys
 from sktransfer.backbones import ImagePreprocessing
 from sktransfer.inputs import SoundPreprocessing, _images, _sounds
+from sktransfer.inputs._pixel_range import PictureScale
 from sktransfer.inputs._sound_files import Length
 
 
@@ -383,7 +384,9 @@ def test_a_file_whose_size_and_date_were_put_back_has_another_stamp(kind, tmp_pa
     path = tmp_path / "file"
     path.write_bytes(b"1234")
     if kind == "image":
-        samples = _images.ImageSamples([str(path)], ImagePreprocessing(crop=(8, 8)), None)
+        samples = _images.ImageSamples(
+            [str(path)], ImagePreprocessing(crop=(8, 8)), None, PictureScale(None, "auto", False)
+        )
     else:
         preprocessing = SoundPreprocessing("Wav2Vec2FeatureExtractor", "{}", "input_values", 1000, 100)
         samples = _sounds.SoundSamples([str(path)], [Length(100, 1000)], preprocessing)

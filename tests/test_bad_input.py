@@ -384,7 +384,7 @@ def test_one_path_instead_of_a_list_is_refused(estimator_class, files):
         ({"pixel_range": ("0", "1")}, r"Got pixel_range=\('0', '1'\)", '"auto" or two numbers'),
         ({"n_jobs": 0}, "Got n_jobs=0", "-1"),
         ({"batch_size": 0}, "The 'batch_size' parameter", "an int in the range"),
-        ({"backbone": 18}, "The 'backbone' parameter", ""),
+        ({"backbone": 18}, "Got backbone=18 of type int", "a torch.nn.Module"),
     ],
     ids=str,
 )

@@ -225,7 +225,7 @@ def is_finite(tensor: torch.Tensor) -> bool:
 
 
 def count(what: str, names: list[str]) -> str:
-    """Say how many there are, and name the first five.
+    """Say how many there are, and name the first, five at most.
 
     Parameters
     ----------
@@ -240,5 +240,8 @@ def count(what: str, names: list[str]) -> str:
         A short clause, however long the names are.
     """
     plural = "" if len(names) == 1 else "s"
-    listed = shortened(", ".join(names[:5]), 70) + (", ..." if len(names) > 5 else "")
+    several = [shortened(name, 60) for name in names[:5]]
+    while len(several) > 1 and len(", ".join(several)) > 100:
+        several.pop()
+    listed = ", ".join(several) + (", ..." if len(names) > len(several) else "")
     return f"{len(names)} {what}{plural}" + (f" ({listed})" if names else "")
