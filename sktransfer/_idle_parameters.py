@@ -93,6 +93,8 @@ def check_companions(estimator: Any) -> None:
     """
     for name in set_by_hand(estimator, _COMPANIONS):
         companion, example = _COMPANIONS[name]
+        if name == "n_iter_no_change" and estimator.n_iter_no_change >= estimator.max_epochs:
+            continue  # so much patience asks for no stop, and there is none: scikit-learn's own checks set it high
         if not getattr(estimator, companion):
             raise ValueError(
                 f"Got {name}={getattr(estimator, name)!r} with {companion}={getattr(estimator, companion)!r}, where it "

@@ -65,6 +65,10 @@ def test_a_parameter_without_the_one_that_it_needs_is_refused_before_anything_is
         FineTunedClassifier(never, **parameters).fit(np.zeros((4, 8, 8, 3)), [0, 1, 0, 1])
 
 
+def test_patience_that_outlasts_training_asks_for_nothing(pictures):
+    assert FineTunedClassifier(tiny_cnn, n_iter_no_change=20).fit(*pictures).score(*pictures) > 0.5
+
+
 def heard(work):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

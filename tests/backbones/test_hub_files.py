@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import sktransfer
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer.backbones import _hub_architectures, _hub_files, load_backbone
+from sktransfer.backbones import _hub_architectures, load_backbone
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 CONTENTS = {
@@ -490,9 +490,3 @@ def test_a_relative_folder_is_where_the_process_is(made, tmp_path, monkeypatch):
     assert load_backbone("hf:./model").fingerprint != one
     monkeypatch.setenv("HOME", str(tmp_path / "one"))
     assert load_backbone("hf:~/model").fingerprint == one
-
-
-def test_messages_stay_short():
-    assert len(_hub_files.shorten({"a" * 1000: ["b" * 1000] * 10})) <= 170
-    assert len(_hub_files.first_line(ValueError("a" * 1000))) <= 160
-    assert _hub_files.first_line(KeyError("x")) == "KeyError: 'x'"
