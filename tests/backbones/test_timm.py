@@ -43,15 +43,19 @@ FAMILIES = {
     "mixer_s32_224": (9, 3),
     "mobilenetv3_small_050": (16, 4),
     "mobilenetv4_conv_small_035": (19, 4),
+    "naflexvit_base_patch16_gap": (13, 13),
     "regnety_002": (14, 4),
     "resnet18": (9, 2),
+    "resnetv2_50x1_bit": (17, 6),
     "swin_tiny_patch4_window7_224": (16, 8),
     "test_nfnet": (9, 3),
     "test_vit": (7, 1),
     "test_vit2": (9, 3),
+    "twins_pcpvt_small": (24, 8),
     "vit_small_patch14_dinov2": (13, 13),
     "vit_small_patch16_dinov3": (13, 13),
     "vit_tiny_patch16_224": (13, 4),
+    "xcit_nano_12_p16_224": (18, 6),
 }
 BUILT_QUICKLY = ["mobilenetv4_conv_small_035", "test_resnet", "test_vit2", "vit_small_patch16_dinov3"]
 
