@@ -47,6 +47,17 @@ def test_a_parameter_of_another_kind_of_input_is_refused(name, kind, estimator, 
     assert not hasattr(model, "backbone_")
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("kind", [int, np.int64, np.int32, np.uint16])
+def test_whole_numbers_of_any_type_are_lengths_and_rates(kind, estimator, inputs):
+    for name, number in {"max_length": 8, "sampling_rate": 1000}.items():
+        backbone, X = inputs[THEIRS[name]]
+        value = kind(number)
+        model = estimator(backbone, **{name: value}).fit(X, np.arange(len(X)) % 2)
+        assert model.get_params()[name] is value
+        assert np.isfinite(model.transform(X)).all()
+
+
 @pytest.mark.parametrize(
     ("parameters", "companion"),
     [

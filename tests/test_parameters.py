@@ -112,7 +112,10 @@ RATES = wrong(0, 0.0, -0.0, -1e-3, nan, inf, -inf, np.float32(0), np.float64(-1)
 
 REFUSED = {
     "backbone": Refused(
-        wrong(None, 3, np.int64(18), nan, True, b"resnet18", [tiny_cnn], (), {"resnet18"}, Path("resnet18")),
+        wrong(
+            *(None, 3, np.int64(18), nan, True, b"resnet18", [tiny_cnn], (), {"resnet18"}, Path("resnet18")),
+            match="^Got backbone=.* of type .*; expected a name, a torch.nn.Module, or a function that returns one",
+        ),
         [
             *got("", expected="expected one of .* names"),
             *got("resnet81", np.str_("resnet81"), expected="the closest are 'resnet18'"),
@@ -398,8 +401,8 @@ TAKEN = {
         *right(None, (8, 8, 3)),
     ],
     "pixel_range": right("auto", (0, 255), [0, 255], (-1.5, 300.0), (np.uint8(0), np.float32(255)), (False, 200)),
-    "max_length": right(None, *WHOLE_NUMBERS),
-    "sampling_rate": right(None, *WHOLE_NUMBERS),
+    "max_length": right(None),  # test_idle_parameters.py has those of texts and sounds
+    "sampling_rate": right(None),
     "batch_size": [*right(*WHOLE_NUMBERS, 4096), *right(np.int64(200), np.uint8(200), np.int8(100), X=many_images)],
     "n_jobs": right(None, 1, 2, -1, -2, np.int64(2), np.int8(-1), batch_size=2),
     "device": right("auto", "cpu", "cpu:0", np.str_("cpu")),
@@ -442,7 +445,10 @@ TAKEN = {
         *right({0: 0, 1: 1.0}, {0: 1.0, 1: 1.0, 7: 1.0}),
     ],
     "label_smoothing": right(0, 0.0, 0.1, np.float32(0.1), np.float64(0.999), head_epochs=1),
-    "early_stopping": right(*BOOLS, head_epochs=2, validation_fraction=0.4),
+    "early_stopping": [
+        *right(True, np.True_, head_epochs=2, validation_fraction=0.4),
+        *right(False, np.False_, head_epochs=2),
+    ],
     "validation_fraction": right(0.4, 0.5, np.float64(0.4), np.float32(0.4), **STOPPED),
     "n_iter_no_change": right(*WHOLE_NUMBERS, **STOPPED),
     "tol": right(0, 0.0, *SMALL_NUMBERS, **STOPPED),
