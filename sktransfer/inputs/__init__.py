@@ -137,10 +137,15 @@ def make_reader(
     if isinstance(preprocessing, ImagePreprocessing) and kind == "images":
         return ImageReader(preprocessing, image_shape, pixel_range)
     if isinstance(preprocessing, TextPreprocessing):
-        return TextReader(preprocessing, max_length)
+        return TextReader(preprocessing, _plain(max_length))
     if isinstance(preprocessing, SoundPreprocessing):
-        return SoundReader(preprocessing, sampling_rate)
+        return SoundReader(preprocessing, _plain(sampling_rate))
     return VectorReader()
+
+
+def _plain(number: Any) -> Any:
+    """Make an int of one of NumPy's integers, which overflow where they are small."""
+    return int(number) if isinstance(number, np.integer) else number
 
 
 def restore_reader(kind: str, record: Mapping[str, Any]) -> Reader:
