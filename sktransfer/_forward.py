@@ -175,11 +175,13 @@ def _each_alone(n_threads: int) -> Iterator[Callable[[], None]]:
     begun, setting, over = threading.Semaphore(0), threading.Lock(), False
 
     def begin() -> None:
-        with setting:
-            if not over:
-                torch.set_num_threads(1)
-                torch.get_num_threads()
-        begun.release()
+        try:
+            with setting:
+                if not over:
+                    torch.set_num_threads(1)
+                    torch.get_num_threads()
+        finally:  # whatever happens: the wait for it ends here
+            begun.release()
 
     with _STARTING:
         threads = torch.get_num_threads()

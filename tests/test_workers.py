@@ -157,6 +157,23 @@ def test_a_thread_that_wakes_late_delays_a_pass_and_nothing_else(threads, late, 
     assert capfd.readouterr().err == ""
 
 
+def test_a_thread_that_cannot_have_a_processor_of_its_own_says_so_and_keeps_nobody_waiting(threads, monkeypatch):
+    original = torch.set_num_threads
+
+    def refuse(number):
+        if threading.current_thread().name == "sktransfer-compute_1":
+            raise RuntimeError("not today")
+        original(number)
+
+    monkeypatch.setattr(torch, "set_num_threads", refuse)
+    X = np.random.default_rng(0).normal(size=(2000, 4)).astype(np.float32)
+    extractor = PretrainedFeatureExtractor(tiny_vectors, batch_size=20, random_state=0).fit(X)
+    with pytest.raises(RuntimeError, match="not today"):
+        for _ in range(20):  # until that thread has work
+            extractor.transform(X)
+    assert not ours()
+
+
 def test_a_thread_that_wakes_after_the_pass_is_over_leaves_torch_as_it_was(threads, monkeypatch):
     """The pass is interrupted while its threads start; they find that out however late they wake."""
     original, woken = threading.Thread.run, threading.Event()
