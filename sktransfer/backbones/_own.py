@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from sktransfer._messages import shown
+from sktransfer._messages import first_line, shown
 from sktransfer._seeding import seeded
 from sktransfer.backbones._blocks import NetworkGraph
 from sktransfer.backbones._weights import fill, read_state_dict
@@ -144,7 +144,13 @@ def _copy(network: nn.Module) -> nn.Module:
     """Copy a network, also one that holds computed weights, as weight_norm leaves them, which torch refuses to copy."""
     values = [value for module in network.modules() for value in vars(module).values()]
     computed = [value for value in values if isinstance(value, torch.Tensor) and not value.is_leaf]
-    return copy.deepcopy(network, {id(value): value.detach().clone() for value in computed})
+    try:
+        return copy.deepcopy(network, {id(value): value.detach().clone() for value in computed})
+    except (TypeError, RuntimeError, AttributeError) as error:  # locks, generators, open files
+        raise ValueError(
+            f"Got a {type(network).__name__} as backbone that cannot be copied ({first_line(error)}); expected layers, "
+            "tensors and plain values. Take what cannot be copied out of the network, or make it in forward."
+        ) from error
 
 
 def _channels(network: nn.Module) -> int:

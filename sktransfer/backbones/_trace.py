@@ -13,6 +13,7 @@ from typing import Any
 from torch import fx, nn
 
 from sktransfer._locks import Lock
+from sktransfer._messages import first_line
 from sktransfer.backbones._graph import UntraceableError
 
 # Classes of modules, and functions, that a trace does not look into.
@@ -88,7 +89,7 @@ def trace(network: nn.Module, untraced: Untraced) -> fx.Graph:
         graph = tracer.trace(network)
     except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError, AssertionError) as error:
         raise UntraceableError(
-            f"Got a {type(network).__name__} whose forward cannot be traced ({error}); expected operations that do "
+            f"Got a {type(network).__name__} whose forward cannot be traced ({first_line(error)}); expected operations that do "
             "not depend on the values of the input. Mark what branches with torch.fx.wrap, or put it in a module "
             "of its own."
         ) from error

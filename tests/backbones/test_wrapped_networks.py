@@ -1,5 +1,7 @@
 """Networks in the wrapping of another library are unwrapped, or refused with what to give instead."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,15 @@ def named(library, name, bases=(nn.Sequential,)):
     return type(name, bases, {"__module__": f"{library}.models"})
 
 
+class WithLock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers, self.lock = nn.Conv2d(3, 4, 3), threading.Lock()
+
+    def forward(self, x):
+        return self.layers(x)
+
+
 class Lazy(nn.Module):
     def __init__(self):
         super().__init__()
@@ -52,6 +63,7 @@ REFUSED = {
     "bfloat16": (lambda: tiny_cnn().bfloat16(), r"of torch\.bfloat16; expected float32"),
     "double": (lambda: tiny_cnn().double(), r"of torch\.float64; expected float32"),
     "meta": (lambda: tiny_cnn().to("meta"), "on the meta device, without values; expected weights"),
+    "lock": (WithLock, "cannot be copied .*; expected layers, tensors and plain values"),
     "lazy": (Lazy, "has no shape yet; expected a network whose layers are all initialised"),
     "state_dict": (
         lambda: tiny_cnn().state_dict(),
