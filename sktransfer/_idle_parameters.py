@@ -132,4 +132,4 @@ def _warn(message: str) -> None:
         if _Search.was_warned:
             return
         _Search.was_warned = True
-    warnings.warn(message, UserWarning, stacklevel=4)
+    warnings.warn(message, UserWarning, stacklevel=5)  # the line that called fit

@@ -115,6 +115,12 @@ def test_rates_of_blocks_that_stay_frozen_are_warned_of_once(parameters, said, p
         assert said is None or (said in messages[0] and "freeze_depth=0.75" in messages[0])
 
 
+def test_the_warning_points_at_the_line_that_called_fit(pictures):
+    with pytest.warns(UserWarning, match="trains only the head") as caught:
+        FineTunedClassifier(tiny_cnn, lr=1e-3).fit(*pictures)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_a_search_whose_grid_crosses_all_with_rates_is_warned_once_per_process(pictures):
     X, y = pictures
     model = FineTunedClassifier(tiny_cnn, max_epochs=1, random_state=0)
