@@ -2,7 +2,8 @@
 
 import sys
 from functools import cache
-from importlib import metadata
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
 
 
 @cache
@@ -20,8 +21,8 @@ def version(library: str) -> str:
         Such as `"2.6"`; empty where it is not installed.
     """
     try:
-        found = metadata.version(library)
-    except metadata.PackageNotFoundError:  # built by hand
+        found = version_of(library)
+    except PackageNotFoundError:  # built by hand
         found = str(getattr(sys.modules.get(library), "__version__", ""))
     return ".".join(found.split(".")[:2])
 

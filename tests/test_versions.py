@@ -45,8 +45,8 @@ def installed(monkeypatch):
     """Pretend that a library has another version."""
 
     def pretend(library, version):
-        actual = _versions.metadata.version
-        monkeypatch.setattr(_versions.metadata, "version", lambda one: version if one == library else actual(one))
+        actual = _versions.version_of
+        monkeypatch.setattr(_versions, "version_of", lambda one: version if one == library else actual(one))
         _versions.version.cache_clear()
         _code_editions().cache_clear()
 
