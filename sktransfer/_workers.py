@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import queue
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -17,6 +18,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# Seconds within which a thread that was made begins, however busy the machine is.
+BEGINS_WITHIN = 5.0
 
 # Begins a thread's life; entered before threads are started, and left once each has begun.
 Beginning = Callable[[int], contextlib.AbstractContextManager[Callable[[], None]]]
@@ -104,8 +108,20 @@ class _Team:
                 self._tasks.get_nowait()
         self._tasks.put(None)
         for thread in self._threads:
-            with contextlib.suppress(RuntimeError):  # not started, or the one that is running this
-                thread.join()
+            _join(thread)
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait for the end of a thread, also of one whose start was interrupted before or after it was made."""
+    latest = time.monotonic() + BEGINS_WITHIN
+    while thread is not threading.current_thread():
+        try:
+            thread.join()
+            return
+        except RuntimeError:  # it has not begun
+            if thread not in threading.enumerate() or time.monotonic() > latest:
+                return
+            time.sleep(0.001)
 
 
 def _work(tasks: "queue.SimpleQueue[Any]", begin: Callable[[], None]) -> None:

@@ -102,7 +102,7 @@ NOWHERE = {
     "~nobody_of_this_name/model": (FileNotFoundError, "a user who does not exist"),
     "a\0b": (ValueError, "a name that no file can have"),
     "\ud800": (ValueError, "a name that no file can have"),
-    "x" * 300: (OSError, r"Could not write '\.\.\.x+'|which is not a file"),
+    "x" * 300: (OSError, r"Could not write 'x+\.\.\.x+'|which is not a file"),
     "": (OSError, "is a folder"),
     "/proc/model": (OSError, "Could not write '/proc/model'|may not write|which is not a file|does not exist"),
     3: (TypeError, "expected the name of a file: a str or a pathlib.Path"),

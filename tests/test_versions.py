@@ -10,13 +10,19 @@ from sktransfer._activation_cache import activation_keys
 from sktransfer.backbones import ImagePreprocessing, load_backbone
 from sktransfer.inputs import SoundPreprocessing
 from sktransfer.inputs._images import ImageSamples
+from sktransfer.inputs._pixel_range import PictureScale
 from sktransfer.inputs._sound_files import Length
 from sktransfer.inputs._sounds import SoundSamples
 from sktransfer.inputs._texts import TextSamples
 
 
 def image_recipe():
-    return ImageSamples(np.zeros((1, 8, 8, 3), np.uint8), ImagePreprocessing(crop=(8, 8)), (0.0, 255.0)).recipe
+    return ImageSamples(
+        np.zeros((1, 8, 8, 3), np.uint8),
+        ImagePreprocessing(crop=(8, 8)),
+        (0.0, 255.0),
+        PictureScale(None, "auto", False),
+    ).recipe
 
 
 def sound_recipe():

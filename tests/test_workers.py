@@ -173,6 +173,28 @@ def test_a_thread_that_cannot_have_a_processor_of_its_own_says_so_and_keeps_nobo
     assert not ours()
 
 
+def test_a_thread_whose_start_was_interrupted_is_waited_for(threads, monkeypatch):
+    """Ctrl-C while Python waits for a thread to begin: it is there, though nobody was told so."""
+    original, bootstrap = threading.Thread.start, threading.Thread._bootstrap_inner
+
+    def slow(self):
+        if self.name == "sktransfer-test_1":
+            time.sleep(0.3)
+        bootstrap(self)
+
+    def start(self):
+        if self.name == "sktransfer-test_1":
+            monkeypatch.setattr(self._started, "wait", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        original(self)
+
+    monkeypatch.setattr(threading.Thread, "_bootstrap_inner", slow)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(square, range(9), 3, ahead=3, name="sktransfer-test"))
+    monkeypatch.undo()
+    assert not ours()
+
+
 def test_a_thread_that_wakes_after_the_pass_is_over_leaves_torch_as_it_was(threads, monkeypatch):
     """The pass is interrupted while its threads start; they find that out however late they wake."""
     original, woken = threading.Thread.run, threading.Event()
@@ -256,8 +278,8 @@ CTRL_C = """
     extractor = PretrainedFeatureExtractor(net, feature_cache=None, batch_size=8, n_jobs={n_jobs}).fit(X)
     want = extractor.transform(X)
     interrupted = 0
-    for turn in range(40):
-        after = threading.Timer(0.002 * (turn % 20), os.kill, (os.getpid(), signal.SIGINT))
+    for turn in range(24):
+        after = threading.Timer(0.002 * (turn % 12), os.kill, (os.getpid(), signal.SIGINT))
         try:
             after.start()
             for _ in range(50):
@@ -279,7 +301,7 @@ def test_ctrl_c_at_any_moment_leaves_no_thread_and_torch_as_it_was(n_jobs):
     command = [sys.executable, "-c", textwrap.dedent(CTRL_C.format(n_jobs=n_jobs))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ})
     assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout.split()[1]) >= 30
+    assert int(done.stdout.split()[1]) >= 18
     assert done.stderr == ""
 
 
