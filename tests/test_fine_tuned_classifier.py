@@ -1,6 +1,7 @@
 """What a user of the classifier may rely on."""
 
 import copy
+import signal
 
 import numpy as np
 import pytest
@@ -434,7 +435,7 @@ def test_loss_that_turns_nan_names_the_rate_and_leaves_nothing_half_fitted(pictu
 def test_ctrl_c_ends_fit(pictures):
     class Interrupt(Callback):
         def on_epoch_end(self, net, **kwargs):
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     X, y = pictures
     classifier = tiny(callbacks=[Interrupt()])

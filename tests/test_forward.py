@@ -76,7 +76,7 @@ def test_threads_end_with_the_pass_and_with_its_failure(threads):
     extractor = PretrainedFeatureExtractor(Picky(), feature_cache=None, pixel_range=(0, 1)).fit(X)
     extractor.transform(X)
     with pytest.raises(ValueError, match="could not run samples of shape"):
-        PretrainedFeatureExtractor(nn.Sequential(nn.Conv2d(5, 2, 3)), feature_cache=None).fit(X)
+        PretrainedFeatureExtractor(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Conv2d(5, 2, 3)), feature_cache=None).fit(X)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sktransfer")]
 
 
