@@ -84,14 +84,14 @@ def test_a_child_forked_in_the_middle_of_another_threads_pass_predicts(tmp_path)
         threads = [threading.Thread(target=busy) for _ in range(3)]
         for thread in threads:
             thread.start()
-        for turn in range(12):
+        for turn in range(6):
             time.sleep(0.01 * turn)
             print(in_child(lambda: np.allclose(model.predict_proba(X[::-1])[::-1], want, rtol=1e-3)))
         ended.set()
         for thread in threads:
             thread.join()
     """
-    assert run(code, tmp_path) == ["True"] * 12
+    assert run(code, tmp_path) == ["True"] * 6
 
 
 def test_processes_of_a_forking_pool_predict(tmp_path):
