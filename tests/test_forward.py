@@ -195,9 +195,9 @@ def test_import_is_fast_beside_torch_and_scikit_learn():
     code = """
         import gc, time, torch, sklearn
         gc.disable()  # a look through all that torch has made takes as long as the import
-        start = time.perf_counter()
+        start = time.process_time()  # of the processor: other programs may be at work
         import sktransfer
-        print(time.perf_counter() - start)
+        print(time.process_time() - start)
     """
     plain = {name: value for name, value in os.environ.items() if name != "SCIPY_ARRAY_API"}
     command = [sys.executable, "-c", textwrap.dedent(code)]
