@@ -155,7 +155,7 @@ def test_sample_weight_is_routed(pictures):
 
     class Watch(Callback):
         def on_batch_end(self, net, batch=None, training=False, **kwargs):
-            seen.append(batch[1][1].numpy().copy())
+            seen.append(batch[1].weights.numpy().copy())
 
     weights = np.linspace(1, 5, len(X))
     with sklearn.config_context(enable_metadata_routing=True):
