@@ -408,7 +408,7 @@ def test_every_truncation_is_refused(whole, path):
     content = whole[0].read_bytes()
     for length in range(0, len(content), 29):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match="which is no whole safetensors file"):
+        with pytest.raises(ValueError, match="which is not a whole safetensors file"):
             load_vectors(path)
 
 
@@ -438,7 +438,7 @@ def test_files_of_other_kinds_are_told_apart(path, tmp_path):
     with pytest.raises(ValueError, match=r"no model that sktransfer\.save has written.*weights=PATH"):
         sktransfer.load(path)
     path.write_bytes(pickle.dumps(extractor()))
-    with pytest.raises(ValueError, match="no whole safetensors file"):
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
         sktransfer.load(path)
     for gone in (tmp_path / "gone", tmp_path):
         with pytest.raises(FileNotFoundError, match=r"which is (not a file|a folder)"):

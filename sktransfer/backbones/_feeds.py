@@ -62,7 +62,7 @@ class Feed(Protocol):
         """Return hidden states as layers take them, of shape (n, positions, features)."""
 
     def unflat(self, hidden: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Return them with a row a sample of `x` again."""
+        """Return them with one row per sample of `x` again."""
 
 
 class Tokens:

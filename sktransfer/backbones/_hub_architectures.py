@@ -148,7 +148,7 @@ def _check_kind(kind: Any, values: Mapping[str, Any], files: ModelFiles) -> None
         ) from error
     if main is None:
         raise ValueError(
-            f"Got backbone={files}, a model of type {kind!r}, of which transformers makes no plain network "
+            f"Got backbone={files}, a model of type {kind!r}: transformers makes no plain network of it "
             f"(AutoModel); {wanted} that it does, such as BERT or wav2vec2. Give another model."
         )
     parameters = {name for one in classes for name in signature(one.forward).parameters}
