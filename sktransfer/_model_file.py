@@ -166,7 +166,8 @@ def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str
         kind = guess_kind(place)
         raise ValueError(
             f"Got {name}, which is not a whole safetensors file ({str(error)[:150]}); expected one that "
-            "sktransfer.save has written. " + (f"It looks like {kind}." if kind else "Copy it again from where it is whole.")
+            "sktransfer.save has written. "
+            + (f"It looks like {kind}." if kind else "Copy it again from where it is whole.")
         ) from error
     known = description.pop("tensors")
     missing = [name for name in known if name not in tensors]
