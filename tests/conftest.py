@@ -15,12 +15,17 @@ from PIL import Image
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Let `-n auto` be as many workers as there are processors for this process, but no more than memory is sure for."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+
+
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """Folder of real weights and data."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "assets"
-    folder = Path(os.environ.get("SKTRANSFER_ASSETS", beside))
-    if not (folder / "weights").is_dir():
+    folder = Path(os.environ.get("SKTRANSFER_ASSETS", ""))
+    if not os.environ.get("SKTRANSFER_ASSETS") or not (folder / "weights").is_dir():
         pytest.skip("real weights and data are not here: SKTRANSFER_ASSETS names no folder that holds them")
     return folder
 

@@ -290,7 +290,8 @@ def watch(folder, trap):
 
     torch.set_num_threads(1)
 
-    libraries = tuple({str(Path(one).resolve()) for one in (*sys.path, sys.prefix, sys.base_prefix) if one})
+    ours = Path(sktransfer.__file__).parent  # on no path of Python's, where it is installed for editing
+    libraries = tuple({str(Path(one).resolve()) for one in (*sys.path, sys.prefix, sys.base_prefix, ours) if one})
     seen = []
 
     def look(event, args):

@@ -42,7 +42,7 @@ PICTURE = Image.new("RGB", (8, 8))
         pd.DataFrame({"file": [None, "a.png"]}),
         pd.DataFrame({"file": [1.5, "a.png"]}, dtype=object),
     ],
-    ids=repr,
+    ids=lambda X: f"{type(X).__name__}{getattr(X, 'shape', '')}",
 )
 def test_pictures_arrays_of_them_and_paths_are_images(X):
     assert modality(X) == "images"
