@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Let `-n auto` be as many workers as there are processors for this process, but no more than memory is sure for."""
+    """Take a worker for each processor with `-n auto`, and no more than there is surely memory for."""
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
 
 

@@ -1,7 +1,16 @@
 """Tiny real networks, importable, as a user's own would be."""
 
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
 import torch
 from torch import nn
+
+
+def rest_exhaustive(values: Iterable[Any], *usual: Any) -> list[Any]:
+    """Values to test with: the usual ones in every run, the rest of the family where a run is to be exhaustive."""
+    return [value if value in usual else pytest.param(value, marks=pytest.mark.exhaustive) for value in values]
 
 
 class ResidualBlock(nn.Module):

@@ -14,6 +14,8 @@ from networks import tiny_vectors
 import sktransfer
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 
+pytestmark = pytest.mark.exhaustive
+
 TESTS = Path(__file__).parent
 
 pytest.importorskip("resource", reason="needs a system that can limit the memory of a process")

@@ -231,6 +231,7 @@ def start(folder, seed, rounds):
     )
 
 
+@pytest.mark.exhaustive
 def test_four_processes_one_killed_at_random_ten_times(tmp_path):
     """No wrong row, no damage, no lock left behind: warnings are errors in the workers."""
     rng = np.random.default_rng(0)
@@ -388,6 +389,7 @@ QUOTA = textwrap.dedent(
 )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("room", [0, 4096, 70_000])
 def test_a_disk_that_really_fills_up_costs_a_warning_and_no_result(room, pictures, tmp_path):
     """The system refuses to write, as where a quota or a disk is full; a cache that was there is still whole."""

@@ -110,6 +110,7 @@ CACHE_ERRORS = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", CACHE_ERRORS)
 def test_a_fault_at_each_statement_of_the_cache_costs_no_result(kind, pictures, tmp_path, monkeypatch, capsys):
     X = pictures[0]

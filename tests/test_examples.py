@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from pretrained_models import make_text_model
 
+pytestmark = pytest.mark.exhaustive
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import tiny_cnn
+from networks import rest_exhaustive, tiny_cnn
 from pretrained_models import make_sound_model, make_text_model
 from sklearn.model_selection import GridSearchCV
 from torch import fx, nn
@@ -535,6 +535,8 @@ SMALL = [
     "shufflenet_v2_x0_5",
     "squeezenet1_1",
 ]
+TIMMS = ["resnet10t", "vit_tiny_patch16_224", "levit_128s", "convnext_atto", "ghostnet_050"]
+TRANSFORMERS = ["bert", "distilbert", "modernbert", "gpt2", "llama", "whisper", "wav2vec2"]
 
 
 def identity_twice(name, **how):
@@ -547,7 +549,7 @@ def identity_twice(name, **how):
     return one.identity
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", rest_exhaustive(SMALL, "squeezenet1_1"))
 def test_networks_of_torchvision_are_known_again(name):
     identity_twice(name, weights=None)
 
@@ -558,13 +560,13 @@ def test_every_network_of_torchvision_is_known_again(name):
     identity_twice(name, weights=None)
 
 
-@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "levit_128s", "convnext_atto", "ghostnet_050"])
+@pytest.mark.parametrize("name", rest_exhaustive(TIMMS, "resnet10t"))
 def test_networks_of_timm_are_known_again(name):
     pytest.importorskip("timm", reason="timm is not installed")
     identity_twice(f"timm:{name}", weights=None)
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert", "gpt2", "llama", "whisper", "wav2vec2"])
+@pytest.mark.parametrize("kind", rest_exhaustive(TRANSFORMERS, "bert", "wav2vec2"))
 def test_networks_of_transformers_are_known_again_also_from_a_file(kind, tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
     make = make_sound_model if kind in ("whisper", "wav2vec2") else make_text_model
@@ -619,6 +621,7 @@ def network():
 """
 
 
+@pytest.mark.exhaustive
 def test_other_processes_agree_on_the_identity(tmp_path):
     (tmp_path / "layers.py").write_text(LAYERS)
     script = (

@@ -92,6 +92,7 @@ def test_maps_of_any_sides_are_pooled_over_their_positions(size: tuple[int, int]
         assert backbone.features_have_channels_last == (axes == (1, 2))
 
 
+@pytest.mark.exhaustive
 def test_layout_is_known_for_every_block_of_torchvisions_families():
     for name in ("swin_t", "convnext_tiny", "maxvit_t", "resnet18", "densenet121", "squeezenet1_1"):
         backbone = load_backbone(name, weights=None)

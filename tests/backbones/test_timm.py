@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import rest_exhaustive
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
@@ -90,7 +91,7 @@ def noise_for(network: nn.Module) -> torch.Tensor:
     return torch.rand(1, *network.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", rest_exhaustive(FAMILIES, "resnet18", "vit_tiny_patch16_224", "levit_128s"))
 def test_prefix_and_suffix_compute_bit_for_bit_the_features_of_timm(name: str):
     count, step = FAMILIES[name]
     backbone = load_backbone(f"timm:{name}", weights=None)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import rest_exhaustive
 from torch import nn
 from torchvision import models
 from torchvision.models import get_model, get_model_weights, get_weight
@@ -119,7 +120,7 @@ def check_cuts(name: str, every_depth: int = 1, every_name: int = 1) -> None:
             assert torch.equal(suffix(prefix(x)), expected), f"{name} cut at {cut!r}"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", rest_exhaustive(FAMILIES, "resnet18", "vit_b_32"))
 def test_prefix_and_suffix_compute_bit_for_bit_what_torchvision_computes(name: str):
     # MaxViT runs only at full size and in many blocks, so some of its depths wait for the test of all networks.
     check_cuts(name, every_depth=5 if name == "maxvit_t" else 1, every_name=16)
@@ -145,7 +146,7 @@ def check_storing(name: str) -> None:
             assert again.split(0.5)[1].state_dict().keys() == backbone.split(0.5)[1].state_dict().keys()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", rest_exhaustive(FAMILIES, "resnet18", "googlenet", "vit_b_32"))
 def test_a_backbone_comes_back_as_it_was(name: str):
     check_storing(name)
 
@@ -158,7 +159,7 @@ def test_every_backbone_comes_back_as_it_was(name: str):
     gc.collect()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", rest_exhaustive(FAMILIES, "resnet18", "googlenet", "vit_b_32"))
 def test_every_weight_in_front_of_the_classification_layer_is_in_exactly_one_block(name: str):
     with uninitialised():
         backbone = load_backbone(name, weights=None)
