@@ -83,8 +83,8 @@ def test_missing_files_are_counted_and_the_first_five_named(estimator_class, for
     message = refused(
         estimator_class(small_cnn), X, match="Got 7 of 14 paths that are no files", error=FileNotFoundError
     )
-    assert all(repr(str(file)) in message for file in gone[:5])
-    assert not any(str(file) in message for file in gone[5:])
+    assert all(f"{file.name}'" in message for file in gone[:5])  # the middle of a long path is left out
+    assert not any(file.name in message for file in gone[5:])
     assert "expected paths of images" in message
 
 

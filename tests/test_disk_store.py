@@ -288,6 +288,7 @@ def test_a_forked_child_opens_the_database_itself(store):
 # As a user meets it
 
 
+@pytest.mark.exhaustive
 def test_another_process_finds_what_this_one_computed(pictures, tmp_path):
     X, _ = pictures
     np.save(tmp_path / "X.npy", X)

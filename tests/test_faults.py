@@ -83,10 +83,10 @@ def threads(request):
 
 @pytest.fixture
 def many(pictures):
-    """240 different pictures and their labels: enough for several steps of several threads."""
+    """96 different pictures and their labels: enough for several steps of several threads."""
     X, y = pictures
-    noise = np.random.default_rng(0).integers(0, 20, size=(10, *X.shape), dtype=np.uint8)
-    return np.concatenate(noise + X // 2), np.tile(y, 10)
+    noise = np.random.default_rng(0).integers(0, 20, size=(4, *X.shape), dtype=np.uint8)
+    return np.concatenate(noise + X // 2), np.tile(y, 4)
 
 
 # Ctrl-C
@@ -143,6 +143,7 @@ def interrupt_step(number):
     return trace
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("trained", [False, True], ids=["while the first is handled", "while results are kept"])
 @pytest.mark.parametrize("fitted", [False, True], ids=["unfitted", "fitted before"])
 def test_ctrl_c_at_any_step_leaves_all_parameters_and_a_whole_fit_or_none(fitted, trained, monkeypatch):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed
-from networks import tiny_cnn
+from networks import rest_exhaustive, tiny_cnn
 from torch import nn
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
@@ -87,6 +87,7 @@ def test_what_one_processor_computes_at_once_depends_on_the_size_of_samples():
     assert run.at_once(VALUES_AT_ONCE * 5) == 1
 
 
+@pytest.mark.exhaustive
 def test_workers_of_a_search_share_the_processors():
     """In joblib's processes torch has its share of threads, and this package starts no others beside them."""
     counts = Parallel(n_jobs=2)(delayed(torch.get_num_threads)() for _ in range(4))
@@ -100,7 +101,9 @@ def test_auto_is_bfloat16_only_where_the_processor_multiplies_it():
     assert not Run.plan(32, None, "cpu", "float32", 0, None).bfloat16
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vit_b_32", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "name", rest_exhaustive(["resnet18", "mobilenet_v3_small", "vit_b_32", "convnext_tiny"], "mobilenet_v3_small")
+)
 def test_bfloat16_features_point_where_float32_features_do(name):
     X = many(4)
     exact, fast = (
@@ -191,6 +194,7 @@ def test_features_on_a_gpu_are_those_of_the_cpu_and_nothing_but_shared_networks_
     assert torch.cuda.memory_allocated() < held
 
 
+@pytest.mark.exhaustive
 def test_import_is_fast_beside_torch_and_scikit_learn():
     code = """
         import gc, time, torch, sklearn
@@ -205,6 +209,7 @@ def test_import_is_fast_beside_torch_and_scikit_learn():
     assert min(took) < 0.3
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="this is about glibc")
 @pytest.mark.parametrize("setting", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
 def test_freed_memory_is_kept_for_the_next_layer_unless_the_user_says_otherwise(setting):

@@ -59,7 +59,6 @@ def test_grid_search_over_depth_rate_backbone_and_head(searched, n_jobs):
         "freeze_depth": ["all", 0.75, 3],
         "lr": [1e-4, 1e-3],
         "backbone": [tiny_cnn, wider_cnn],
-        "hidden_layer_sizes": [(), (4,)],
     }
     if n_jobs == 2:
         grid = {"freeze_depth": ["all", 2], "lr": [1e-3]}

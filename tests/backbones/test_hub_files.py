@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import rest_exhaustive
 from pretrained_models import make_sentence_model, make_sound_model, make_text_model
 from safetensors.torch import load_file, save_file
 
@@ -134,7 +135,7 @@ def test_weights_that_git_left_out_are_told_from_damaged_ones(bert):
         {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
         {"model_type": "no_such_type"},
         {"model_type": ["bert"]},
-        {"num_hidden_layers": 99_999},
+        pytest.param({"num_hidden_layers": 99_999}, marks=pytest.mark.exhaustive),
         {"model_type": "gpt_neo", "attention_types": [[["global"], 10**9]]},
     ],
     ids=str,
@@ -294,7 +295,7 @@ CRAFTED = {
 
 
 @pytest.mark.parametrize("crafted", CRAFTED)
-@pytest.mark.parametrize("weights", ["DEFAULT", None])
+@pytest.mark.parametrize("weights", rest_exhaustive(["DEFAULT", None], "DEFAULT"))
 def test_nothing_runs_asks_connects_or_looks_elsewhere(crafted, weights, bert, monkeypatch):
     monkeypatch.setattr(builtins, "input", no_answer)
     monkeypatch.setattr(signal, "signal", no_answer)
@@ -315,6 +316,7 @@ def test_nothing_runs_asks_connects_or_looks_elsewhere(crafted, weights, bert, m
     assert not ran.exists()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("values", [values for name, values in CRAFTED.values() if name == "config.json"], ids=list)
 def test_a_saved_model_runs_no_code_of_its_description_either(values, bert, monkeypatch, tmp_path):
     monkeypatch.setattr(builtins, "input", no_answer)

@@ -334,6 +334,7 @@ def test_what_was_kept_of_one_network_is_never_given_for_another(pair, where, tm
     assert not np.array_equal(got, kept)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("pair", PAIRS)
 def test_the_same_network_is_known_again(pair):
     identities = []

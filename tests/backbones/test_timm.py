@@ -138,7 +138,7 @@ def test_a_layer_that_joins_batchnorm_and_activation_is_a_batchnorm_to_training(
     assert not any(torch.equal(before[n], module.running_mean) for n, module in joined.items())
 
 
-@pytest.mark.parametrize("name", BUILT_QUICKLY)
+@pytest.mark.parametrize("name", rest_exhaustive(BUILT_QUICKLY, "test_resnet"))
 def test_a_backbone_comes_back_as_it_was(name: str):
     backbone = load_backbone(f"timm:{name}", weights=None, seed=3)
     record, tensors = backbone.to_record()
@@ -215,6 +215,7 @@ def save_somehow(state: dict[str, torch.Tensor], path: Path) -> None:
     (save_file if path.suffix == ".safetensors" else torch.save)(dict(state), path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("name", "classes", "suffix"),
     [

@@ -218,6 +218,7 @@ def torchvision_state_equal(one: nn.Module, other: nn.Module) -> bool:
 # Preprocessing travels with the weights
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
 def test_a_file_under_torchvisions_own_name_brings_its_own_preprocessing(name: str, tmp_path: Path):
     state = load_backbone(name, weights=None).network.state_dict()
@@ -240,6 +241,7 @@ def test_a_file_of_any_other_name_brings_the_preprocessing_of_the_first_weights(
         assert preprocessing.mean == (0.485, 0.456, 0.406)
 
 
+@pytest.mark.exhaustive
 def test_a_vision_transformer_is_built_for_the_image_size_of_its_weights(tmp_path: Path):
     member = get_model_weights("vit_b_16")["IMAGENET1K_SWAG_E2E_V1"]
     with uninitialised():
@@ -268,6 +270,7 @@ def test_random_networks_take_images_of_the_size_they_ask_for(name: str):
 # GoogLeNet and Inception: what a weights file does not say
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_auxiliary_classifiers_may_lack_in_a_file_or_be_there_and_are_left_out(name: str, tmp_path: Path):
     with warnings.catch_warnings():
@@ -289,6 +292,7 @@ def test_auxiliary_classifiers_may_lack_in_a_file_or_be_there_and_are_left_out(n
         assert not torch.equal(one.network(x), whole(x))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
 def test_a_pickle_computes_the_same_where_pretrained_networks_are_built_otherwise(name: str, tmp_path: Path):
     random = load_backbone(name, weights=None)
@@ -320,7 +324,9 @@ def put_in_torchs_folder(name: str, folder: Path, monkeypatch: pytest.MonkeyPatc
     return network.state_dict()
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "googlenet", "inception_v3"])
+@pytest.mark.parametrize(
+    "name", rest_exhaustive(["mobilenet_v3_small", "googlenet", "inception_v3"], "mobilenet_v3_small")
+)
 def test_default_weights_give_the_network_that_torchvision_gives(name: str, tmp_path: Path, monkeypatch):
     put_in_torchs_folder(name, tmp_path, monkeypatch)
     backbone = load_backbone(name)

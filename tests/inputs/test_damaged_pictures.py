@@ -232,6 +232,7 @@ def undamaged(tmp_path_factory):
     return pixels
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_cut_short_anywhere_is_refused_or_not_a_pixel_off(kind, corpus, undamaged):
     cut = [(file, outcome) for _, file, outcome in corpus.of(kind) if file.may_be == "whole"]
@@ -242,6 +243,7 @@ def test_a_file_cut_short_anywhere_is_refused_or_not_a_pixel_off(kind, corpus, u
     assert not other, f"{len(other)} lengths give other pixels, without a word: {other}"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ENDED)
 def test_what_follows_a_whole_picture_does_not_matter(kind, corpus, undamaged):
     followed = [(file, outcome) for _, file, outcome in corpus.of(kind) if file.may_be == "same"]
@@ -251,6 +253,7 @@ def test_what_follows_a_whole_picture_does_not_matter(kind, corpus, undamaged):
         assert torch.equal(outcome, undamaged[kind]), file.damage
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_ends_in_a_picture_or_in_an_error_that_names_row_and_file(kind, corpus):
     counts = Counter()
@@ -267,6 +270,7 @@ def test_damage_ends_in_a_picture_or_in_an_error_that_names_row_and_file(kind, c
     assert counts["UnreadableSampleError"]
 
 
+@pytest.mark.exhaustive
 def test_no_damaged_file_takes_long(corpus):
     slow = [
         f"{s:.1f} s: {f.kind}, {f.damage}" for s, f in zip(corpus.seconds, corpus.files, strict=True) if s > SECONDS
@@ -277,6 +281,7 @@ def test_no_damaged_file_takes_long(corpus):
 # All at once
 
 
+@pytest.mark.exhaustive
 def test_thousands_of_damaged_files_cost_their_rows_and_nothing_else(corpus, good, tmp_path, capsys):
     rng = np.random.default_rng(0)
     controls = []
@@ -322,6 +327,7 @@ def test_the_warning_points_at_the_line_that_called_transform(good, tolerant):
     assert [w.filename for w in caught] == [__file__]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_damaged_file_of_each_kind_stops_transform_fit_and_predict_by_name(kind, corpus, good, fitted):
     early = len(KINDS[kind][0]) // 12 * 4

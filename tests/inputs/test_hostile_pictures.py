@@ -252,6 +252,7 @@ assert os.stat(file).st_size == 2000
 """
 
 
+@pytest.mark.exhaustive
 def test_a_file_that_shrinks_while_it_is_read_does_not_end_the_process(tmp_path):
     """Pillow maps uncompressed files into memory, and whoever touches a page that is gone is killed by a signal."""
     file = tmp_path / "x.bmp"
