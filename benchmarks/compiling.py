@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from measuring import in_turns, machine, rates, summary
 
-from sktransfer._run import Run
+from sktransfer._computing._execution import Run
 from sktransfer.backbones import load_backbone
 
 HERE = Path(__file__).resolve().parent

@@ -9,7 +9,7 @@ from measuring import Record, Setting, in_turns, stopwatch
 from peers import bare_network, read
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
-from sktransfer._activation_cache import PROCESS_CACHE
+from sktransfer._cache._memory_store import PROCESS_CACHE
 
 
 def fit(setting: Setting) -> list[Record]:

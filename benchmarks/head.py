@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer._solved_head import solve_head
+from sktransfer._training._solved_head import solve_head
 
 SAMPLES = 500
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models import get_model
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 
-from sktransfer._run import multiplies_bfloat16
+from sktransfer._computing._execution import multiplies_bfloat16
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PREPARE = Compose([Resize(256), CenterCrop(224), ToTensor(), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])

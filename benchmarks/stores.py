@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from measuring import machine
 
-from sktransfer._disk_store import DiskStore
+from sktransfer._cache._disk_store import DiskStore
 
 HERE = Path(__file__).resolve().parent
 BATCH = 32

@@ -3,8 +3,8 @@
 from numbers import Integral
 from typing import NamedTuple
 
-from sktransfer._activation_cache import COUNTS, PROCESS_CACHE
-from sktransfer._stores import clear_folders, set_disk_limit
+from sktransfer._cache._folders import clear_folders, set_disk_limit
+from sktransfer._cache._memory_store import COUNTS, PROCESS_CACHE
 from sktransfer.backbones import count_networks, forget_networks
 
 

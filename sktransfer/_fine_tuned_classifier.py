@@ -15,17 +15,17 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
-from sktransfer._frozen_pass import apply
-from sktransfer._idle_parameters import check_companions, warn_of_frozen_blocks
-from sktransfer._labels import check_lengths, read_labels
-from sktransfer._names import check_choice
-from sktransfer._net_record import net_from_record, net_to_record
-from sktransfer._onnx_export import probability_network
-from sktransfer._phases import STRATEGIES, Task, train
-from sktransfer._run import lend
-from sktransfer._seeding import seeded
-from sktransfer._suffix_network import FeaturesOf, SuffixNetwork
-from sktransfer._training_settings import TrainingSettings, check_optimizer
+from sktransfer._choices import check_choice
+from sktransfer._computing._execution import lend
+from sktransfer._computing._frozen_pass import apply
+from sktransfer._files._onnx_file import probability_network
+from sktransfer._process._seeding import seeded
+from sktransfer._training._idle_parameters import check_companions, warn_of_frozen_blocks
+from sktransfer._training._labels import check_lengths, read_labels
+from sktransfer._training._net_record import net_from_record, net_to_record
+from sktransfer._training._settings import TrainingSettings, check_optimizer
+from sktransfer._training._strategies import STRATEGIES, Task, train
+from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork
 from sktransfer.backbones import Backbone
 from sktransfer.inputs import augment_batch, make_augmentation
 
@@ -440,7 +440,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
             )
         make_augmentation(self.augment)
         if self.callbacks:
-            from sktransfer._suffix_training import check_callbacks
+            from sktransfer._training._epochs import check_callbacks
 
             check_callbacks(self.callbacks)
         if isinstance(self.class_weight, dict):

@@ -13,13 +13,13 @@ from sklearn.base import BaseEstimator
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
-from sktransfer._composites import read_composite, write_composite
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
+from sktransfer._files._json_values import from_plain, to_plain
+from sktransfer._files._model_file import read_model, write_model
+from sktransfer._files._sklearn_composites import read_composite, write_composite
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._messages import shortened, shown
-from sktransfer._model_file import read_model, write_model
-from sktransfer._plain_data import from_plain, to_plain
-from sktransfer._versions import installed
+from sktransfer._process._versions import installed
 
 _OURS: dict[str, type[BackboneEstimator]] = {
     one.__name__: one for one in (PretrainedFeatureExtractor, FineTunedClassifier)

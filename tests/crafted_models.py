@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from sktransfer._model_file import write_model
-from sktransfer._plain_data import from_plain, to_plain
+from sktransfer._files._json_values import from_plain, to_plain
+from sktransfer._files._model_file import write_model
 
 # What stands in place of each field of a description, one after another.
 WRONG = (None, 10**30, "hf:other/model", {})

@@ -23,11 +23,13 @@ from sktransfer import (
     clear_cache,
     set_cache_limit,
 )
-from sktransfer._activation_cache import COUNTS, MEMORY_LIMIT, PROCESS_CACHE, MemoryStore, activation_keys
+from sktransfer._cache._memory_store import COUNTS, MEMORY_LIMIT, PROCESS_CACHE, MemoryStore, activation_keys
 from sktransfer.backbones import ImagePreprocessing
-from sktransfer.inputs import SoundPreprocessing, _images, _sounds
-from sktransfer.inputs._pixel_range import PictureScale
-from sktransfer.inputs._sound_files import Length
+from sktransfer.inputs import SoundPreprocessing
+from sktransfer.inputs.images import _reader as _images
+from sktransfer.inputs.images._pixel_range import PictureScale
+from sktransfer.inputs.sounds import _reader as _sounds
+from sktransfer.inputs.sounds._decoding import Length
 
 
 @pytest.fixture(autouse=True)
@@ -179,7 +181,8 @@ def test_changed_file_under_the_same_path_misses(tmp_path):
 def test_of_augmented_images_the_decoded_ones_are_kept_and_no_activations(pictures, paths, monkeypatch):
     _, y = pictures
     decoded = []
-    monkeypatch.setattr("sktransfer.inputs._images.decode", lambda *a, f=_images.decode: decoded.append(a) or f(*a))
+    decode = _images.decode
+    monkeypatch.setattr(_images, "decode", lambda *given: decoded.append(given) or decode(*given))
     how = {"freeze_depth": 3, "strategy": "fine_tune", "augment": "light", "random_state": 0}
     FineTunedClassifier(tiny_cnn, max_epochs=3, **how).fit(paths, y)
     assert {value.dtype for value in PROCESS_CACHE._kept.values()} == {np.dtype(np.uint8)}

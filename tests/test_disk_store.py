@@ -19,8 +19,8 @@ import pytest
 from networks import tiny_cnn
 
 from sktransfer import PretrainedFeatureExtractor, cache_info, clear_cache, set_cache_limit
-from sktransfer._disk_store import DiskStore
-from sktransfer._stores import DISK_LIMIT
+from sktransfer._cache._disk_store import DiskStore
+from sktransfer._cache._folders import DISK_LIMIT
 
 MIB = 2**20
 
@@ -205,7 +205,7 @@ WORKER = textwrap.dedent(
     import hashlib, sys
     from pathlib import Path
     import numpy as np
-    from sktransfer._disk_store import DiskStore
+    from sktransfer._cache._disk_store import DiskStore
     store = DiskStore(Path(sys.argv[1]), 8 * 2**20)
     rng = np.random.default_rng(int(sys.argv[2]))
     key = lambda n: hashlib.blake2b(str(n).encode(), digest_size=32).digest()

@@ -57,7 +57,7 @@ def test_a_fault_at_each_step_of_a_save_leaves_the_old_model_or_the_new(error, p
     sktransfer.save(new, path)
     after = path.read_bytes()
     for name in ("fsync", "open", "close"):
-        monkeypatch.setattr(f"sktransfer._model_file.os.{name}", faults.wrap(getattr(__import__("os"), name)))
+        monkeypatch.setattr(f"sktransfer._files._model_file.os.{name}", faults.wrap(getattr(__import__("os"), name)))
     monkeypatch.setattr("safetensors.torch.save_file", faults.wrap(__import__("safetensors.torch").torch.save_file))
     for name in ("touch", "chmod", "stat", "replace"):
         monkeypatch.setattr(Path, name, faults.wrap(getattr(Path, name)))
@@ -117,7 +117,7 @@ def test_a_fault_at_each_statement_of_the_cache_costs_no_result(kind, pictures, 
     expected = PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=None).fit_transform(X)
     connect = sqlite3.connect
     monkeypatch.setattr(
-        "sktransfer._disk_store.sqlite3.connect", lambda *args, **how: connect(*args, factory=Breaking, **how)
+        "sktransfer._cache._disk_store.sqlite3.connect", lambda *args, **how: connect(*args, factory=Breaking, **how)
     )
     Breaking.faults = Faults(CACHE_ERRORS[kind])
     turn = 0

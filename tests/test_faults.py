@@ -459,7 +459,7 @@ def test_a_head_of_too_many_logits_to_solve_is_trained(pictures, monkeypatch):
     X, y = pictures
     solved = FineTunedClassifier(tiny_cnn, random_state=0).fit(X, y)
     assert solved.history_ == []
-    monkeypatch.setattr("sktransfer._solved_head.SOLVABLE", 2 * len(X) - 1)
+    monkeypatch.setattr("sktransfer._training._solved_head.SOLVABLE", 2 * len(X) - 1)
     trained = FineTunedClassifier(tiny_cnn, random_state=0).fit(X, y)
     assert [entry["phase"] for entry in trained.history_] == ["head"] * len(trained.history_)
     assert len(trained.history_) > 5
@@ -468,7 +468,7 @@ def test_a_head_of_too_many_logits_to_solve_is_trained(pictures, monkeypatch):
 
 def test_a_head_of_many_classes_is_solved_to_the_end():
     """With scikit-learn's own tolerance the solver stops after 14 steps."""
-    from sktransfer._solved_head import solve_head
+    from sktransfer._training._solved_head import solve_head
 
     rng = np.random.default_rng(0)
     y = np.arange(3000) % 600

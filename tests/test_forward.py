@@ -15,7 +15,7 @@ from networks import rest_exhaustive, tiny_cnn
 from torch import nn
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
-from sktransfer._run import VALUES_AT_ONCE, Run, lend, multiplies_bfloat16
+from sktransfer._computing._execution import VALUES_AT_ONCE, Run, lend, multiplies_bfloat16
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_freed_memory_is_kept_for_the_next_layer_unless_the_user_says_otherwise(
         from torch import nn
         from sktransfer import PretrainedFeatureExtractor
         torch.set_num_threads(2)
-        from sktransfer._allocator import keep_freed_blocks
+        from sktransfer._computing._allocator import keep_freed_blocks
         network = nn.Sequential(*[nn.Conv2d(3, 3, 1) for _ in range(4)], nn.AdaptiveAvgPool2d(1), nn.Flatten())
         X = np.zeros((48, 512, 512, 3), np.uint8)
         extractor = PretrainedFeatureExtractor(network, feature_cache=None, precision="float32", pixel_range=(0, 255))

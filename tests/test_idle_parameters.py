@@ -8,7 +8,8 @@ from networks import tiny_cnn, tiny_vectors
 from pretrained_models import make_sound_model, make_sounds, make_text_model, make_texts
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor, _idle_parameters
+from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer._training import _idle_parameters
 
 ESTIMATORS = [FineTunedClassifier, PretrainedFeatureExtractor]
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor, cache_info, clear_cache
 from sktransfer.backbones import FrozenPart, load_backbone
-from sktransfer.backbones._inference import make_ready, scale_convolutions
 from sktransfer.backbones._loaded_network import NETWORKS_KEPT
+from sktransfer.backbones.graphs._folding import make_ready, scale_convolutions
 
 CPU = torch.device("cpu")
 

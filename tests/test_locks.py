@@ -11,9 +11,9 @@ import time
 import pytest
 import torch
 
-from sktransfer import _locks
-from sktransfer._locks import Lock
-from sktransfer._run import Run
+from sktransfer._computing._execution import Run
+from sktransfer._process import _locks
+from sktransfer._process._locks import Lock
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 

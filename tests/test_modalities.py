@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 import sktransfer
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
-from sktransfer._activations import join
+from sktransfer._training._activation_sources import join
 from sktransfer.backbones import load_backbone
 
 KINDS = [

@@ -508,7 +508,8 @@ def test_each_parameter_has_a_row_of_a_wrong_type_and_one_of_a_wrong_value(estim
 @pytest.fixture
 def work(monkeypatch):
     """What was loaded and trained meanwhile."""
-    from sktransfer import _backbone_estimator, _solved_head
+    from sktransfer import _backbone_estimator
+    from sktransfer._training import _solved_head
 
     done = {"loaded": 0, "solved": 0, "steps": 0}
 

@@ -471,7 +471,7 @@ def test_a_description_that_is_no_json_of_ours_gets_a_sentence(text, whole, path
 
 def rewritten(file, path, change):
     """A file whose description was changed by somebody who knows the format: with right checksums."""
-    from sktransfer._model_file import write_model
+    from sktransfer._files._model_file import write_model
 
     tensors, header = parts_of(file)
     description = json.loads(header["sktransfer model"].partition("\n")[2])
@@ -630,7 +630,7 @@ def test_ctrl_c_in_mid_save_leaves_the_old_model_and_nothing_else(path, monkeypa
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sktransfer._model_file.os.fsync", interrupted)
+    monkeypatch.setattr("sktransfer._files._model_file.os.fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sktransfer.save(extractor(), path)
     assert path.read_bytes() == b"the old model"

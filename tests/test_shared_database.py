@@ -20,9 +20,9 @@ import pytest
 from networks import tiny_cnn
 
 from sktransfer import PretrainedFeatureExtractor, cache_info, clear_cache
-from sktransfer import _shared_database as shared
-from sktransfer._disk_store import DiskStore
-from sktransfer._stores import store_for
+from sktransfer._cache import _shared_database as shared
+from sktransfer._cache._disk_store import DiskStore
+from sktransfer._cache._folders import store_for
 
 MIB = 2**20
 PATIENCE = 2.0
@@ -269,7 +269,7 @@ MAKER = """
 import sys, time, warnings
 from pathlib import Path
 import numpy as np
-from sktransfer._disk_store import DiskStore
+from sktransfer._cache._disk_store import DiskStore
 warnings.simplefilter("error")
 print("ready", flush=True)
 sys.stdin.readline()
@@ -354,7 +354,7 @@ import resource, sys, warnings
 from pathlib import Path
 import numpy as np
 from sktransfer import clear_cache
-from sktransfer._stores import store_for
+from sktransfer._cache._folders import store_for
 warnings.simplefilter("error")
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
 for _ in range(2):
@@ -445,7 +445,7 @@ READ_ONLY = """
 import os, sys, warnings
 from pathlib import Path
 folder = Path(sys.argv[1])
-from sktransfer._disk_store import DiskStore
+from sktransfer._cache._disk_store import DiskStore
 if os.geteuid() == 0:
     os.setuid(12345)
 with warnings.catch_warnings(record=True) as caught:

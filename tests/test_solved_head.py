@@ -6,7 +6,7 @@ import torch
 from networks import tiny_cnn, tiny_vectors
 
 from sktransfer import FineTunedClassifier
-from sktransfer._solved_head import solve_head
+from sktransfer._training._solved_head import solve_head
 
 RNG = np.random.default_rng(0)
 FEATURES = (RNG.normal(size=(60, 5)) * [1, 10, 0.1, 3, 1] + [0, 50, 0, 0, 7]).astype(np.float32)
@@ -53,7 +53,7 @@ def test_samples_that_are_all_different_count_as_so_many(monkeypatch):
             given.append(sample_weight)
             raise InterruptedError
 
-    monkeypatch.setattr("sktransfer._solved_head.LogisticRegression", Watched)
+    monkeypatch.setattr("sktransfer._training._solved_head.LogisticRegression", Watched)
     for weights in (np.ones(60), np.full(60, 7e-9)):
         with pytest.raises(InterruptedError):
             solve_head(FEATURES, LABELS, weights, 3)

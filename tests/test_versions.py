@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from sktransfer import _versions
-from sktransfer._activation_cache import activation_keys
+from sktransfer._cache._memory_store import activation_keys
+from sktransfer._process import _versions
 from sktransfer.backbones import ImagePreprocessing, load_backbone
 from sktransfer.inputs import SoundPreprocessing
-from sktransfer.inputs._images import ImageSamples
-from sktransfer.inputs._pixel_range import PictureScale
-from sktransfer.inputs._sound_files import Length
-from sktransfer.inputs._sounds import SoundSamples
 from sktransfer.inputs._texts import TextSamples
+from sktransfer.inputs.images._pixel_range import PictureScale
+from sktransfer.inputs.images._reader import ImageSamples
+from sktransfer.inputs.sounds._decoding import Length
+from sktransfer.inputs.sounds._reader import SoundSamples
 
 
 def image_recipe():

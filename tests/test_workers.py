@@ -15,7 +15,7 @@ import torch
 from networks import tiny_cnn, tiny_vectors
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
-from sktransfer._workers import in_order
+from sktransfer._process._workers import in_order
 
 
 @pytest.fixture
@@ -308,7 +308,7 @@ def test_ctrl_c_at_any_moment_leaves_no_thread_and_torch_as_it_was(n_jobs):
 def test_a_pass_that_nobody_goes_on_with_does_not_keep_the_process_from_ending():
     code = """
         import time
-        from sktransfer._workers import in_order
+        from sktransfer._process._workers import in_order
         kept = in_order(lambda item: time.sleep(0.01) or item, range(100), 4, ahead=4, name="sktransfer-test")
         print(next(kept))
     """

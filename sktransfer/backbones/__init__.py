@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from sktransfer.backbones import _torchvision
 from sktransfer.backbones._backbone import Backbone
 from sktransfer.backbones._feature_network import pool_output
 from sktransfer.backbones._frozen_part import FrozenPart
-from sktransfer.backbones._graph import Block, UntraceableError
 from sktransfer.backbones._loaded_network import count_networks, forget_networks
-from sktransfer.backbones._own import OwnSource
-from sktransfer.backbones._pooling import POOLINGS, pool
-from sktransfer.backbones._source import Source
 from sktransfer.backbones._summary import BackboneSummary
-from sktransfer.backbones._torchvision import TorchvisionSource
-from sktransfer.backbones._wrapped_networks import refuse_other
+from sktransfer.backbones.graphs._base import Block, UntraceableError
+from sktransfer.backbones.graphs._pooling import POOLINGS, pool
+from sktransfer.backbones.sources import _torchvision
+from sktransfer.backbones.sources._base import Source
+from sktransfer.backbones.sources._custom import OwnSource
+from sktransfer.backbones.sources._torchvision import TorchvisionSource
+from sktransfer.backbones.sources._wrapped_networks import refuse_other
 from sktransfer.inputs import ImagePreprocessing, Preprocessing, restore_preprocessing
 
 # The most layers, or labels, that are believed of a description. Real ones have less than a tenth.
@@ -136,11 +136,13 @@ def load_backbone(
         )
     source: Source
     if isinstance(backbone, str) and backbone.startswith("hf:"):
-        from sktransfer.backbones._huggingface import HuggingFaceSource  # whoever wants none of them waits for none
+        from sktransfer.backbones.sources._huggingface import (
+            HuggingFaceSource,  # whoever wants none of them waits for none
+        )
 
         source = HuggingFaceSource(backbone, weights, seed)
     elif isinstance(backbone, str) and backbone.startswith("timm:"):
-        from sktransfer.backbones._timm import TimmSource
+        from sktransfer.backbones.sources._timm import TimmSource
 
         source = TimmSource(backbone, weights, seed)
     elif isinstance(backbone, str):
@@ -187,13 +189,13 @@ def restore_backbone(
             raise ValueError("expected the network of your own that it was fitted with")
         source = OwnSource(own, **values)
     elif kind == "hf":
-        from sktransfer.backbones._huggingface import HuggingFaceSource
+        from sktransfer.backbones.sources._huggingface import HuggingFaceSource
 
         source = HuggingFaceSource(**{**values, "config": _without_places(values["config"])}, prepared=prepared)
     elif kind == "torchvision":
         source = TorchvisionSource(**values)
     else:
-        from sktransfer.backbones._timm import TimmSource
+        from sktransfer.backbones.sources._timm import TimmSource
 
         source = TimmSource(**values)
     return Backbone.from_record(source, record, tensors)

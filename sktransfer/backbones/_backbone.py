@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from sktransfer._locks import Lock
-from sktransfer._names import closest
-from sktransfer.backbones._claims import no_larger_than
+from sktransfer._choices import closest
+from sktransfer._process._locks import Lock
 from sktransfer.backbones._feature_network import FeatureNetwork
 from sktransfer.backbones._frozen_part import FrozenPart
-from sktransfer.backbones._graph import Block, Cut, Graph
-from sktransfer.backbones._inference import scale_convolutions
 from sktransfer.backbones._loaded_network import LoadedNetwork, load, share
-from sktransfer.backbones._source import Source
 from sktransfer.backbones._summary import BackboneSummary, BlockRow
-from sktransfer.backbones._weights import fill, fingerprint
+from sktransfer.backbones.graphs._base import Block, Cut, Graph
+from sktransfer.backbones.graphs._folding import scale_convolutions
+from sktransfer.backbones.sources._base import Source
+from sktransfer.backbones.sources._claims import no_larger_than
+from sktransfer.backbones.sources._weights import fill, fingerprint
 from sktransfer.inputs import restore_preprocessing
 
 

@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from sktransfer._versions import version
+from sktransfer._process._versions import version
 
 # Libraries whose patch versions compute the same.
 _STEADY = ("numpy", "scipy", "sktransfer", "timm", "torch", "torchvision", "transformers")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sktransfer.backbones._layer_part import LayerPart
-from sktransfer.backbones._pooling import pool
+from sktransfer.backbones.graphs._layer_part import LayerPart
+from sktransfer.backbones.graphs._pooling import pool
 
 
 class FeatureNetwork(nn.Module):

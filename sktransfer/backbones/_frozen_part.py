@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from sktransfer.backbones._feature_network import FeatureNetwork
-from sktransfer.backbones._graph import Cut, Graph
 from sktransfer.backbones._loaded_network import LoadedNetwork
+from sktransfer.backbones.graphs._base import Cut, Graph
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from sktransfer._locks import Lock
-from sktransfer._seeding import turn
+from sktransfer._process._locks import Lock
+from sktransfer._process._seeding import turn
 from sktransfer.backbones._code import is_library
-from sktransfer.backbones._graph import Cut, Ready
 from sktransfer.backbones._identity import NotWritableError, Settings
-from sktransfer.backbones._source import Source
-from sktransfer.backbones._weights import fingerprint
+from sktransfer.backbones.graphs._base import Cut, Ready
+from sktransfer.backbones.sources._base import Source
+from sktransfer.backbones.sources._weights import fingerprint
 
 # Networks that stay loaded when no estimator holds them, and parts of each that stay ready to run.
 NETWORKS_KEPT = 4

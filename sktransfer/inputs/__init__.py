@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-from sktransfer.inputs._augmentation import augment_batch, make_augmentation
 from sktransfer.inputs._base import (
     Augmentation,
     Preprocessing,
@@ -18,16 +17,17 @@ from sktransfer.inputs._base import (
     load_batch,
     load_batches,
 )
-from sktransfer.inputs._image_folder import load_image_folder
-from sktransfer.inputs._image_preprocessing import ImagePreprocessing
-from sktransfer.inputs._image_shapes import check_image_shape
-from sktransfer.inputs._images import ImageReader
+from sktransfer.inputs._containers import as_rows, columns_are_mixed, is_missing, is_table, unwrap
 from sktransfer.inputs._refusals import as_array, check_form
-from sktransfer.inputs._rows import as_rows, columns_are_mixed, is_missing, is_table, unwrap
-from sktransfer.inputs._sound_preprocessing import SoundPreprocessing
-from sktransfer.inputs._sounds import SoundReader
 from sktransfer.inputs._texts import TextPreprocessing, TextReader
 from sktransfer.inputs._vectors import VectorReader
+from sktransfer.inputs.images._augmentation import augment_batch, make_augmentation
+from sktransfer.inputs.images._folder import load_image_folder
+from sktransfer.inputs.images._preprocessing import ImagePreprocessing
+from sktransfer.inputs.images._reader import ImageReader
+from sktransfer.inputs.images._shapes import check_image_shape
+from sktransfer.inputs.sounds._preprocessing import SoundPreprocessing
+from sktransfer.inputs.sounds._reader import SoundReader
 
 __all__ = [
     "Augmentation",

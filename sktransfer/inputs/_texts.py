@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from sktransfer._versions import versions
+from sktransfer._process._versions import versions
 from sktransfer.inputs._base import Reader, Samples, UnreadableSampleError
-from sktransfer.inputs._rows import unwrap
+from sktransfer.inputs._containers import unwrap
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

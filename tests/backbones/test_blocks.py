@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sktransfer.backbones import UntraceableError, load_backbone
-from sktransfer.backbones._blocks import NetworkGraph
+from sktransfer.backbones.graphs._traced_graph import NetworkGraph
 
 
 def names(network: nn.Module, ends_in_classifier: bool | None = None) -> list[str]:

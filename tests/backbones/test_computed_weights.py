@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
 from sktransfer.backbones import load_backbone
-from sktransfer.backbones._blocks import NetworkGraph
-from sktransfer.backbones._inference import make_ready, scale_convolutions
+from sktransfer.backbones.graphs._folding import make_ready, scale_convolutions
+from sktransfer.backbones.graphs._traced_graph import NetworkGraph
 
 
 class Standardised(nn.Conv2d):

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 
 import sktransfer
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer.backbones import _hub_architectures, load_backbone
+from sktransfer.backbones import load_backbone
+from sktransfer.backbones.sources import _hub_architectures
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 CONTENTS = {

@@ -10,8 +10,8 @@ from torch import nn
 
 from sktransfer import FineTunedClassifier
 from sktransfer.backbones import UntraceableError, load_backbone
-from sktransfer.backbones._feeds import Tokens, Windows
-from sktransfer.backbones._layers import LayerGraph
+from sktransfer.backbones.graphs._feeds import Tokens, Windows
+from sktransfer.backbones.graphs._layer_graph import LayerGraph
 from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
 
 POSITIONS = {
@@ -267,7 +267,7 @@ def test_what_layers_remember_of_one_length_is_seen_by_no_other_run_and_no_other
 
 
 def test_masks_of_long_texts_are_not_remembered_without_end(monkeypatch):
-    from sktransfer.backbones import _layers
+    from sktransfer.backbones.graphs import _layer_graph as _layers
 
     monkeypatch.setattr(_layers, "_BYTES_KEPT", 1000)
     graph = read(Reader(lambda tokens, hidden: torch.ones(hidden.shape[1], 4)))

@@ -9,8 +9,8 @@ import torch
 from networks import tiny_cnn
 
 from sktransfer import FineTunedClassifier
-from sktransfer.backbones._blocks import NetworkGraph
-from sktransfer.backbones._parts import source_texts
+from sktransfer.backbones.graphs._parts import source_texts
+from sktransfer.backbones.graphs._traced_graph import NetworkGraph
 
 
 def test_torch_keeps_the_source_of_generated_modules_where_it_is_looked_for():

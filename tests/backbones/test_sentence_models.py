@@ -12,7 +12,7 @@ from pretrained_models import make_sentence_model
 import sktransfer
 from sktransfer import PretrainedFeatureExtractor
 from sktransfer.backbones import load_backbone
-from sktransfer.backbones._sentence_models import SentencePooling
+from sktransfer.backbones.sources._sentence_models import SentencePooling
 
 TEXTS = ["good film and bad story", "a", "the film is great but long and dull and slow"]
 PROMPTS = {"prompts": {"query": "the story : ", "other": "x"}, "default_prompt_name": "query"}

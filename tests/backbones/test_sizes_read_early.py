@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sktransfer import FineTunedClassifier
 from sktransfer.backbones import load_backbone
-from sktransfer.backbones._blocks import NetworkGraph
+from sktransfer.backbones.graphs._traced_graph import NetworkGraph
 
 
 class Early(nn.Module):

@@ -23,8 +23,8 @@ from torch import nn
 import sktransfer
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer.backbones import UntraceableError, forget_networks, load_backbone, restore_backbone
-from sktransfer.backbones._timm import TimmSource
-from sktransfer.backbones._torchvision import TorchvisionSource
+from sktransfer.backbones.sources._timm import TimmSource
+from sktransfer.backbones.sources._torchvision import TorchvisionSource
 
 timm = pytest.importorskip("timm")
 
@@ -430,7 +430,8 @@ CODE = """
     for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE"):
         os.environ.pop(name, None)
     import huggingface_hub
-    from sktransfer.backbones import _weights, forget_networks, load_backbone
+    from sktransfer.backbones import forget_networks, load_backbone
+    from sktransfer.backbones.sources import _weights
 
     def load(case, name):
         forget_networks()

@@ -21,7 +21,7 @@ from torchvision.models import Weights, WeightsEnum, densenet121, get_model, get
 from torchvision.transforms._presets import ImageClassification
 
 from sktransfer.backbones import list_backbones, load_backbone
-from sktransfer.backbones._weights import SCHEMES, fetch, fill, fingerprint, read_state_dict
+from sktransfer.backbones.sources._weights import SCHEMES, fetch, fill, fingerprint, read_state_dict
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -299,7 +299,7 @@ def weights_at(url: str) -> WeightsEnum:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Folder where torch keeps what it downloads."""
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr("sktransfer.backbones._weights.SCHEMES", ("https", "http", "file"))
+    monkeypatch.setattr("sktransfer.backbones.sources._weights.SCHEMES", ("https", "http", "file"))
     before = torch.hub.get_dir()
     torch.hub.set_dir(tmp_path / "hub")
     yield tmp_path / "hub" / "checkpoints"
@@ -361,7 +361,7 @@ def test_weights_are_downloaded_once_and_kept(hub: Path, published: Path, server
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
 def test_only_https_is_downloaded_from(scheme: str, hub: Path, published: Path, server, monkeypatch):
-    monkeypatch.setattr("sktransfer.backbones._weights.SCHEMES", SCHEMES)
+    monkeypatch.setattr("sktransfer.backbones.sources._weights.SCHEMES", SCHEMES)
     url = address(server, published.name) if scheme == "http" else published.as_uri()
     with pytest.raises(
         ValueError, match=rf"Refused to download {scheme}:.*comes by {scheme}; expected https"

@@ -17,7 +17,7 @@ from torchvision.models import get_model
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer.backbones import load_backbone
-from sktransfer.backbones._weights import place_of
+from sktransfer.backbones.sources._weights import place_of
 
 NAN, INFINITY = float("nan"), float("inf")
 

@@ -12,7 +12,7 @@ from pretrained_models import make_sound_model
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer.inputs import make_reader
-from sktransfer.inputs._sound_preprocessing import SoundPreprocessing
+from sktransfer.inputs.sounds._preprocessing import SoundPreprocessing
 
 RATE = 16000
 SETTINGS = SoundPreprocessing("Wav2Vec2FeatureExtractor", "{}", "input_values", RATE)

@@ -15,8 +15,9 @@ from PIL import Image
 
 import sktransfer
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
-from sktransfer.inputs import ImagePreprocessing, _deep_pictures, _pixel_range, make_reader, restore_reader
+from sktransfer.inputs import ImagePreprocessing, make_reader, restore_reader
 from sktransfer.inputs._base import UnreadableSampleError
+from sktransfer.inputs.images import _deep_pictures, _pixel_range
 
 HEIGHT, WIDTH = 20, 26
 SMALL = ImagePreprocessing(resize=16, crop=(14, 14))

@@ -233,7 +233,8 @@ def test_a_few_bytes_that_claim_as_many_pixels_as_are_allowed_take_no_long(name,
 
 SHRINKING = """
 import os, sys
-from sktransfer.inputs import ImagePreprocessing, _decoding, make_reader
+from sktransfer.inputs import ImagePreprocessing, make_reader
+from sktransfer.inputs.images import _decoding
 
 file = sys.argv[1]
 unchanged = _decoding.orientation

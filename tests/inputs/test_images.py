@@ -14,7 +14,8 @@ from PIL import Image, ImageFilter
 from torchvision.models import get_model_weights, get_weight, list_models
 
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer.inputs import ImagePreprocessing, _decoding, make_reader
+from sktransfer.inputs import ImagePreprocessing, make_reader
+from sktransfer.inputs.images import _decoding
 
 HEIGHT, WIDTH = 20, 26
 

@@ -13,7 +13,8 @@ from networks import tiny_cnn
 from PIL import Image
 
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer.inputs import ImagePreprocessing, _picture_locks, make_reader
+from sktransfer.inputs import ImagePreprocessing, make_reader
+from sktransfer.inputs.images import _picture_locks
 
 SIDE = 64
 

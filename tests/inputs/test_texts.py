@@ -76,7 +76,7 @@ def test_results_come_in_the_order_given_though_lengths_are_computed_together(be
 
 def test_no_padding_is_computed(bert, monkeypatch):
     """Each batch that enters the frozen network holds texts of one length."""
-    from sktransfer import _forward
+    from sktransfer._computing import _forward
 
     seen = []
     real = _forward.forward

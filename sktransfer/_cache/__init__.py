@@ -1,0 +1,1 @@
+"""Where activations are kept: in memory, in a folder."""

@@ -1,0 +1,1 @@
+"""How samples pass through a frozen network, once."""

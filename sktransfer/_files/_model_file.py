@@ -1,0 +1,256 @@
+"""One file of JSON and tensors: a safetensors file whose header holds the JSON. There is no code in it to be run.
+
+It is written whole or not at all, under another name first; and each part has a checksum, since safetensors has none.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sktransfer._files._file_kinds import expand, guess_kind, type_of
+from sktransfer._messages import shown
+
+# To be raised when what is written could be misread by those who read the version before.
+VERSION = 1
+_ENTRY = "sktransfer model"
+
+
+def write_model(
+    path: "str | os.PathLike[str]", description: dict[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Write a description and tensors to a file, or leave the file that is there as it is.
+
+    Parameters
+    ----------
+    path : path-like
+        Where to.
+    description : dict
+        For `json.dumps`.
+    tensors : mapping of str to Tensor
+        On any device.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    IsADirectoryError
+        If the path is a folder.
+    OSError
+        If the file cannot be written, as on a full disk, or what is there is a pipe or a device.
+    """
+    place = Path(os.path.realpath(check_target(path)))
+    held = _apart({**tensors, _ENTRY: torch.tensor([VERSION])})  # never none at all, which old readers refuse
+    text = json.dumps({**description, "tensors": {name: _digest(tensor) for name, tensor in held.items()}})
+    # One entry, since safetensors writes several in any order, and equal models are to be equal files.
+    header = {_ENTRY: f"{VERSION} {_digest_text(text)}\n{text}"}
+    part = place.with_name(f".{place.name[:100]}.{secrets.token_hex(6)}.part")
+    try:
+        _write(part, held, header, path)
+        part.replace(place)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError) and error.filename is not None:  # the name that it tells is not the one given
+            raise type(error)(
+                f"Could not write {shown(path)}: {error.strerror}. Give a folder that can be written."
+            ) from error
+        raise
+    _sync_folder(place.parent)
+
+
+def check_target(path: "str | os.PathLike[str]") -> Path:
+    """Return the path that a file is to be written to, or say why none can be.
+
+    Parameters
+    ----------
+    path : path-like
+        As a person gave it.
+
+    Returns
+    -------
+    Path
+        In a folder that exists; if anything is there already, it is a plain file, or a link to one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    IsADirectoryError
+        If the path is a folder.
+    OSError
+        If it is a pipe, a device or a socket, which writing would replace.
+    """
+    place = expand(path)
+    kind = type_of(place)
+    if kind is not None:
+        error = IsADirectoryError if place.is_dir() else OSError
+        raise error(f"Got path={shown(path)}, which is {kind}; expected the name of a file.")
+    folder = Path(os.path.realpath(place)).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"Got path={shown(path)}, whose folder does not exist; expected one that does. Make it first."
+        )
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"Got path={shown(path)}, in a folder that you may not write to; expected one you may.")
+    return place
+
+
+def _write(
+    part: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, str], path: "str | os.PathLike[str]"
+) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    part.touch(exist_ok=False)
+    mode = part.stat().st_mode  # as the umask says; safetensors makes files for their owner alone
+    try:
+        save_file(dict(tensors), part, metadata=dict(header))
+    except SafetensorError as error:
+        raise OSError(
+            f"Could not write {shown(path)}: {error}. What was there before is there still. Free space, or give "
+            "another folder."
+        ) from error
+    part.chmod(mode)
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Read what `write_model` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    description : dict
+        As it was given.
+    tensors : dict of str to Tensor
+        On the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no such file, of a version to come, or damaged: the message says which part.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    place = expand(path)
+    name = shown(path)
+    if (kind := type_of(place)) or not os.path.isfile(place):
+        raise FileNotFoundError(
+            f"Got path={name}, which is {kind or 'not a file'}; expected a file that sktransfer.save has written."
+        )
+    if not os.access(place, os.R_OK):
+        raise PermissionError(f"Got path={name}, which you may not read; expected a file that you may.")
+    try:
+        if not place.stat().st_size:  # of files of /proc too, some of which block whoever reads
+            raise SafetensorError("it is empty")
+        with safe_open(place, "pt") as file:
+            description = _check_header(name, file.metadata() or {})
+            names = set(file.keys())
+            tensors = {name: file.get_tensor(name).clone() for name in description["tensors"] if name in names}
+    except (SafetensorError, OSError) as error:
+        kind = guess_kind(place)
+        raise ValueError(
+            f"Got {name}, which is not a whole safetensors file ({str(error)[:150]}); expected one that "
+            "sktransfer.save has written. "
+            + (f"It looks like {kind}." if kind else "Copy it again from where it is whole.")
+        ) from error
+    known = description.pop("tensors")
+    missing = [name for name in known if name not in tensors]
+    damaged = [name for name, tensor in tensors.items() if _digest(tensor) != known[name]]
+    for what, which in (("missing", missing), ("damaged", damaged)):
+        if which:
+            raise ValueError(
+                f"Got {name}, in which {len(which)} of {len(known)} tensors are {what}: "
+                f"{', '.join(shown(one) for one in which[:3])}. Copy it again from where it is whole."
+            )
+    return description, tensors
+
+
+def _check_header(name: str, header: Mapping[str, str]) -> dict[str, Any]:
+    if _ENTRY not in header:
+        raise ValueError(
+            f"Got {name}, which is a safetensors file but no model that sktransfer.save has written. If it holds "
+            "weights of a network, give it to an estimator: weights=PATH."
+        )
+    first, _, text = header[_ENTRY].partition("\n")
+    version, _, digest = first.partition(" ")
+    if version != str(VERSION):
+        newer = version.isdecimal() and len(version) < 10 and int(version) > VERSION
+        raise ValueError(
+            f"Got {name}, of format version {shown(version)}; expected {VERSION}. "
+            + ("A newer sktransfer wrote it: upgrade." if newer else "There is no such version: the file is damaged.")
+        )
+    if _digest_text(text) != digest:
+        raise ValueError(f"Got {name}, whose description is damaged. Copy it again from where it is whole.")
+    try:
+        description = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"Got {name}, whose description is not JSON that sktransfer writes ({str(error)[:150]}). Somebody changed "
+            "it: ask for another copy."
+        ) from error
+    if not (isinstance(description, dict) and isinstance(description.get("tensors"), dict)):
+        raise ValueError(f"Got {name}, whose description says nothing of its tensors; sktransfer wrote no such.")
+    return description
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return number
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in it")
+    return found
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors on the CPU of which no two share memory, which safetensors refuses."""
+    held: dict[str, torch.Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in taken or storage.nbytes() != tensor.numel() * tensor.element_size():
+            tensor = tensor.clone()
+        taken.add(tensor.untyped_storage().data_ptr())
+        held[name] = tensor
+    return held
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+    digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _digest_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the new name written down too, where the system lets a folder be opened."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

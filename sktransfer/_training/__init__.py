@@ -1,0 +1,1 @@
+"""How a head, and blocks behind the cut, are trained on activations."""

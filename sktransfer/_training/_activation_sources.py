@@ -1,0 +1,327 @@
+"""What reaches the part of a network that is trained: activations held in memory, or computed each time.
+
+This file is the one that knows which: random augmentation lies below the frozen part, so what is augmented anew in each
+epoch cannot be kept, only the decoded image below it can; a fixed number of augmented views can be kept like any other
+sample; and what would not fit is computed each time.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from sktransfer._cache._memory_store import COUNTS, PROCESS_CACHE, activation_keys
+from sktransfer._computing._execution import Run
+from sktransfer._computing._forward import Change, compute
+from sktransfer._computing._frozen_pass import Variant, collect
+from sktransfer._process._seeding import generator_kept, seeded
+from sktransfer.backbones import FrozenPart
+from sktransfer.inputs import Augmentation, Samples, SamplesOf, augment_batch
+
+# Bytes of activations that are held for training; more are computed anew in each epoch.
+KEPT_BYTES = 2 * 2**30
+
+
+class Activations(ABC):
+    """What reaches the part of a network that is trained, row by row."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """Return the float32 activations of some rows, joined as `join` does."""
+
+    def size(self, row: int) -> int:
+        """Return what tells activations of different shapes apart."""
+        return 1
+
+
+def join(values: Sequence[np.ndarray]) -> torch.Tensor:
+    """Join activations that may be of different lengths.
+
+    Parameters
+    ----------
+    values : sequence of float32 ndarray of shape (length, ...)
+        One a sample.
+
+    Returns
+    -------
+    Tensor of shape (n, longest, ...)
+        The shorter ones are followed by NaN, which nothing else in it may be: a network of layers takes it for absence.
+
+    Raises
+    ------
+    ValueError
+        If one of them holds NaN.
+    """
+    tensors = [torch.from_numpy(value) for value in values]
+    if len({tensor.shape for tensor in tensors}) == 1:
+        return torch.stack(tensors)
+    if any(bool(tensor.isnan().any()) for tensor in tensors):
+        raise ValueError(
+            "The frozen part of the network gave NaN for a sample; expected numbers. Check X for extreme values, or "
+            'set precision="float32".'
+        )
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=torch.nan)
+
+
+class KeptActivations(Activations):
+    """Computed once, held in memory.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_samples, ...), or list of ndarray
+        The activations.
+    """
+
+    def __init__(self, values: "np.ndarray | list[np.ndarray]"):
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        if isinstance(self.values, np.ndarray):
+            return torch.from_numpy(self.values[rows])
+        return join([self.values[row] for row in rows])
+
+    def size(self, row: int) -> int:
+        return 1 if isinstance(self.values, np.ndarray) else len(self.values[row])
+
+
+class ViewedActivations(Activations):
+    """Several views of each sample, held in memory; each time one of them is drawn from torch's generator.
+
+    Parameters
+    ----------
+    views : list of ndarray of shape (n_samples, ...), or of lists of ndarray
+        The activations of each view.
+    """
+
+    def __init__(self, views: "list[np.ndarray] | list[list[np.ndarray]]"):
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.views[0])
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        drawn = torch.randint(len(self.views), (len(rows),)).tolist()
+        return join([self.views[view][row] for view, row in zip(drawn, rows, strict=True)])
+
+
+class ComputedActivations(Activations):
+    """Computed each time they are wanted, from samples that may change at random each time.
+
+    Parameters
+    ----------
+    part : FrozenPart
+        The frozen part.
+    samples : Samples
+        What enters it.
+    run : Run
+        How it is run.
+    augmentation : callable or None
+        Changes a loaded sample at random.
+    """
+
+    def __init__(self, part: FrozenPart, samples: Samples, run: Run, augmentation: Augmentation | None):
+        self.part, self.samples, self.run = part, samples, run
+        self._change = None if augmentation is None else _each(augmentation)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        ready = self.part.ready(self.run.device, self.run.bfloat16)
+        COUNTS.add(misses=len(rows))
+        order = sorted(range(len(rows)), key=lambda place: self.samples.size(int(rows[place])))
+        wanted = [int(rows[place]) for place in order]
+        kept = nullcontext() if self._change else generator_kept()
+        with kept, closing(compute(ready, self.samples, wanted, self.run, self._change)) as computed:
+            by_place = dict(zip(order, (value.numpy() for batch in computed for value in batch), strict=True))
+        return join([by_place[place] for place in range(len(rows))])
+
+    def size(self, row: int) -> int:
+        return self.samples.size(row)
+
+
+def _each(augmentation: Augmentation) -> Change:
+    return lambda batch, rows: augment_batch(batch, augmentation)
+
+
+class _Decoded(SamplesOf):
+    """Samples that are loaded more than once: once loaded they are kept, while the process's memory for it lasts."""
+
+    def __init__(self, samples: Samples, recipe: str):
+        super().__init__(samples)
+        self._recipe = recipe
+        self._keys: dict[int, bytes] = {}
+
+    def load(self, index: int) -> torch.Tensor:
+        if index not in self._keys:
+            (self._keys[index],) = activation_keys([self.digest(index)], self._recipe, "decoded", "")
+        (value,) = PROCESS_CACHE.find([self._keys[index]])
+        if value is not None:
+            return torch.from_numpy(value.copy(order="K"))
+        sample = self._samples.load(index)
+        PROCESS_CACHE.keep([(self._keys[index], sample.numpy())])
+        return sample
+
+
+def decoded_once(samples: Samples, run: Run) -> Samples:
+    """Return samples that are decoded once, though several epochs or several depths of a search load them.
+
+    Parameters
+    ----------
+    samples : Samples
+        What is to be trained on.
+    run : Run
+        Whether anything is to be kept.
+
+    Returns
+    -------
+    Samples
+        The same, if they are few enough to take a quarter of the process's memory for activations at most.
+    """
+    if run.store is None or samples.recipe is None or not samples.decoding_takes_time:
+        return samples
+    first = samples.load(0)
+    fits = first.numel() * first.element_size() * sizes_in_all(samples) <= PROCESS_CACHE.limit // 4
+    return _Decoded(samples, samples.recipe) if fits else samples
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """How samples are augmented.
+
+    Parameters
+    ----------
+    augmentation : callable
+        Changes a loaded sample at random.
+    name : str or None
+        What tells it from others; `None` where nothing can.
+    n_views : int or None
+        Fixed number of views of each sample; `None` draws anew each time.
+    seed : int
+        Of the views.
+    """
+
+    augmentation: Augmentation
+    name: str | None
+    n_views: int | None
+    seed: int
+
+    def view(self, number: int, samples: Samples) -> Variant:
+        """Return the change that makes one view: the same of the same image, wherever and whenever it is met."""
+
+        def change(batch: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+            changed = []
+            for image, row in zip(batch, rows, strict=True):
+                label = f"{self.seed} {number}".encode()
+                drawn = hashlib.blake2b(samples.digest(row), digest_size=8, key=label).digest()
+                with seeded(int.from_bytes(drawn, "little") >> 1):
+                    changed.append(augment_batch(image[None], self.augmentation))
+            return torch.cat(changed)
+
+        return Variant(f"augment={self.name} seed={self.seed} view={number}", change)
+
+
+def activations(
+    part: FrozenPart,
+    samples: Samples,
+    run: Run,
+    first: torch.Tensor,
+    augmented: Augmented | None = None,
+    report: Callable[[str], None] = lambda message: None,
+) -> Activations:
+    """Return what a frozen part makes of samples: kept where it can be and fits, else computed each time.
+
+    Parameters
+    ----------
+    part : FrozenPart
+        The frozen part.
+    samples : Samples
+        What enters it.
+    run : Run
+        How it is run.
+    first : Tensor of shape (1, ...)
+        One activation, to measure.
+    augmented : Augmented or None, default=None
+        How samples are augmented.
+    report : callable, default=nothing
+        Told in a sentence what was decided.
+
+    Returns
+    -------
+    Activations
+        One row a sample.
+    """
+    views = 1 if augmented is None else augmented.n_views or 0
+    needed = int(first.numel() * 4 * sizes_in_all(samples) * views)
+    if needed > KEPT_BYTES:
+        report(
+            f"Activations are computed in each epoch: {needed / 2**30:.1f} GiB would be needed to keep them, and "
+            f"{KEPT_BYTES / 2**30:.1f} GiB are kept at most."
+        )
+    elif views == 0:
+        report("Activations are computed in each epoch: the samples below them are augmented anew.")
+    else:
+        report(f"Activations are kept: {needed / 2**20:.1f} MiB.")
+        if augmented is None:
+            return KeptActivations(collect(part, samples, run, report=report))
+        keyed = run if augmented.name is not None else replace(run, store=None)
+        variants = [augmented.view(number, samples) for number in range(views)]
+        return ViewedActivations([collect(part, samples, keyed, variant, report) for variant in variants])
+    return ComputedActivations(part, samples, run, None if augmented is None else augmented.augmentation)
+
+
+def take_batches(
+    activations: Activations, rows: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Take rows in batches, those of one size together.
+
+    Parameters
+    ----------
+    activations : Activations
+        Where they come from.
+    rows : ndarray of int
+        Which.
+    batch_size : int
+        Rows a batch.
+
+    Yields
+    ------
+    places : ndarray of int
+        Places in `rows` that the next batch holds.
+    batch : Tensor of shape (n, ...)
+        The batch.
+    """
+    sizes = np.array([activations.size(row) for row in rows])
+    for size in np.unique(sizes):
+        places = np.flatnonzero(sizes == size)
+        for start in range(0, len(places), batch_size):
+            some = places[start : start + batch_size]
+            yield some, activations.take(rows[some])
+
+
+def sizes_in_all(samples: Samples) -> float:
+    """Say how many times as large as the first sample all of them are together.
+
+    Parameters
+    ----------
+    samples : Samples
+        At least one.
+
+    Returns
+    -------
+    float
+        Their number, where they are of one size.
+    """
+    return sum(map(samples.size, range(len(samples)))) / samples.size(0)

@@ -1,0 +1,117 @@
+"""Activations with their labels and weights, drawn in batches that are taken whole."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from sktransfer._training._activation_sources import Activations
+
+
+class WeightedLabels(torch.Tensor):
+    """Class indices that carry the weight of each sample, so that whoever reads a batch finds plain labels in it."""
+
+    weights: torch.Tensor
+
+    @classmethod
+    def of(cls, labels: torch.Tensor, weights: torch.Tensor) -> "WeightedLabels":
+        """Join the labels and the weights of a batch.
+
+        Parameters
+        ----------
+        labels : int64 Tensor of shape (n,)
+            Class indices.
+        weights : float32 Tensor of shape (n,)
+            A weight for each.
+
+        Returns
+        -------
+        WeightedLabels
+            On the same device.
+        """
+        joined = labels.as_subclass(cls)
+        joined.weights = weights
+        return joined
+
+    def to(self, *args: Any, **kwargs: Any) -> "WeightedLabels":
+        """Move both."""
+        plain = self.as_subclass(torch.Tensor)
+        return WeightedLabels.of(plain.to(*args, **kwargs), self.weights.to(*args, **kwargs))
+
+
+class LabelledActivations(Dataset[Any]):
+    """Activations with the index of each row's class, and its weight.
+
+    Parameters
+    ----------
+    activations : Activations
+        Where rows come from.
+    rows : ndarray of int
+        Rows of them.
+    labels : int64 ndarray
+        A class index for each of `rows`.
+    weights : float ndarray
+        A weight for each of `rows`.
+    """
+
+    def __init__(self, activations: Activations, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray):
+        self.activations, self.rows = activations, rows
+        self.labels = torch.as_tensor(labels, dtype=torch.int64)
+        self.weights = torch.as_tensor(weights, dtype=torch.float32)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def sizes(self) -> np.ndarray:
+        """Return what tells samples of different shapes apart, for each row."""
+        return np.array([self.activations.size(int(row)) for row in self.rows])
+
+    def take(self, which: np.ndarray) -> tuple[torch.Tensor, WeightedLabels]:
+        """Return a batch as skorch wants it: X, y."""
+        return self.activations.take(self.rows[which]), WeightedLabels.of(self.labels[which], self.weights[which])
+
+
+# Batches, drawn at random, whose samples are sorted by size among each other: enough that a batch holds samples of like
+# size, few enough that it is another batch in each epoch.
+SORTED_BATCHES = 16
+
+
+class SliceBatches:
+    """Batches that are taken whole, not put together sample by sample.
+
+    Where samples differ in size, a batch that is drawn at random holds samples of similar size, since the padding of
+    shorter ones costs as much as they do.
+
+    Parameters
+    ----------
+    dataset : LabelledActivations
+        What to draw from.
+    batch_size : int
+        Samples a batch. A last batch of one joins the one before: BatchNorm has no statistics of one.
+    shuffle : bool, default=False
+        Whether to draw in random order, from torch's generator.
+    """
+
+    def __init__(self, dataset: LabelledActivations, batch_size: int, shuffle: bool = False):
+        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+
+    def __iter__(self) -> Iterator[Any]:
+        n = len(self.dataset)
+        order = torch.randperm(n).numpy() if self.shuffle else np.arange(n)
+        sizes = self.dataset.sizes()[order]
+        differ = self.shuffle and bool((sizes != sizes[0]).any())
+        if differ:
+            stretch = self.batch_size * SORTED_BATCHES
+            order = np.concatenate(
+                [order[i : i + stretch][sizes[i : i + stretch].argsort(kind="stable")] for i in range(0, n, stretch)]
+            )
+        starts = list(range(0, n, self.batch_size))
+        if len(starts) > 1 and n - starts[-1] == 1:
+            starts.pop()
+        batches = list(zip(starts, [*starts[1:], n], strict=True))
+        if differ:
+            batches = [batches[place] for place in torch.randperm(len(batches)).tolist()]
+        for start, stop in batches:
+            yield self.dataset.take(order[start:stop])

@@ -1,0 +1,322 @@
+"""From activations to a trained suffix and head. The only file that knows skorch.
+
+The suffix is a copy: the backbone that it was cut from stays as it was loaded.
+"""
+
+import copy
+import dis
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EarlyStopping
+from skorch.dataset import Dataset
+from skorch.exceptions import SkorchException
+from skorch.helper import predefined_split
+from skorch.history import History
+from torch import nn
+from torch.utils.data import DataLoader
+
+from sktransfer._computing._execution import Run, lend
+from sktransfer._computing._forward import run_batch
+from sktransfer._training._dataset import LabelledActivations, SliceBatches
+from sktransfer._training._settings import FUSED, TrainingSettings, optimizer_class
+from sktransfer._training._suffix_network import SuffixNetwork
+from sktransfer.backbones import Block
+
+
+class WeightedCrossEntropy(nn.CrossEntropyLoss):
+    """Cross-entropy whose target carries sample weights.
+
+    Weights are relative to the mean of all training weights, so that the step does not depend on their scale.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0):
+        super().__init__(reduction="none", label_smoothing=label_smoothing)
+
+    def forward(self, logits: torch.Tensor, target: Any) -> torch.Tensor:
+        return (super().forward(logits, target.as_subclass(torch.Tensor)) * target.weights).mean()
+
+
+class _DataSet(Dataset):
+    """Labelled activations as a data set of skorch's, whose callbacks look for `X` and `y` in it.
+
+    Parameters
+    ----------
+    labelled : LabelledActivations
+        What is in it.
+    """
+
+    def __init__(self, labelled: LabelledActivations):
+        self.X, self.y = labelled, labelled.labels.numpy()
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        activations, labels = self.X.take(np.array([index]))
+        return activations[0], int(labels[0])
+
+
+def _batches(data: Any, batch_size: int, shuffle: bool = False) -> Any:
+    """Return batches of our data sets, whole, and of whatever else a callback lets the net predict."""
+    labelled = data.X if isinstance(data, _DataSet) else data
+    if isinstance(labelled, LabelledActivations):
+        return SliceBatches(labelled, batch_size, shuffle)
+    return DataLoader(data, batch_size, shuffle)
+
+
+def _diverged(what: str, epoch: int, settings: TrainingSettings, blocks: tuple[Block, ...]) -> str:
+    rates = f"head_lr={settings.head_lr:g}" + (f" and lr={settings.lr:g}" if blocks else "")
+    return (
+        f"Training stopped: {what} became NaN or infinite in epoch {epoch} with {rates}; expected finite numbers. Try "
+        "a learning rate ten times smaller, and check that X holds no extreme values."
+    )
+
+
+class _StopOnNan(Callback):
+    """Ends training whose loss is no number any more."""
+
+    def __init__(self, settings: TrainingSettings, blocks: tuple[Block, ...]):
+        self.settings, self.blocks = settings, blocks
+        self.last = torch.empty(0)
+
+    def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
+        if not np.isfinite(float(kwargs["loss"].detach())):
+            raise ValueError(_diverged("the loss", len(net.history), self.settings, self.blocks))
+        self.last = batch[0][:1].detach()
+
+
+class _Thaw(Callback):
+    """Thaws blocks one after another, from the head towards the input, spread evenly over the epochs."""
+
+    def __init__(self, blocks: tuple[Block, ...], epochs: int, gradual: bool):
+        self.blocks, self.epochs, self.gradual = blocks, epochs, gradual
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        total = len(self.blocks)
+        count = min(total, 1 + (len(net.history) - 1) * total // self.epochs) if self.gradual else total
+        net.module_.thaw({name for block in self.blocks[total - count :] for name in block.parameter_names})
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> None:
+    """Raise if a person's callbacks are none of skorch's.
+
+    Parameters
+    ----------
+    callbacks : sequence
+        Callbacks, or pairs of a name and a callback.
+
+    Raises
+    ------
+    ValueError
+        If one is anything else.
+    """
+    for given in callbacks:
+        named = isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str)
+        callback = given[1] if named else given
+        is_class = isinstance(callback, type) and issubclass(callback, Callback)
+        if not (is_class or isinstance(callback, Callback)):
+            raise ValueError(
+                f"Got callbacks={callbacks!r}; expected skorch's callbacks, or pairs (name, callback), not {given!r}."
+            )
+
+
+def train_suffix(
+    module: SuffixNetwork,
+    training: LabelledActivations,
+    validation: LabelledActivations | None,
+    classes: np.ndarray,
+    settings: TrainingSettings,
+    run: Run,
+    epochs: int,
+    blocks: tuple[Block, ...],
+) -> NeuralNetClassifier:
+    """Train a suffix, in place, and return the net that did it.
+
+    Parameters
+    ----------
+    module : SuffixNetwork
+        On the CPU. It comes back there, in eval mode.
+    training : LabelledActivations
+        What to learn from.
+    validation : LabelledActivations or None
+        What to stop early by; the weights of the best epoch are restored.
+    classes : ndarray of shape (n_classes,)
+        For the net.
+    settings : TrainingSettings
+        How.
+    run : Run
+        Batch size, device and whether to print a line an epoch.
+    epochs : int
+        Length.
+    blocks : tuple of Block
+        Blocks to be trained, in order; none trains the head alone.
+
+    Returns
+    -------
+    skorch.NeuralNetClassifier
+        With its history, but without optimiser and data.
+
+    Raises
+    ------
+    ValueError
+        If the loss is no number any more.
+    """
+    module.compute_in(run.bfloat16)
+    before = copy.deepcopy(module.state_dict())
+    generator = torch.get_rng_state()
+    batch_size = min(run.batch_size, run.fits.n_samples or run.batch_size)
+    while True:
+        try:
+            return _train(module, training, validation, classes, settings, run, epochs, blocks, batch_size)
+        except torch.cuda.OutOfMemoryError:
+            if not run.fits.halve(batch_size):
+                raise
+        # Outside the handler, whose traceback would hold on to what filled the memory: from the start, in halves.
+        torch.cuda.empty_cache()
+        module.load_state_dict(before)
+        torch.set_rng_state(generator)
+        batch_size //= 2
+
+
+def _train(
+    module: SuffixNetwork,
+    training: LabelledActivations,
+    validation: LabelledActivations | None,
+    classes: np.ndarray,
+    settings: TrainingSettings,
+    run: Run,
+    epochs: int,
+    blocks: tuple[Block, ...],
+    batch_size: int,
+) -> NeuralNetClassifier:
+    watch = _StopOnNan(settings, blocks)
+    callbacks: list[Any] = [
+        ("sktransfer_thaw", _Thaw(blocks, epochs, settings.strategy == "gradual")),
+        ("sktransfer_nan", watch),
+    ]
+    if validation is not None:
+        patience = EarlyStopping(
+            patience=settings.n_iter_no_change, threshold=settings.tol, threshold_mode="abs", load_best=True
+        )
+        callbacks.append(("sktransfer_early_stopping", patience))
+    net = NeuralNetClassifier(
+        module.to(memory_format=torch.channels_last),
+        classes=np.arange(len(classes)),  # what callbacks see, as labels and as predictions, are class indices
+        criterion=WeightedCrossEntropy,
+        criterion__label_smoothing=settings.label_smoothing,
+        optimizer=optimizer_class(settings.optimizer),
+        optimizer__weight_decay=settings.weight_decay,
+        optimizer__param_groups=_parameter_groups(settings, blocks),
+        **({"optimizer__fused": True} if settings.optimizer in FUSED else {}),
+        lr=settings.lr,
+        max_epochs=epochs,
+        batch_size=batch_size,
+        iterator_train=_batches,
+        iterator_train__shuffle=True,
+        iterator_valid=_batches,
+        train_split=None if validation is None else predefined_split(_DataSet(validation)),
+        callbacks=[*callbacks, *(settings.callbacks or [])],
+        device=str(run.device),
+        verbose=run.verbose,
+    )
+    if not run.verbose:
+        net.set_params(callbacks__print_log=None)
+    try:
+        with lend(module, run.device):
+            _run_epochs(net, _DataSet(training))
+            module.eval()
+            result = run_batch(module, watch.last, run)
+    finally:
+        module.eval().requires_grad_(False)
+    if not torch.isfinite(result).all():
+        raise ValueError(_diverged("the logits", epochs, settings, blocks))
+    net.classes = classes
+    return _rest(net)
+
+
+def _run_epochs(net: NeuralNetClassifier, training: _DataSet) -> None:
+    """Train as skorch's `fit` does, but tell a callback that ends training from a person who presses Ctrl-C."""
+    net.initialize()
+    net.notify("on_train_begin", X=training, y=None)
+    try:
+        net.fit_loop(training)
+    except KeyboardInterrupt as interrupt:
+        if not _is_from_statement(interrupt):
+            raise
+    except (KeyError, ValueError, SkorchException) as error:  # each callback has its own
+        recorded = net.history[-1] if len(net.history) else {}
+        known = [name for name in recorded if name != "batches" and not name.endswith(("_batch_count", "_best"))]
+        monitored = [getattr(callback, "monitor", None) for _, callback in net.callbacks_]
+        missing = [name for name in monitored if isinstance(name, str) and name not in known]
+        if not missing:
+            raise
+        raise ValueError(
+            f"Got a callback that monitors {missing[0]!r}, which this fit does not record; expected one of "
+            f"{', '.join(map(repr, known))}. For 'valid_loss' and other values of held-out samples set "
+            "early_stopping=True; for a metric put its EpochScoring in front of the callback."
+        ) from error
+    net.notify("on_train_end", X=training, y=None)
+
+
+def _is_from_statement(interrupt: KeyboardInterrupt) -> bool:
+    """Tell whether a `raise` statement raised it, as callbacks do to end training; a signal comes anywhere else."""
+    traceback = interrupt.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    operation = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
+    return dis.opname[operation] == "RAISE_VARARGS"
+
+
+def untrained_net(
+    module: SuffixNetwork, classes: np.ndarray, history: Sequence[dict[str, Any]] = ()
+) -> NeuralNetClassifier:
+    """Return a net around a module that needs no epochs: its head was solved, or it was trained before.
+
+    Parameters
+    ----------
+    module : SuffixNetwork
+        In eval mode.
+    classes : ndarray of shape (n_classes,)
+        For the net.
+    history : sequence of dict, default=()
+        What is known of each epoch.
+
+    Returns
+    -------
+    skorch.NeuralNetClassifier
+        Initialised.
+    """
+    net = NeuralNetClassifier(module, classes=classes, criterion=WeightedCrossEntropy, train_split=None, verbose=0)
+    net.initialize()
+    net.history = History(history)
+    module.eval().requires_grad_(False)
+    return _rest(net)
+
+
+def _rest(net: NeuralNetClassifier) -> NeuralNetClassifier:
+    """Take from a net all that only training needs: optimiser, data, callbacks."""
+    net.module = type(net.module_)  # the instance is module_; held twice it would be pickled twice
+    for epoch in net.history:
+        epoch.pop("batches", None)
+    net.optimizer_ = None
+    net.callbacks, net.callbacks_ = None, []
+    net.train_split, net.iterator_train, net.iterator_valid = None, DataLoader, DataLoader
+    net.optimizer__param_groups = None
+    net.device = "cpu"
+    return net
+
+
+def _parameter_groups(settings: TrainingSettings, blocks: tuple[Block, ...]) -> list[tuple[str, dict[str, float]]]:
+    """Learning rates by parameter name; decay counts blocks from the last one, whether they are frozen or not."""
+    groups: list[tuple[str, dict[str, float]]] = [("head.*", {"lr": settings.head_lr})]
+    if settings.layer_decay != 1.0:
+        for distance, block in enumerate(reversed(blocks)):
+            rate = {"lr": settings.lr * settings.layer_decay**distance}
+            groups += [(f"tail.{name}", rate) for name in block.parameter_names]
+    return groups

@@ -1,0 +1,98 @@
+"""How a suffix is trained: the classifier's parameters that say so, and what the names among them stand for."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from sktransfer._choices import check_choice
+
+# Names that `optimizer=` takes, and what torch calls them.
+OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "sgd": "SGD"}
+
+# Those of which torch has a version that updates all parameters in one pass.
+FUSED = ("adam", "adamw", "sgd")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The parameters of the classifier that say how to train, under the same names and with the same meaning."""
+
+    strategy: str
+    pooling: str
+    hidden_layer_sizes: Sequence[int]
+    dropout: float
+    head_epochs: Any
+    max_epochs: int
+    head_lr: float
+    lr: float
+    layer_decay: float
+    optimizer: Any
+    weight_decay: float
+    augment: Any
+    augment_views: int | None
+    train_bn: bool
+    label_smoothing: float
+    early_stopping: bool
+    validation_fraction: float
+    n_iter_no_change: int
+    tol: float
+    callbacks: list[Any] | None
+    views_seed: int = 0
+
+    def __post_init__(self) -> None:
+        # NumPy's numbers are right values too, but not what torch and scikit-learn take everywhere.
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in (float, bool):
+                value = field.type(value)
+            elif isinstance(value, np.integer):
+                value = int(value)
+            object.__setattr__(self, field.name, value)
+
+    @property
+    def head_is_convex(self) -> bool:
+        """Whether the head may be solved: a linear one whose loss is plain cross-entropy, of no stated epochs."""
+        return self.head_epochs == "auto" and not (self.hidden_layer_sizes or self.dropout or self.label_smoothing)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Raise if an optimiser is not one that this package can drive.
+
+    Parameters
+    ----------
+    optimizer : str or type
+        As the classifier takes it.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the class is no optimiser or takes no `weight_decay`.
+    """
+    if isinstance(optimizer, str):
+        check_choice("optimizer", optimizer, OPTIMIZERS)
+    elif not issubclass(optimizer, torch.optim.Optimizer):
+        raise ValueError(f"Got optimizer={optimizer!r}; expected a name or a class of torch.optim.")
+    elif not {"lr", "weight_decay"} <= set(inspect.signature(optimizer).parameters):
+        raise ValueError(
+            f"Got optimizer={optimizer!r}; expected one that takes lr and weight_decay, such as torch.optim.AdamW."
+        )
+
+
+def optimizer_class(optimizer: Any) -> Any:
+    """Return torch's optimiser class of a name.
+
+    Parameters
+    ----------
+    optimizer : str or type
+        A name from `OPTIMIZERS`, or a class.
+
+    Returns
+    -------
+    type
+        The class.
+    """
+    return getattr(torch.optim, OPTIMIZERS[optimizer]) if isinstance(optimizer, str) else optimizer

@@ -1,0 +1,279 @@
+"""What a strategy does in which order: a head on frozen features first, then blocks, or both at once.
+
+A linear head is solved where nothing but epochs could serve better; the phase after it starts from that solution.
+"""
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sktransfer._computing._execution import Run, lend
+from sktransfer._computing._forward import run_batch
+from sktransfer._computing._frozen_pass import probe
+from sktransfer._process._seeding import generator_kept
+from sktransfer._training._activation_sources import (
+    Activations,
+    Augmented,
+    KeptActivations,
+    activations,
+    decoded_once,
+    take_batches,
+)
+from sktransfer._training._dataset import LabelledActivations
+from sktransfer._training._settings import TrainingSettings
+from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork, make_head
+from sktransfer.backbones import Backbone, Block, FrozenPart
+from sktransfer.inputs import Samples
+
+STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
+
+# Epochs of a head that cannot be solved: see benchmarks/defaults.py.
+HEAD_EPOCHS = 30
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        The labels.
+    labels : int ndarray of shape (n_samples,)
+        Index of each sample's class.
+    weights : float64 ndarray of shape (n_samples,)
+        Weight of each sample.
+    """
+
+    classes: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+    def of(self, source: Activations, rows: np.ndarray) -> LabelledActivations:
+        """Join activations with the labels of some rows."""
+        relative = self.weights / self.weights.mean()
+        return LabelledActivations(source, rows, self.labels[rows], relative[rows])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of it: a resting skorch net, an entry an epoch, and the number of iterations."""
+
+    net: Any
+    history: list[dict[str, Any]]
+    n_iter: int
+
+
+def train(
+    backbone: Backbone,
+    samples: Samples,
+    task: Task,
+    run: Run,
+    settings: TrainingSettings,
+    earlier: SuffixNetwork | None = None,
+) -> Trained:
+    """Train what lies behind the backbone's `freeze_depth`, by the strategy of the settings.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        It is not changed.
+    samples : Samples
+        What enters it.
+    task : Task
+        What is to be learned.
+    run : Run
+        How the frozen part is run.
+    settings : TrainingSettings
+        The strategy and its numbers.
+    earlier : SuffixNetwork or None, default=None
+        Where to continue.
+
+    Returns
+    -------
+    Trained
+        On the CPU.
+    """
+    # skorch, and scikit-learn's linear models, come in when something is trained.
+    from sktransfer._training._epochs import train_suffix, untrained_net
+    from sktransfer._training._solved_head import SOLVABLE, solve_head
+
+    blocks = () if settings.strategy == "linear_probe" else tuple(backbone.trained_blocks(backbone.freeze_depth))
+    rows, held_out = _hold_out(task, settings)
+    sources = _Sources(backbone.frozen_part(settings.pooling), samples, run, settings)
+    module = _start(backbone, sources.first, task, run, settings, earlier)
+    training = task.of(sources.changing, rows)
+    validation = task.of(sources.plain, _by_size(sources.plain, held_out)) if len(held_out) else None
+    net, history, n_iter = None, [], 0
+    head_first = settings.strategy != "fine_tune" and not (blocks and earlier is not None)
+    few = len(task.labels) * len(task.classes) <= SOLVABLE
+    if head_first and few and _is_solved(settings, blocks):
+        features = _features(module, sources.plain, rows, run)
+        solution = solve_head(features, task.labels[rows], task.weights[rows], len(task.classes))
+        module.head, n_iter = nn.Sequential(solution.head), solution.n_iter
+        net = untrained_net(module, task.classes)
+    elif head_first:
+        net = _train_head(module, training, validation, task, run, settings)
+        history += _records("head", net)
+    if blocks or net is None:
+        epochs = settings.max_epochs
+        net = train_suffix(module, training, validation, task.classes, settings, run, epochs, blocks)
+        history += _records("fine_tune", net)
+    return Trained(net, history, n_iter + len(history))
+
+
+def _is_solved(settings: TrainingSettings, blocks: tuple[Block, ...]) -> bool:
+    """Whether the head is solved: it can be, and no one asked for what only epochs can show or use."""
+    return settings.head_is_convex and (bool(blocks) or not (settings.early_stopping or settings.augment))
+
+
+class _Sources:
+    """Activations of samples as they are, and of samples that change at random where that is asked for.
+
+    Each is made when first wanted: which of them that is depends on the strategy.
+    """
+
+    def __init__(self, part: FrozenPart, samples: Samples, run: Run, settings: TrainingSettings):
+        self._part, self._samples, self._run = part, decoded_once(samples, run), run
+        augmentation = samples.augmentation(settings.augment)
+        name = settings.augment if isinstance(settings.augment, str) else None
+        self._augmented = augmentation and Augmented(augmentation, name, settings.augment_views, settings.views_seed)
+
+    @cached_property
+    def first(self) -> torch.Tensor:
+        """The activation of one sample, to measure."""
+        run = self._run if self._augmented is None else replace(self._run, store=None)
+        with generator_kept():
+            return probe(self._part, self._samples, run, self._report)
+
+    @cached_property
+    def plain(self) -> Activations:
+        with generator_kept():
+            return activations(self._part, self._samples, self._run, self.first, None, self._report)
+
+    @cached_property
+    def changing(self) -> Activations:
+        if self._augmented is None:
+            return self.plain
+        return activations(self._part, self._samples, self._run, self.first, self._augmented, self._report)
+
+    def _report(self, message: str) -> None:
+        if self._run.verbose:
+            print(message)  # noqa: T201
+
+
+def _by_size(source: Activations, rows: np.ndarray) -> np.ndarray:
+    """Put rows of similar size together, so that a batch of them holds little padding."""
+    return np.array(sorted(rows, key=lambda row: source.size(int(row))), dtype=rows.dtype)
+
+
+def _hold_out(task: Task, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.arange(len(task.labels))
+    if not settings.early_stopping:
+        return rows, rows[:0]
+    from sklearn.model_selection import train_test_split
+
+    seed = int(torch.randint(2**31 - 1, ()))
+    fraction = settings.validation_fraction
+    try:
+        training, held_out = train_test_split(rows, test_size=fraction, stratify=task.labels, random_state=seed)
+    except ValueError as error:
+        raise ValueError(
+            f"Got early_stopping=True and validation_fraction={fraction:g} for {len(rows)} samples of "
+            f"{len(task.classes)} classes; expected enough of each class for both parts: {error} Give more samples, "
+            "another validation_fraction, or early_stopping=False."
+        ) from error
+    if not task.weights[training].any():
+        raise ValueError(
+            f"Got early_stopping=True, and sample weights that are 0 for all {len(training)} samples that are left for "
+            "training; expected a positive weight. Weigh more samples, or set early_stopping=False."
+        )
+    return np.sort(training), np.sort(held_out)
+
+
+def _start(
+    backbone: Backbone,
+    first: torch.Tensor,
+    task: Task,
+    run: Run,
+    settings: TrainingSettings,
+    earlier: SuffixNetwork | None,
+) -> SuffixNetwork:
+    """Return a suffix to be trained: copies of the backbone's blocks and a new head, or a copy of an earlier one."""
+    if earlier is not None:
+        module = copy.deepcopy(earlier)
+        module.attach(backbone)
+        return module
+    tail = backbone.tail(backbone.freeze_depth, settings.train_bn)
+    channels_last = backbone.features_have_channels_last
+    module = SuffixNetwork(tail, nn.Identity(), settings.pooling, settings.train_bn, channels_last).eval()
+    width = _features(module, KeptActivations(first.numpy()), np.arange(1), run).shape[1]
+    module.head = make_head(width, settings.hidden_layer_sizes, settings.dropout, len(task.classes))
+    return module.eval()
+
+
+def _features(module: SuffixNetwork, source: Activations, rows: np.ndarray, run: Run) -> np.ndarray:
+    module.compute_in(run.bfloat16)
+    compute = FeaturesOf(module)
+    with lend(module, run.device), generator_kept():
+        parts = [
+            (places, run_batch(compute, part, run).cpu().numpy())
+            for places, part in take_batches(source, rows, run.batch_size)
+        ]
+    features = np.empty((len(rows), parts[0][1].shape[1]), dtype=np.float32)
+    for places, part in parts:
+        features[places] = part
+    return features
+
+
+def _train_head(
+    module: SuffixNetwork,
+    training: LabelledActivations,
+    validation: LabelledActivations | None,
+    task: Task,
+    run: Run,
+    settings: TrainingSettings,
+) -> Any:
+    """Train the head alone: on features computed once, unless they change at random."""
+    from sktransfer._training._epochs import train_suffix, untrained_net
+
+    epochs = HEAD_EPOCHS if settings.head_epochs == "auto" else settings.head_epochs
+    nothing: tuple[Block, ...] = ()
+    if settings.augment is not None:
+        return train_suffix(module, training, validation, task.classes, settings, run, epochs, nothing)
+    head = SuffixNetwork(None, module.head, settings.pooling, settings.train_bn)
+
+    def on_features(data: LabelledActivations) -> LabelledActivations:
+        return task.of(_spread(_features(module, data.activations, data.rows, run), data.rows, task), data.rows)
+
+    known = on_features(training), validation and on_features(validation)
+    net = train_suffix(head, *known, task.classes, settings, run, epochs, nothing)
+    return untrained_net(module, task.classes, net.history)
+
+
+def _spread(features: np.ndarray, rows: np.ndarray, task: Task) -> Activations:
+    """Features of some rows, at the rows' places among all."""
+    values = np.zeros((len(task.labels), features.shape[1]), dtype=np.float32)
+    values[rows] = features
+    return KeptActivations(values)
+
+
+def _records(phase: str, net: Any) -> list[dict[str, Any]]:
+    """Return one entry per epoch: what we record under our names, and what callbacks record under theirs."""
+    names = {"train_loss": "train_loss", "valid_loss": "valid_loss", "valid_acc": "valid_accuracy", "dur": "seconds"}
+    left_out = {"batches", "epoch", "train_batch_count", "valid_batch_count"}
+    left_out |= {f"{name}_best" for name in names}
+    return [
+        {
+            "phase": phase,
+            "epoch": row["epoch"],
+            **{name: row[key] for key, name in names.items() if key in row},
+            **{key: value for key, value in row.items() if key not in names and key not in left_out},
+        }
+        for row in net.history
+    ]

@@ -1,0 +1,318 @@
+"""Networks that are a stack of layers, such as transformers: cut behind the embeddings, and behind each layer.
+
+Their own code runs throughout. A copy of the network whose layers only write down what they are called with says what
+each layer is to be given besides the hidden states (masks, positions); the layers are then called with just that. So
+nothing here knows one architecture from another: the stack is found, and what does not behave like one is refused.
+"""
+
+import contextlib
+import copy
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sktransfer._process._locks import Lock
+from sktransfer._process._seeding import generator_kept
+from sktransfer.backbones._identity import Description, describe_network
+from sktransfer.backbones.graphs._base import Block, Ready
+from sktransfer.backbones.graphs._feeds import Feed
+from sktransfer.backbones.graphs._folding import CAST
+from sktransfer.backbones.graphs._layer_calls import (
+    Call,
+    Front,
+    Gate,
+    Notes,
+    find_stack,
+    is_traced,
+    notes_of,
+    segments,
+    tensors_in,
+    with_replaced,
+)
+from sktransfer.backbones.graphs._layer_check import check
+from sktransfer.backbones.graphs._layer_part import LayerPart
+
+# Lengths of which it is remembered what layers are given, and how much memory that may take.
+_LENGTHS_KEPT = 64
+_BYTES_KEPT = 2**28
+
+FIRST_BLOCK = "embeddings"
+
+
+@dataclass(frozen=True)
+class LayerCut:
+    """A place between layers.
+
+    Attributes
+    ----------
+    name : str
+        What ends there.
+    depth : int
+        Blocks before it.
+    """
+
+    name: str
+    depth: int
+
+
+class LayerGraph:
+    """A network as embeddings and a stack of layers.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In eval mode; it is not changed.
+    feed : Feed
+        How samples are handed to it.
+    finish : nn.Module or None, default=None
+        What makes vectors of the last hidden states and of absent positions, where the network comes with it.
+
+    Raises
+    ------
+    UntraceableError
+        If the network is no such stack.
+    """
+
+    def __init__(self, network: nn.Module, feed: Feed, finish: nn.Module | None = None):
+        self.network, self.feed, self.finish = network, feed, finish
+        example = feed.examples()[0]
+        self.stack, seen = find_stack(network, feed.arguments(example, feed.absent(example)))
+        self.takes_autocast, self.by_rows, self.layers_keep_notes = True, False, False
+        self.hands_weights = seen.hands_weights
+        self._lock = Lock()
+        self._known: OrderedDict[Any, tuple[list[Call], int]] = OrderedDict()
+        layers = list(network.get_submodule(self.stack))  # type: ignore[call-overload]
+        self._after = seen.after
+        self._layers = dict(enumerate(layers))
+        self._n_returned, self._n_calls = seen.n_returned, len(seen.numbers)
+        self._sequence, self.ends = seen.numbers, segments(seen.numbers, layers)
+        self.front = self._make_front(network)
+        self.blocks = self._record_blocks(seen.before, seen.used)
+
+    def check(self) -> "LayerGraph":
+        """Return this graph, or refuse the network if its parts do not give what it gives itself.
+
+        Returns
+        -------
+        LayerGraph
+            This one.
+
+        Raises
+        ------
+        UntraceableError
+            If they do not, for texts or sounds of some length.
+        """
+        check(self)
+        return self
+
+    # What `Graph` owes
+
+    def ending_at(self, cut: LayerCut) -> "LayerGraph":
+        """Return the same graph with its features at another cut."""
+        other = copy.copy(self)
+        other.blocks = self.blocks[: max(1, cut.depth)]
+        return other
+
+    def cut_names(self) -> list[str]:
+        """Return the names of all blocks."""
+        return [block.name for block in self.blocks]
+
+    def end_of_block(self, depth: int) -> LayerCut:
+        """Return the cut behind the first `depth` blocks; 0 is the input."""
+        return LayerCut("input" if depth == 0 else self.blocks[depth - 1].name, depth)
+
+    def end_of_module(self, name: str) -> LayerCut | None:
+        """Return the cut behind a block, or `None` where there is no such block."""
+        names = self.cut_names()
+        return self.end_of_block(names.index(name) + 1) if name in names else None
+
+    def places_before(self, cut: LayerCut) -> list[LayerCut]:
+        """Return the cuts on the way to this one, itself included, in order."""
+        return [self.end_of_block(depth) for depth in range(1, cut.depth + 1)]
+
+    def in_order(self, cuts: Iterable[LayerCut]) -> list[LayerCut]:
+        """Sort cuts from the input onwards, each once."""
+        return sorted(set(cuts), key=lambda cut: cut.depth)
+
+    def parameter_names_before(self, cut: LayerCut) -> set[str]:
+        """Return the names of all parameters and buffers of the blocks before a cut."""
+        blocks = self.blocks[: cut.depth]
+        return {name for block in blocks for name in (*block.parameter_names, *block.buffer_names)}
+
+    def used_names(self) -> set[str]:
+        """Return the names of all parameters and buffers that the output depends on."""
+        return {name for block in self.blocks for name in (*block.parameter_names, *block.buffer_names)}
+
+    def has_channels_last(self, cut: LayerCut) -> bool:
+        """Tell that features are the last axis, as in every stack of layers."""
+        return True
+
+    def between(self, start: LayerCut, end: LayerCut | None = None) -> "LayerPart":
+        """Return the part of the network between two cuts, with the network's own layers."""
+        stop = self._depth if end is None else end.depth
+        front = self.front if start.depth == 0 and stop else None
+        return LayerPart(self, start.depth, stop, front, self._layers, self._module_after(start.depth, stop))
+
+    def ready(self, start: LayerCut, end: LayerCut, device: torch.device, bfloat16: bool, ready: Ready) -> "LayerPart":
+        """Return the part between two cuts, made of copies on a device; under autocast, weights are cast once."""
+
+        def made(name: str, module: nn.Module) -> nn.Module:
+            key = (name, "", device, bfloat16)
+            if key not in ready:
+                ready[key] = _made_ready(module, device, bfloat16)
+            return ready[key]
+
+        bfloat16 = bfloat16 and self.takes_autocast
+        front = None
+        if start.depth == 0 and end.depth:
+            skeleton = made("", self.front.skeleton)
+            front = Front(skeleton, notes_of(skeleton))
+        calls = self._numbers(start.depth, end.depth)
+        layers = {number: made(f"{self.stack}.{number}", self._layers[number]) for number in dict.fromkeys(calls)}
+        after = self._module_after(start.depth, end.depth)
+        after = None if after is None else (after[0], made(after[0], after[1]))
+        return LayerPart(self, start.depth, end.depth, front, layers, after).requires_grad_(False)
+
+    def describe(self) -> Description:
+        """Write down what the network computes, but for its weights."""
+        return describe_network(
+            self.network, stack=self.stack, ends=self.ends, after=self._after, finish=self.finish, feed=self.feed
+        )
+
+    def interpret(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """Run the network once and yield each block's depth and output, up to the features."""
+        for depth in range(1, len(self.blocks) + 1):
+            x = self.between(self.end_of_block(depth - 1), self.end_of_block(depth))(x)
+            yield depth, x
+
+    # What parts ask
+
+    def calls(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> list[Call]:
+        """Return what each layer is called with for such hidden states."""
+        if not self.feed.tells_absent:
+            absent = None
+        rows = hidden if self.by_rows or absent is not None else hidden[:1]
+        if absent is not None or (is_traced() and self.feed.tells_absent):
+            return self._call_again(rows, absent)
+        # All that they depend on: which values there are is no part of it, and the self-check saw that it need not.
+        key = (int(rows.shape[0]), int(rows.shape[1]), hidden.device)
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key][0]
+        calls = self._call_again(rows, absent)
+        with self._lock:
+            self._known[key] = calls, _count_bytes(calls)
+            while len(self._known) > _LENGTHS_KEPT or (
+                len(self._known) > 1 and sum(size for _, size in self._known.values()) > _BYTES_KEPT
+            ):
+                self._known.popitem(last=False)
+        return calls
+
+    def forget_calls(self) -> None:
+        """Forget what layers are called with."""
+        with self._lock:
+            self._known.clear()
+
+    def _call_again(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> list[Call]:
+        kept = generator_kept() if torch.is_grad_enabled() else contextlib.nullcontext()  # in training
+        cast = torch.autocast(hidden.device.type, enabled=False)
+        # Whatever the caller's modes are: what comes of it is remembered, and used in training too.
+        with kept, cast, torch.inference_mode(False), torch.no_grad():
+            arguments = self.feed.stand_in(hidden, absent, self._count_positions)
+            _, calls = self.front.run(_on_cpu(arguments))
+        return [
+            Call(call.number, _moved(call.args, hidden.device), _moved(call.kwargs, hidden.device)) for call in calls
+        ]
+
+    def _count_positions(self, arguments: dict[str, torch.Tensor]) -> int:
+        try:
+            return int(self.front.run(_on_cpu(arguments))[0].shape[1])
+        except (RuntimeError, ValueError):  # so short that a convolution does not fit
+            return 0
+
+    def call_range(self, start: int, end: int) -> tuple[int, int]:
+        """Return which calls of layers lie between two depths."""
+        return (self.ends[start - 1] if start else 0), (self.ends[end - 1] if end else 0)
+
+    def is_last(self, depth: int) -> bool:
+        """Tell whether nothing of the network follows behind some blocks."""
+        return depth == self._depth
+
+    # What the network looks like
+
+    @property
+    def _depth(self) -> int:
+        return len(self.ends)
+
+    def _numbers(self, start: int, end: int) -> list[int]:
+        first, last = self.call_range(start, end)
+        return self._sequence[first:last]
+
+    def _module_after(self, start: int, end: int) -> tuple[str, nn.Module] | None:
+        ends = start < end == self._depth
+        return (self._after, self.network.get_submodule(self._after)) if self._after and ends else None
+
+    def _make_front(self, network: nn.Module) -> Front:
+        notes = Notes()
+        gates = [Gate(layer, number, notes, self._n_calls, self._n_returned) for number, layer in self._layers.items()]
+        return Front(with_replaced(network, self.stack, nn.ModuleList(gates)), notes)
+
+    def _record_blocks(self, before: set[str], used: set[str]) -> tuple[Block, ...]:
+        parameters = dict.fromkeys(name for name, _ in self.network.named_parameters())
+        buffers = dict.fromkeys(name for name in self.network.state_dict() if name not in parameters)
+        of_layers = {
+            number: [name for name in parameters if name.startswith(f"{self.stack}.{number}.")]
+            for number in self._layers
+        }
+        blocks = [
+            Block(
+                FIRST_BLOCK,
+                tuple(name for name in parameters if name in before),
+                tuple(name for name in buffers if not name.startswith(f"{self.stack}.")),
+            )
+        ]
+        for depth in range(2, self._depth + 1):
+            numbers = list(dict.fromkeys(self._numbers(depth - 1, depth)))
+            mine = [name for number in numbers for name in of_layers[number] if name in used]
+            if depth == self._depth:
+                mine += [name for name in parameters if name in used - before and not name.startswith(f"{self.stack}.")]
+            prefixes = tuple(f"{self.stack}.{number}." for number in numbers)
+            blocks.append(
+                Block(f"{self.stack}.{numbers[-1]}", tuple(mine), tuple(b for b in buffers if b.startswith(prefixes)))
+            )
+        return tuple(blocks)
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _moved(item, device) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_moved(item, device) for item in value)
+    return value
+
+
+def _on_cpu(arguments: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone().cpu() for name, tensor in arguments.items()}
+
+
+def _count_bytes(calls: list[Call]) -> int:
+    """Return the memory of what layers are given, which is often the same for each."""
+    tensors = [tensor for call in calls for tensor in tensors_in((call.args, call.kwargs))]
+    return sum({tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in tensors}.values())
+
+
+def _made_ready(module: nn.Module, device: torch.device, bfloat16: bool) -> nn.Module:
+    """Return a copy on a device, with the weights that autocast would turn to bfloat16 in each call in that already."""
+    made = copy.deepcopy(module)
+    if bfloat16:
+        for layer in made.modules():
+            if type(layer) in CAST:
+                layer.to(torch.bfloat16)
+    return made.to(device).requires_grad_(False)

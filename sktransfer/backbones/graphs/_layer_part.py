@@ -1,0 +1,154 @@
+"""The part of a stack of layers between two cuts, as a module that takes and returns one tensor."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from sktransfer.backbones.graphs._layer_calls import Front, first_of, twin
+from sktransfer.backbones.graphs._pooling import pool
+
+if TYPE_CHECKING:
+    from sktransfer.backbones.graphs._layer_graph import LayerGraph
+
+
+class _Unchanged:
+    """Holds a graph that copies of its holder share: what it runs is never trained."""
+
+    def __init__(self, graph: "LayerGraph"):
+        self.graph = graph
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Unchanged":
+        return self
+
+
+class LayerPart(nn.Module):
+    """The part of a network between two depths; its layers bear the names that they have in the network.
+
+    Parameters
+    ----------
+    graph : LayerGraph
+        Of the network.
+    start, end : int
+        Blocks before its first layer, and before what follows it.
+    front : Front or None
+        What runs before the layers, for a part that begins at the input.
+    layers : mapping of int to nn.Module
+        Layers by their number in the stack.
+    after : tuple of str and nn.Module, or None
+        What follows the last layer, for a part that ends there.
+    """
+
+    def __init__(
+        self,
+        graph: "LayerGraph",
+        start: int,
+        end: int,
+        front: Front | None,
+        layers: Mapping[int, nn.Module],
+        after: tuple[str, nn.Module] | None,
+    ):
+        super().__init__()
+        self._shared = _Unchanged(graph)
+        self.start, self.end = start, end
+        self._front = front
+        self._first, self._last = graph.call_range(start, end)
+        self._ends = graph.ends
+        self._stack, self._after = graph.stack, None if after is None else after[0]
+        self.finish = graph.finish if start < end and graph.is_last(end) else None
+        if front is not None:
+            for name, module in _beside(front.skeleton, graph.stack):
+                if not (after and name == after[0]):
+                    _nest(self, name, module)
+        for number in dict.fromkeys(graph._numbers(start, end)):
+            _nest(self, f"{graph.stack}.{number}", layers[number])
+        if after is not None:
+            _nest(self, *after)
+        self.eval()
+
+    @property
+    def graph(self) -> "LayerGraph":
+        """The network's graph."""
+        return self._shared.graph
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return hidden states, or vectors where the network ends in them; absent positions are NaN on both sides."""
+        feed, absent = self.graph.feed, self.graph.feed.absent(x)
+        if self.start == self.end:
+            return x if self.end else feed.as_value(x, absent)
+        if self.graph.takes_autocast:
+            hidden = feed.unflat(self._hidden(x, absent), x)
+        else:
+            with torch.autocast(x.device.type, enabled=False):
+                hidden = feed.unflat(self._hidden(x.float() if x.is_floating_point() else x, absent), x)
+        if self.finish is not None:
+            return self.finish(hidden.float(), absent)
+        if absent is not None:
+            hidden = hidden.masked_fill(absent.view(*absent.shape, *[1] * (hidden.ndim - absent.ndim)), torch.nan)
+        return hidden
+
+    def _hidden(self, x: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
+        feed = self.graph.feed
+        if self._front is not None:
+            hidden, calls = self._front.run(feed.arguments(x, absent))
+            if torch.is_autocast_enabled(x.device.type) and not self.graph.hands_weights:
+                # Positions are counted in full precision, and on both sides of a cut the same.
+                calls = self.graph.calls(hidden, absent)
+        else:
+            hidden = feed.flat(x if absent is None else x.nan_to_num())
+            calls = self.graph.calls(hidden, absent)
+        layers = self.get_submodule(self._stack) if self._last > self._first else None
+        for count, call in enumerate(calls[self._first : self._last], start=self._first):
+            if count in self._ends:
+                hidden = _without(hidden, absent if feed.tells_absent else None)
+            layer = getattr(layers, str(call.number))
+            layer = twin(layer) if self.graph.layers_keep_notes else layer
+            hidden = first_of(layer(hidden, *call.args, **call.kwargs))
+        return hidden if self._after is None else self.get_submodule(self._after)(hidden)
+
+    def pool(self, x: torch.Tensor, hidden: torch.Tensor, pooling: str) -> torch.Tensor:
+        """Make vectors of what this part made of `x`: over the positions that are there, and over windows."""
+        if hidden.ndim == 2:
+            return hidden
+        if pooling == "flatten":
+            raise ValueError(
+                'Got pooling="flatten" for samples that may differ in length; expected features of one length. Use '
+                '"mean", "max", "cls" or "last".'
+            )
+        absent = self.graph.feed.absent(x)
+        if hidden.ndim == 3:
+            return pool(hidden, pooling, absent=absent)
+        vectors = pool(hidden.flatten(0, 1), pooling).view(*hidden.shape[:2], -1)
+        return pool(vectors, "max" if pooling == "max" else "mean", absent=absent)
+
+
+def _without(hidden: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
+    """Return hidden states with zeros for padding between blocks, cut or not: so a cut there changes no bit."""
+    return hidden if absent is None else hidden.masked_fill(absent.unsqueeze(-1), 0)
+
+
+def _beside(module: nn.Module, path: str, prefix: str = "") -> Iterator[tuple[str, "nn.Module | nn.Parameter"]]:
+    """Yield what stands beside a path: modules, and parameters of the modules on the path."""
+    on_the_way, _, rest = path.partition(".")
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            yield f"{prefix}{name}", parameter
+    for name, child in module.named_children():
+        if name != on_the_way:
+            yield f"{prefix}{name}", child
+        elif rest:
+            yield from _beside(child, rest, f"{prefix}{name}.")
+
+
+def _nest(root: nn.Module, path: str, thing: "nn.Module | nn.Parameter") -> None:
+    """Give a module a descendant, or a parameter, of this path."""
+    *owners, name = path.split(".")
+    for owner in owners:
+        if owner not in root._modules:
+            root.add_module(owner, nn.Module())
+        root = root.get_submodule(owner)
+    if isinstance(thing, nn.Parameter):
+        root.register_parameter(name, thing)
+    else:
+        root.add_module(name, thing)

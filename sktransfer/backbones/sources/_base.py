@@ -1,0 +1,79 @@
+"""What a kind of backbone owes: enough to build its networks, and to build them again from a pickle."""
+
+import os
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from torch import nn
+
+from sktransfer.backbones.graphs._base import Graph
+from sktransfer.inputs import Preprocessing
+
+
+class Source(Protocol):
+    """Where a backbone comes from: enough to build it again. Each kind of backbone has its own."""
+
+    kind: ClassVar[str]
+    """Name of the kind of backbone, under which `restore_backbone` finds it."""
+
+    @property
+    def name(self) -> str:
+        """What to call the backbone."""
+
+    @property
+    def weights_name(self) -> str:
+        """What to call its weights."""
+
+    @property
+    def keeps_network(self) -> bool:
+        """Whether a pickle of the source holds the network itself, with its weights."""
+
+    @property
+    def key(self) -> Hashable | None:
+        """What tells, before it is loaded, that a network is the same as one loaded before; `None` where nothing can.
+
+        A file counts with its times of change and its size.
+        """
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What it takes to build the source again, in words and numbers; a person's own network is not among them."""
+
+    def architecture(self) -> nn.Module:
+        """Return the network with weights of no importance, or with its own where the source keeps it."""
+
+    def pretrained(self) -> nn.Module:
+        """Return the network with its weights."""
+
+    def graph(self, network: nn.Module) -> Graph:
+        """Return where the network can be cut, and its blocks."""
+
+    def preprocessing(self, network: nn.Module) -> Preprocessing:
+        """Return what the network wants of a sample."""
+
+    def adopt(self, network: nn.Module) -> "Source":
+        """Return this source holding a network, the same as its own, that others share."""
+
+
+def file_stamp(path: "str | os.PathLike[str]") -> Hashable:
+    """Return what tells a file from others, and from what it was before: where it is, its size and its dates.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    tuple
+        The date of the last change of anything is among them, which nobody can set: a file that is written to in place
+        has another one, whatever its size and its other date.
+    """
+    place = os.path.expanduser(path)  # noqa: PTH111 (which leaves the home of an unknown user as it is)
+    try:
+        place = os.path.realpath(place)
+        found = Path(place).stat()
+    except (OSError, ValueError):  # a circle of links, a name that is too long, a zero byte in it
+        return place, None
+    return place, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev

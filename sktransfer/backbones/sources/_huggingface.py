@@ -1,0 +1,170 @@
+"""Networks of the transformers library, for texts and for sounds: from its hub, or from a folder that it can load.
+
+Architecture, weights, tokenizer and feature extractor are the library's own. Code that comes with a model is never run:
+a model that needs it is refused, and weights are read as tensors alone.
+"""
+
+import json
+import os
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from sktransfer._messages import first_line
+from sktransfer._process._seeding import seeded
+from sktransfer.backbones.graphs._base import UntraceableError
+from sktransfer.backbones.graphs._feeds import Feed, Tokens, Windows
+from sktransfer.backbones.graphs._layer_graph import LayerGraph
+from sktransfer.backbones.sources._base import file_stamp
+from sktransfer.backbones.sources._hub_architectures import build_config, check_memory, encoder, main_input, on_paper
+from sktransfer.backbones.sources._hub_files import PREFIX, ModelFiles, explained
+from sktransfer.backbones.sources._hub_models import read_description
+from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files
+from sktransfer.backbones.sources._sentence_models import SentencePooling
+from sktransfer.backbones.sources._weights import fill, read_state_dict
+from sktransfer.inputs import Preprocessing, SoundPreprocessing, TextPreprocessing
+
+
+@dataclass(frozen=True)
+class HuggingFaceSource:
+    """A network that the transformers library builds.
+
+    Parameters
+    ----------
+    name : str
+        `"hf:"` and the name of a model on the hub, or a folder.
+    weights : str, path-like or None
+        `"DEFAULT"`, a path, or `None` for random weights.
+    seed : int, default=0
+        Of random weights.
+    config : dict or None, default=None
+        The library's description of the architecture; `None` reads it from the model.
+    finish : dict or None, default=None
+        Pooling and normalisation, where it is a model of sentence-transformers.
+    prepared : Preprocessing or None, default=None
+        What the network wants of a sample; `None` reads it from the model.
+    below : str, default=""
+        The sub-folder that holds the network, where it is a model of sentence-transformers.
+    """
+
+    name: str
+    weights: str | os.PathLike[str] | None
+    seed: int = 0
+    config: dict[str, Any] | None = None
+    finish: dict[str, Any] | None = None
+    prepared: Preprocessing | None = None
+    below: str = ""
+    kind: ClassVar[str] = "hf"
+    keeps_network = False
+
+    def __post_init__(self) -> None:
+        _import_transformers()
+        named = isinstance(self.weights, str) and self.weights != "DEFAULT"
+        if named and not (os.sep in str(self.weights) or Path(str(self.weights)).suffix):
+            raise ValueError(f'Got weights={self.weights!r} for {self.name!r}; expected "DEFAULT", a path, or None.')
+        if self.config is None:
+            for name, value in read_description(self._files.place).items():
+                object.__setattr__(self, name, value)
+
+    @property
+    def weights_name(self) -> str:
+        if self.weights is None:
+            return f"random, seed {self.seed}"
+        return os.fspath(self.weights)
+
+    @property
+    def key(self) -> Hashable | None:
+        # What files of settings say is here as they said it, so the files themselves need not be looked at again.
+        said = self.config_text, json.dumps(self.finish, sort_keys=True), self.prepared
+        if self.weights is None:
+            return self.name, None, self.seed, said
+        if self.weights != "DEFAULT":
+            return self.name, said, (file_stamp(self.weights),)
+        return (self.name, said, tuple(map(file_stamp, weight_files(self._files)))) if self._files.is_folder else None
+
+    @property
+    def config_text(self) -> str:
+        """The description of the architecture, as text."""
+        return json.dumps(self.config, sort_keys=True)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        values = asdict(replace(self, prepared=None))
+        del values["prepared"]
+        return values
+
+    def architecture(self) -> nn.Module:
+        from transformers import AutoModel
+
+        config = build_config(self.config or {}, self._files)
+        check_memory(on_paper(config, self._files), self._files)
+        with seeded(self.seed), explained(self._files, "config.json"):
+            return encoder(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
+
+    def pretrained(self) -> nn.Module:
+        if self.weights is None:
+            return self.architecture()
+        if self.weights != "DEFAULT":
+            state, whose = read_state_dict(self.weights), repr(os.fspath(self.weights))
+            paper = on_paper(build_config(self.config or {}, self._files), self._files)
+            check_claims(paper, sum(tensor.numel() for tensor in state.values()), f"weights={whose}")
+            network = self.architecture().eval()
+            fill(network, state, self._graph(network).used_names(), whose)
+            return network
+        network, absent = load_weights(self._files, build_config(self.config or {}, self._files))
+        network = encoder(network).eval()
+        used = self._graph(network).used_names()
+        missing = [name for name in absent if name in used or name.removeprefix("encoder.") in used]
+        if missing:
+            raise ValueError(
+                f"Got weights of {self._files} that lack {len(missing)} tensors of the network "
+                f"({', '.join(missing[:5])}); expected all of them. Give the weights of this very architecture."
+            )
+        return network
+
+    def adopt(self, network: nn.Module) -> "HuggingFaceSource":
+        return self
+
+    def graph(self, network: nn.Module) -> LayerGraph:
+        return self._graph(network).check()
+
+    def _graph(self, network: nn.Module) -> LayerGraph:
+        if isinstance(self.prepared, TextPreprocessing):
+            feed: Feed = Tokens(self.prepared, getattr(network.config, "pad_token_id", None))
+        else:
+            assert isinstance(self.prepared, SoundPreprocessing)
+            feed = Windows(self.prepared, main_input(network))
+        finish = None if self.finish is None else SentencePooling(**self.finish)
+        try:
+            return LayerGraph(network, feed, finish)
+        except UntraceableError:
+            raise
+        except Exception as error:  # networks of the library may want more than a sample
+            raise UntraceableError(
+                f"Got backbone={self._files}, a {type(network).__name__}, which cannot be run on a sample alone "
+                f"({first_line(error)}); expected a network for texts or sounds. Give another model."
+            ) from error
+
+    def preprocessing(self, network: nn.Module) -> Preprocessing:
+        assert self.prepared is not None
+        return self.prepared
+
+    @property
+    def _files(self) -> ModelFiles:
+        """Of the network: in a folder, wherever this process is by now, or on the hub."""
+        return ModelFiles(os.path.expanduser(self.name.removeprefix(PREFIX)), self.below)  # noqa: PTH111 (never raises)
+
+
+def _import_transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError(
+            'A backbone "hf:..." is a network of the package transformers, which is not installed: '
+            'pip install "sktransfer[text]" for texts, or "sktransfer[audio]" for sounds.'
+        ) from error
+    return transformers

@@ -1,0 +1,254 @@
+"""Pictures and image files, of any mode and any way up, become upright RGB or grey; more than 8 bits become arrays.
+
+What cannot be decoded whole, or is suspiciously large, is refused by name: nothing half-read reaches a network.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from sktransfer.inputs._base import UnreadableSampleError
+from sktransfer.inputs.images._deep_pictures import has_deep_colours, is_deep, read_colours, read_grey, stated_white
+from sktransfer.inputs.images._integrity import FORMATS, MAX_FILE_BYTES, known_formats, load_whole
+from sktransfer.inputs.images._orientation import BareFile, orientation, turn, turn_array
+from sktransfer.inputs.images._picture_locks import alone_with
+
+COLOURS = {1: "L", 3: "RGB", 4: "RGBA"}
+
+# A JPEG is decoded at half, a quarter or an eighth of its size where this many times the size that is wanted is left:
+# resizing then averages over what was averaged before, and the result hardly differs.
+SPARE = 2
+
+# Characters of a path that messages name whole.
+_LONGEST_NAME = 350
+
+
+def decode(
+    image: "str | os.PathLike[str] | Image.Image",
+    name: str,
+    channels: int,
+    enough: int | None = None,
+    stored: bool = False,
+) -> "Image.Image | np.ndarray":
+    """Open, decode and convert one picture.
+
+    Parameters
+    ----------
+    image : path-like or PIL.Image.Image
+        A file, which is opened and closed, or a picture, which stays as it is and open.
+    name : str
+        What to call it in messages.
+    channels : int
+        3 for RGB, 1 for grey, 4 for RGB and transparency.
+    enough : int or None, default=None
+        Length, in pixels, that the shorter side will be resized to: a large JPEG need not be decoded at full size.
+    stored : bool, default=False
+        Whether values of more than 8 bits are to be those that the file holds, even if it states what white is.
+
+    Returns
+    -------
+    PIL.Image.Image or ndarray of shape (height, width, 1, 3 or 4)
+        Upright. Of 8 bits a picture of mode `"RGB"`, `"L"` or `"RGBA"`; of more an array of their values.
+
+    Raises
+    ------
+    UnreadableSampleError
+        If it is no image, is truncated, has other channels, or holds more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    with ExitStack() as opened:
+        if isinstance(image, Image.Image):
+            opened.enter_context(alone_with(image))
+            check_open(image, name)
+            check_size(image, name)
+            with _naming(name):
+                load_whole(image)
+                return _upright(image, orientation(image), channels)
+        with _naming(name):
+            file, picture = _open(image, opened)
+        check_size(picture, name)
+        with _naming(name):
+            if has_deep_colours(picture):
+                pixels = read_colours(picture, lambda: _open(image, opened)[1])
+                return _convert_array(turn_array(pixels, orientation(picture)), channels)
+            white = stated_white(picture, file) if is_deep(picture) else None
+            if enough is not None and picture.format == "JPEG":
+                picture.draft(None, (SPARE * enough, SPARE * enough))
+            load_whole(picture)
+            way = orientation(picture) if file.says is None else file.says
+            return _upright(picture, way, channels, white, stored)
+
+
+def _open(path: "str | os.PathLike[str]", opened: ExitStack) -> tuple[BareFile, Image.Image]:
+    file = opened.enter_context(BareFile(path))
+    if (size := file.seek(0, os.SEEK_END)) > MAX_FILE_BYTES:
+        raise OSError(f"it has {size} bytes, and the limit is {MAX_FILE_BYTES}")
+    return file, opened.enter_context(Image.open(file, formats=known_formats()))
+
+
+def _upright(
+    picture: Image.Image, way: int, channels: int, white: int | None = None, stored: bool = False
+) -> "Image.Image | np.ndarray":
+    if is_deep(picture):
+        values = read_grey(picture, stored=stored) if white is None else read_grey(picture, white, stored)
+        return _convert_array(turn_array(values, way), channels)
+    return convert(turn(picture, way), channels)
+
+
+def convert(picture: Image.Image, channels: int) -> Image.Image:
+    """Turn a decoded picture of 8 bits into the colours that a network takes.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Decoded, of any mode of 8 bits.
+    channels : int
+        3 for RGB, 1 for grey, 4 for RGB and transparency.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Of mode `"RGB"`, `"L"` or `"RGBA"`; a transparency that is not asked for is dropped.
+
+    Raises
+    ------
+    ValueError
+        If it has not as many channels.
+    """
+    see_through = picture.has_transparency_data
+    if channels not in COLOURS or (channels == 4 and not see_through):
+        raise WrongChannelsError(f"a picture of mode {picture.mode}", channels)
+    if picture.mode == "P" and see_through:
+        picture = picture.convert("RGBA")
+    mode = COLOURS[channels]
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _convert_array(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """As `convert`, for arrays of shape (height, width, 1, 2, 3 or 4); 2 are grey and transparency."""
+    if channels not in COLOURS or (channels == 4 and pixels.shape[-1] in (1, 3)):
+        kind = "grey" if pixels.shape[-1] < 3 else "colours"
+        raise WrongChannelsError(f"a picture of {kind} of more than 8 bits", channels)
+    if pixels.shape[-1] == 2:
+        pixels = pixels[..., [0, 0, 0, 1]] if channels == 4 else pixels[..., :1]
+    return pixels if channels == 4 else pixels[..., :3]
+
+
+class WrongChannelsError(ValueError):
+    """A picture has not the channels that a network takes.
+
+    Parameters
+    ----------
+    got : str
+        What it is.
+    channels : int
+        What the network takes.
+    """
+
+    def __init__(self, got: str, channels: int):
+        wanted = "a picture with transparency (RGBA)" if channels == 4 else f"an array of {channels} channels"
+        super().__init__(
+            f"{got}; expected {wanted}, for a network that takes {channels} channels. Give arrays of {channels} "
+            "channels, or a network that takes 3."
+        )
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Name the picture in whatever Pillow raises."""
+    try:
+        yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableSampleError(
+            f"Refused {name}: {error} Shrink the picture, or raise PIL.Image.MAX_IMAGE_PIXELS."
+        ) from error
+    except MemoryError as error:
+        raise UnreadableSampleError(
+            f"Refused {name}: decoding it takes more memory than there is. Shrink the picture, or leave its row out."
+        ) from error
+    except UnidentifiedImageError as error:  # its text holds the path once more
+        raise _not_whole(name, "Pillow cannot tell its format, or does not read this kind of it") from error
+    except WrongChannelsError as error:
+        raise UnreadableSampleError(f"Got {name}, {error}") from error
+    except Exception as error:  # decoders raise what they please: OSError, SyntaxError, RuntimeError, AttributeError
+        raise _not_whole(name, str(error)[:150]) from error
+
+
+def _not_whole(name: str, why: str) -> UnreadableSampleError:
+    return UnreadableSampleError(
+        f"Got {name}, which is no whole image ({why}); expected a file that Pillow can decode, of type "
+        f"{', '.join(FORMATS)}. Replace it, or leave its row out."
+    )
+
+
+def row_name(image: "str | Image.Image", row: int) -> str:
+    """Say what to call a row in messages.
+
+    Parameters
+    ----------
+    image : str or PIL.Image.Image
+        A path or a picture.
+    row : int
+        Its row.
+
+    Returns
+    -------
+    str
+        Its name; of a very long path both ends.
+    """
+    if not isinstance(image, str):
+        return f"the picture in row {row}"
+    path = repr(image)
+    return f"{path if len(path) <= _LONGEST_NAME else f'{path[:100]}...{path[-200:]}'} (row {row})"
+
+
+def check_open(picture: Image.Image, name: str) -> None:
+    """Refuse a picture that is not decoded yet and whose file is closed.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Given by a person.
+    name : str
+        What to call it in the message.
+
+    Raises
+    ------
+    UnreadableSampleError
+        If it is.
+    """
+    file = getattr(picture, "fp", None)
+    if getattr(picture, "tile", []) and (file is None or getattr(file, "closed", False)):
+        raise UnreadableSampleError(
+            f"Got {name}, whose file is closed before its pixels were read; expected an open picture. Call its load() "
+            "while the file is open, or give the path."
+        )
+
+
+def check_size(picture: Image.Image, name: str) -> None:
+    """Refuse a picture that claims more pixels than Pillow's limit, or none.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Not yet decoded.
+    name : str
+        What to call it in the message.
+
+    Raises
+    ------
+    UnreadableSampleError
+        If it does.
+    """
+    if 0 in picture.size:
+        raise UnreadableSampleError(
+            f"Got {name}, which has {picture.width} x {picture.height} pixels; expected some. Leave its row out."
+        )
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and picture.width * picture.height > limit:
+        raise UnreadableSampleError(
+            f"Refused {name}: it claims {picture.width} x {picture.height} pixels, and the limit is {limit} "
+            "(PIL.Image.MAX_IMAGE_PIXELS). Shrink the picture, or raise the limit if you trust its source."
+        )

@@ -1,0 +1,205 @@
+"""A folder of class folders, read as scikit-learn's `load_files` reads one, but for images and without opening them.
+
+Linked folders are followed. What is left out is counted and told.
+"""
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.utils import Bunch
+
+from sktransfer.inputs.images._integrity import FORMATS
+
+# How folders are called that hold a part of the samples each, instead of a class.
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev"}
+# What other programs leave behind, beside all that begins with a dot.
+_LEFT_BEHIND = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "#recycle", "$recycle.bin"}
+_LEFT_BEHIND |= {"system volume information", "lost+found"}
+
+
+def load_image_folder(path: str | os.PathLike[str], *, split: str | Sequence[str] | None = None) -> Bunch:
+    """List the images of a folder that holds one folder for each class.
+
+    Linked folders are followed, each folder once in a class, and none back to `path` or above it. Files and folders
+    that begin with a dot, and `__MACOSX`, `Thumbs.db` and the like, count for nothing.
+
+    Parameters
+    ----------
+    path : path-like
+        Holds a folder for each class, whose images may lie at any depth. Files whose names do not end as those of
+        images that this package reads are left out, and so are files that lie beside the class folders.
+    split : str or list of str, default=None
+        The folder below `path` that holds the class folders, such as `"train"`; of several, the images are joined, and
+        a class may be in one of them alone.
+
+    Returns
+    -------
+    Bunch
+        `data`: object ndarray of shape (n_samples,), the paths as str, sorted within each class, one split after
+        another;
+        `target`: int ndarray of shape (n_samples,), indices into `target_names`;
+        `target_names`: list of str, the class folders, sorted;
+        `filenames`: str ndarray of shape (n_samples,), the same paths;
+        `skipped`: list of str, the paths of the files that were left out, sorted.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    PermissionError
+        If a folder may not be read.
+    ValueError
+        If it holds no class folders, or one of them no image, or if its folders are splits such as train and val.
+
+    Warns
+    -----
+    UserWarning
+        If files were left out: how many, by the endings of their names.
+
+    Examples
+    --------
+    >>> from sktransfer import load_image_folder
+    >>> load_image_folder("nowhere")
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: Got 'nowhere', which is not a folder; expected a folder that holds one folder for each class.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"Got {_short(str(path))}, which is not a folder; expected a folder that holds one folder for each class."
+        )
+    skipped: list[str] = []
+    classes: dict[str, list[str]] = {}
+    for top in [root] if split is None else _split_folders(root, split):
+        folders = _class_folders(top, skipped)
+        if split is None and {name.lower() for name in folders} <= _SPLITS:
+            raise ValueError(
+                f"Got {_short(str(top))}, whose folders are {_listed(folders)}; expected one folder for each class. "
+                f"Take one of them, or several: split={folders[0]!r} or split={folders[:2]!r}."
+            )
+        for name in folders:
+            classes.setdefault(name, []).extend(_images_of(top, name, skipped))
+    _tell(skipped, sum(map(len, classes.values())))
+    names = sorted(classes)
+    files = [file for name in names for file in classes[name]]
+    return Bunch(
+        data=np.array(files, dtype=object),
+        target=np.repeat(np.arange(len(names)), [len(classes[name]) for name in names]),
+        target_names=names,
+        filenames=np.array(files),
+        skipped=sorted(skipped),
+    )
+
+
+def _split_folders(root: Path, split: str | Sequence[str]) -> list[Path]:
+    names = [split] if isinstance(split, str) else list(split)
+    there = _folders(root)
+    wrong = [name for name in names if not isinstance(name, str) or name not in there]
+    if not names or wrong or len(set(names)) < len(names):
+        raise ValueError(
+            f"Got split={_short(split)}; expected different folders of {_short(str(root))}, which holds "
+            f"{_listed(there)}. Name one of these, or a list of them."
+        )
+    return [root / name for name in names]
+
+
+def _class_folders(top: Path, skipped: list[str]) -> list[str]:
+    """Return the class folders, and note the files beside them."""
+    there, around = _folders(top), _around(top)
+    names = [name for name in there if (top / name).resolve() not in around]
+    if not names:
+        raise ValueError(f"Got {_short(str(top))}, which holds no folders; expected one folder for each class.")
+    skipped += [str(top / name) for name in _entries(top) if name not in there]
+    return names
+
+
+def _folders(folder: Path) -> list[str]:
+    return [name for name in _entries(folder) if (folder / name).is_dir()]
+
+
+def _entries(folder: Path) -> list[str]:
+    """Return the names in a folder that count, sorted."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except PermissionError as error:
+        raise PermissionError(
+            f"Got {_short(str(folder))}, which may not be read; expected folders that may. Change its permissions, or "
+            "move it away."
+        ) from error
+    return sorted(name for name in names if not name.startswith(".") and name.lower() not in _LEFT_BEHIND)
+
+
+def _around(top: Path) -> set[Path]:
+    """Return the folders that no link is followed to: all classes lie in them."""
+    return {top.resolve(), *top.resolve().parents}
+
+
+def _images_of(top: Path, name: str, skipped: list[str]) -> list[str]:
+    endings = _endings()
+    found: list[str] = []
+    others: list[str] = []
+    for file in _files_below(top / name, _around(top)):
+        readable = file.suffix.lower() in endings and file.is_file()
+        (found if readable else others).append(str(file))
+    if not found:
+        held = f" but {len(others)} other files ({_counted(others)})" if others else ""
+        raise ValueError(
+            f"Got {_short(str(top / name))}, which holds no images{held}; expected at least one in each class folder. "
+            "Remove the folder, or fill it."
+        )
+    skipped += others
+    return sorted(found)
+
+
+def _files_below(folder: Path, around: set[Path]) -> Iterator[Path]:
+    """Yield what is not a folder below a folder; of several ways to one folder, one is gone."""
+    seen, waiting = set(around), [folder]
+    while waiting:
+        folder = waiting.pop()
+        real = folder.resolve()
+        if real in seen:
+            continue
+        seen.add(real)
+        paths = [folder / name for name in _entries(folder)]
+        folders = {path for path in paths if path.is_dir()}
+        yield from (path for path in paths if path not in folders)
+        waiting += sorted(folders, reverse=True)
+
+
+def _endings() -> set[str]:
+    """Return the endings of the files that can be read, and no others."""
+    Image.init()
+    return {ending for ending, kind in Image.EXTENSION.items() if kind in FORMATS}
+
+
+def _tell(skipped: list[str], n_found: int) -> None:
+    if skipped:
+        warnings.warn(
+            f"Left out {len(skipped)} of {len(skipped) + n_found} files ({_counted(skipped)}): their names do not end "
+            "as those of images that this package reads, they lie in no class folder, or they are links that lead "
+            "nowhere. Convert or move them. Their paths are in `skipped`.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _counted(files: list[str]) -> str:
+    counts = Counter(Path(file).suffix.lower()[:20] or "no ending" for file in files).most_common()
+    shown = [f"{ending}: {count}" for ending, count in counts[:8]]
+    return ", ".join([*shown, "..."] if len(counts) > len(shown) else shown)
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(repr(name[:30]) for name in names[:6])
+    return f"{shown}, ..." if len(names) > 6 else shown or "none"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 250 else f"{text[:100]}...{text[-100:]}"

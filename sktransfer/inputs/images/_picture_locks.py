@@ -1,0 +1,42 @@
+"""One thread at a time decodes a picture object, or reads the file handle that several of them share.
+
+Pillow decodes an opened picture when it is first used, changes the object while it does, and moves the handle.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PIL import Image
+
+from sktransfer._process._locks import Lock
+
+# More than threads that decode: pictures that happen to share a lock wait for each other without need.
+_N_LOCKS = 256
+
+
+_OF_PICTURES = [Lock() for _ in range(_N_LOCKS)]
+_OF_FILES = [Lock() for _ in range(_N_LOCKS)]
+
+
+@contextmanager
+def alone_with(picture: Image.Image) -> Iterator[None]:
+    """Keep other threads of this package from a picture, and from those that read the same file handle.
+
+    The wait ends when the thread that decodes it is done. Of the two locks that for the picture is always the first.
+
+    Parameters
+    ----------
+    picture : PIL.Image.Image
+        Opened by somebody else, decoded or not.
+    """
+    with _OF_PICTURES[_place(picture)]:
+        file = getattr(picture, "fp", None)
+        if file is None:
+            yield
+            return
+        with _OF_FILES[_place(file)]:
+            yield
+
+
+def _place(thing: object) -> int:
+    return (id(thing) >> 4) % _N_LOCKS

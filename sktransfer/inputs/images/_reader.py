@@ -1,0 +1,396 @@
+"""Images in any form (arrays, flat rows, pictures, paths) become tensors of the size a network was trained on.
+
+Pictures of 8 bits stay 8 bits until they are on the network's device; only then are they scaled and normalised, with
+the same operations, in the same order, as torchvision's own presets.
+"""
+
+import contextlib
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.utils import check_array
+
+from sktransfer._messages import name_some, shown
+from sktransfer._process._versions import versions
+from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
+from sktransfer.inputs._containers import stands_alone, unwrap
+from sktransfer.inputs._refusals import as_array
+from sktransfer.inputs.images._augmentation import make_augmentation
+from sktransfer.inputs.images._decoding import check_size, convert, decode, row_name
+from sktransfer.inputs.images._deep_pictures import is_deep, read_grey
+from sktransfer.inputs.images._integrity import MAX_FILE_BYTES, load_whole
+from sktransfer.inputs.images._orientation import orientation
+from sktransfer.inputs.images._picture_locks import alone_with
+from sktransfer.inputs.images._pixel_range import (
+    PictureScale,
+    Values,
+    check_range,
+    learn_pictures,
+    learn_range,
+    range_of_types,
+)
+from sktransfer.inputs.images._preprocessing import ImagePreprocessing
+from sktransfer.inputs.images._shapes import (
+    channels_last,
+    shape_rows,
+    to_channels,
+    wanted_channels,
+    warn_of_transparency,
+)
+
+
+class ImageReader(Reader):
+    """Learns from the X of `fit`: its form, its channels and the range of its values.
+
+    Parameters
+    ----------
+    preprocessing : ImagePreprocessing
+        What the network wants.
+    image_shape : tuple of int or None
+        (height, width) or (height, width, channels) of flat rows.
+    pixel_range : "auto" or tuple of float
+        Values that stand for black and white in arrays, and in pictures of more than 8 bits.
+    """
+
+    kind = "images"
+
+    def __init__(
+        self,
+        preprocessing: ImagePreprocessing,
+        image_shape: Sequence[int] | None = None,
+        pixel_range: str | tuple[float, float] = "auto",
+    ):
+        self.preprocessing = preprocessing
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.n_channels: int | None = None
+        self.value_range: tuple[float, float] | None = None
+        # Of pictures of more than 8 bits, if fit saw any.
+        self.picture_range: tuple[float, float] | None = None
+        self.deep_pictures = False
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {**vars(self), "preprocessing": self.preprocessing.record}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "ImageReader":
+        """Build a reader again from its `record`.
+
+        Parameters
+        ----------
+        record : mapping
+            Words and numbers.
+
+        Returns
+        -------
+        ImageReader
+            That has learned the same.
+        """
+        reader = cls(
+            ImagePreprocessing.from_record(record["preprocessing"]),
+            image_shape=record["image_shape"],
+            pixel_range=record["pixel_range"],
+        )
+        reader.n_channels, reader.value_range = record["n_channels"], record["value_range"]
+        # Records of earlier versions have none of these.
+        reader.picture_range = record.get("picture_range")
+        reader.deep_pictures = record.get("deep_pictures", False)
+        return reader
+
+    def learn(self, X: Any, tolerant: bool = False) -> "ImageSamples":
+        images = self._images(X, tolerant)
+        arrays = _arrays(images)
+        self.n_channels = _channels(images) if isinstance(images, np.ndarray) else None
+        warn_of_transparency(arrays, self.preprocessing.channels)
+        if arrays:
+            self.value_range = learn_range([Values.of(array) for array in arrays], self.pixel_range)
+        if isinstance(images, list):
+            self.deep_pictures, self.picture_range = learn_pictures(
+                images, self.pixel_range, self.preprocessing.channels, tolerant
+            )
+        if self.preprocessing.crop is None:
+            self.preprocessing = replace(self.preprocessing, **_own_size(images, arrays))
+        return ImageSamples(images, self.preprocessing, self.value_range, self._scale())
+
+    def read(self, X: Any, tolerant: bool = False) -> "ImageSamples":
+        images = self._images(X, tolerant)
+        arrays = _arrays(images)
+        if isinstance(images, np.ndarray) and self.n_channels not in (None, _channels(images)):
+            raise ValueError(
+                f"Got images of {_channels(images)} channels; expected {self.n_channels}, as in fit. Convert them to "
+                "what fit was given, or fit again."
+            )
+        warn_of_transparency(arrays, self.preprocessing.channels)
+        value_range = self._range_of([Values.of(array) for array in arrays]) if arrays else self.value_range
+        return ImageSamples(images, self.preprocessing, value_range, self._scale())
+
+    def _range_of(self, values: list[Values]) -> tuple[float, float]:
+        """Say what black and white are of arrays; after a fit on pictures those of 8 bits tell it by their type."""
+        known = self.value_range
+        if known is None and not any(image.kind in (np.uint8, np.bool_) for image in values):
+            known = self.picture_range
+        if known is None:
+            return range_of_types(values, self.pixel_range)
+        check_range(values, known, self.pixel_range)
+        return known
+
+    def _scale(self) -> PictureScale:
+        known = self.picture_range or self.value_range
+        if known is None and not isinstance(self.pixel_range, str):
+            known = (float(self.pixel_range[0]), float(self.pixel_range[1]))
+        return PictureScale(known, self.pixel_range, self.deep_pictures)
+
+    def _images(self, X: Any, tolerant: bool = False) -> "np.ndarray | list[Any]":
+        """Return an array of shape (n, height, width, channels) or a list of paths, pictures and arrays."""
+        X, channels = unwrap(X), self.preprocessing.channels
+        if isinstance(X, list):
+            return _check_list(X, tolerant, channels)
+        X = check_array(
+            X, dtype="numeric", allow_nd=True, ensure_2d=False, ensure_all_finite=not tolerant, input_name="X"
+        )
+        if X.ndim == 3 and X.shape[-1] in (3, 4) and min(X.shape[:2]) >= 8:
+            raise ValueError(
+                f"Got X of shape {X.shape}, which looks like one picture; expected several. Put a single one into a "
+                "list: [X]."
+            )
+        images = shape_rows(X, self.image_shape, channels) if X.ndim == 2 else channels_last(X, channels)
+        if images is None:
+            raise ValueError(
+                f"Got X of shape {X.shape}; expected images of shape (n, height, width), (n, height, width, channels) "
+                f"or (n, channels, height, width), with {wanted_channels(channels)}. Move the axes, or leave channels "
+                "out."
+            )
+        return _finite_or_errors(images) if tolerant else images
+
+
+class ImageSamples(Samples):
+    """Images that one reader has checked.
+
+    Parameters
+    ----------
+    images : ndarray of shape (n, height, width, channels) or list
+        Pixels, or paths, pictures and arrays.
+    preprocessing : ImagePreprocessing
+        What the network wants.
+    value_range : tuple of float or None
+        Values that stand for black and white in arrays.
+    scale : PictureScale
+        How pictures of more than 8 bits are read.
+    """
+
+    kind = "images"
+    decoding_takes_time = True
+
+    def __init__(
+        self,
+        images: "np.ndarray | list[Any]",
+        preprocessing: ImagePreprocessing,
+        value_range: tuple[float, float] | None,
+        scale: PictureScale,
+    ):
+        self._images = images
+        self._preprocessing = preprocessing
+        self._range = value_range
+        self._scale = scale
+        # One sample of more than 8 bits makes floats of all: a batch has one type, and its type says its scale.
+        self._eight_bits = not scale.in_fit and all(self._has_8_bits(array) for array in _arrays(images))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def load(self, index: int) -> torch.Tensor:
+        image = self._images[index]
+        if isinstance(image, UnreadableSampleError):
+            raise image
+        pixels = self._from_array(image) if isinstance(image, np.ndarray) else self._from_picture(image, index)
+        if pixels.dtype == torch.uint8 and not self._eight_bits:
+            return pixels.to(torch.float32).div_(255)
+        return pixels
+
+    def blank(self) -> torch.Tensor:
+        assert self._preprocessing.crop is not None
+        kind = torch.uint8 if self._eight_bits else torch.float32
+        return torch.zeros(self._preprocessing.channels, *self._preprocessing.crop, dtype=kind)
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        return self._preprocessing.normalise(batch)
+
+    def augmentation(self, augment: Any) -> Augmentation | None:
+        return make_augmentation(augment, self._preprocessing.channels)
+
+    @property
+    def n_values(self) -> int:
+        assert self._preprocessing.crop is not None
+        return self._preprocessing.channels * math.prod(self._preprocessing.crop)
+
+    @property
+    def recipe(self) -> str:
+        scale = f"{self._range} {self._eight_bits} {self._scale.recipe}"
+        return f"{self._preprocessing} {scale} {versions('pillow', 'torchvision')}"
+
+    def digest(self, index: int) -> bytes:
+        image = self._images[index]
+        try:
+            return _digest(image)
+        except Exception:  # whatever is wrong with it will be said when it is loaded
+            return os.urandom(32)  # like no other: two that cannot be read now are not the same picture
+
+    def stamp(self, index: int) -> object:
+        image = self._images[index]
+        if not isinstance(image, str):
+            return None
+        with contextlib.suppress(OSError):
+            found = Path(image).stat()
+            return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+        return None
+
+    def _has_8_bits(self, pixels: np.ndarray) -> bool:
+        return self._range == (0.0, 255.0) and pixels.dtype.kind in "iu"
+
+    def _from_picture(self, image: "str | Image.Image", row: int) -> torch.Tensor:
+        enough = None if isinstance(image, Image.Image) else self._preprocessing.shorter_side
+        name, channels = row_name(image, row), self._preprocessing.channels
+        decoded = decode(image, name, channels, enough, self._scale.stored)
+        if isinstance(decoded, Image.Image):
+            return self._sized(decoded)
+        pixels = self._scaled(decoded, self._scale.of(decoded, name))
+        # Where fit saw none like it, it becomes what the others are: the same alone as beside others.
+        return pixels if self._scale.in_fit else pixels.mul_(255).round_().to(torch.uint8)
+
+    def _from_array(self, pixels: np.ndarray) -> torch.Tensor:
+        if not self._has_8_bits(pixels):
+            assert self._range is not None
+            return self._scaled(pixels, self._range)
+        if pixels.dtype != np.uint8:
+            pixels = pixels.astype(np.int64).clip(0, 255).astype(np.uint8)
+        if self._preprocessing.channels not in (1, 3):
+            return self._bands([Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0)])
+        picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
+        return self._sized(convert(picture, self._preprocessing.channels))
+
+    def _scaled(self, pixels: np.ndarray, span: tuple[float, float]) -> torch.Tensor:
+        low, high = span
+        # Where float32 would round or overflow before the difference is taken, float64 is taken first.
+        large = pixels.dtype.itemsize > 4 or (pixels.dtype.kind in "iu" and pixels.dtype.itemsize == 4)
+        kind: Any = np.float64 if large or max(abs(low), abs(high)) > 2**16 else np.float32
+        scaled = ((pixels.astype(kind) - low) / (high - low)).clip(0.0, 1.0).astype(np.float32, copy=False)
+        image = torch.from_numpy(scaled).permute(2, 0, 1).contiguous()
+        image = to_channels(image, self._preprocessing.channels)
+        # Bicubic resizing overshoots; 8 bits cannot, so floats must not.
+        return self._preprocessing.fit_size(image).clamp(0.0, 1.0)
+
+    def _sized(self, picture: Image.Image) -> torch.Tensor:
+        if picture.mode == "RGBA":  # resized as one, Pillow would weigh colours by their transparency
+            return self._bands(list(picture.split()))
+        pixels = np.array(self._preprocessing.fit_size(picture), dtype=np.uint8)
+        return torch.from_numpy(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+
+    def _bands(self, bands: list[Image.Image]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([np.asarray(self._preprocessing.fit_size(band)) for band in bands]))
+
+
+def _digest(image: Any) -> bytes:
+    if isinstance(image, str):
+        if Path(image).stat().st_size > MAX_FILE_BYTES:
+            raise OSError("it is too large to be read")
+        with Path(image).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    digest = hashlib.sha256()
+    if isinstance(image, np.ndarray):
+        digest.update(f"array {image.dtype} {image.shape}".encode())
+        digest.update(np.ascontiguousarray(image).data)
+    elif isinstance(image, Image.Image):
+        with alone_with(image):
+            check_size(image, "the picture")
+            load_whole(image)
+            digest.update(f"picture {image.mode} {image.size} {orientation(image)} {image.info}".encode())
+            digest.update(np.array(image.getpalette() or [0], dtype=np.uint8).data)
+            digest.update(read_grey(image).tobytes() if is_deep(image) else image.tobytes())
+    return digest.digest()
+
+
+def _arrays(images: "np.ndarray | list[Any]") -> list[np.ndarray]:
+    return [image for image in images if isinstance(image, np.ndarray)] if isinstance(images, list) else [images]
+
+
+def _own_size(images: "np.ndarray | list[Any]", arrays: list[np.ndarray]) -> dict[str, Any]:
+    """Resize and crop for a network that takes any size."""
+    sizes = {array.shape[-3:-1] for array in arrays}
+    readable = [image for image in images if not isinstance(image, UnreadableSampleError)]
+    if len(sizes) == 1 and (isinstance(images, np.ndarray) or len(arrays) == len(readable)):
+        return {"crop": sizes.pop()}
+    return {"resize": 256, "crop": (224, 224)}
+
+
+def _check_list(images: list[Any], tolerant: bool, channels: int) -> list[Any]:
+    """Check the rows of a list; where that is tolerated, errors stand in for those that hold no image."""
+    if tolerant:
+        return [_row_or_error(image, row, channels) for row, image in enumerate(images)]
+    images = [_check_row(image, row, channels) for row, image in enumerate(images)]
+    paths = [image for image in images if isinstance(image, str)]
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise FileNotFoundError(
+            f"Got {len(missing)} of {len(images)} paths that are no files; expected paths of images, relative to "
+            f"{os.getcwd()!r} or absolute. The first: {name_some(missing)}."
+        )
+    return images
+
+
+def _row_or_error(image: Any, row: int, channels: int) -> Any:
+    try:
+        image = _check_row(image, row, channels)
+    except ValueError as error:
+        return UnreadableSampleError(str(error))
+    if isinstance(image, str) and not os.path.isfile(image):
+        return UnreadableSampleError(
+            f"Got {shown(image, 200)} (row {row}), which is no file; expected the path of an image."
+        )
+    return image
+
+
+def _finite_or_errors(images: np.ndarray) -> "np.ndarray | list[Any]":
+    """Let errors stand in for images that hold NaN or infinity, if there are any."""
+    finite = [images.dtype.kind != "f" or bool(np.isfinite(image).all()) for image in images]
+    if all(finite):
+        return images
+    message = "Got X[{}], which contains NaN or infinity; expected numbers. Correct it, or leave its row out."
+    return [
+        image if good else UnreadableSampleError(message.format(row))
+        for row, (image, good) in enumerate(zip(images, finite, strict=True))
+    ]
+
+
+def _check_row(image: Any, row: int, channels: int) -> Any:
+    """Return a path as str, a picture as it is, an array as (height, width, channels)."""
+    if isinstance(image, str | os.PathLike):
+        return os.fsdecode(image)
+    if isinstance(image, Image.Image):
+        return image
+    if not stands_alone(image) or isinstance(image, bytes):
+        raise ValueError(
+            f"Got X[{row}] = {shown(image)}; expected a path, a PIL image or an array of shape (height, width) "
+            "or (height, width, channels). Leave out rows without an image."
+        )
+    image = as_array(image, f"X[{row}]")
+    array = check_array(image, dtype="numeric", allow_nd=True, ensure_2d=False, input_name=f"X[{row}]")
+    images = channels_last(array[None], channels)
+    if images is None:
+        raise ValueError(
+            f"Got X[{row}] of shape {array.shape}; expected (height, width), (height, width, channels) or (channels, "
+            f"height, width), with {wanted_channels(channels)}. Move the axes, or leave channels out."
+        )
+    return images[0]
+
+
+def _channels(images: np.ndarray) -> int:
+    return int(images.shape[-1])

@@ -1,0 +1,1 @@
+"""Sounds: reading, decoding, preparing, augmenting."""

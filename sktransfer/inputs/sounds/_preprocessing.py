@@ -1,0 +1,201 @@
+"""How a network of transformers wants its sounds: what its feature extractor says, as a record of plain values.
+
+The extractor itself is built where it is needed, and prepares one window at a time.
+"""
+
+import json
+import reprlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from sktransfer._choices import check_choice
+
+# Feature extractors of transformers that turn a waveform into what a network takes, by name.
+EXTRACTORS = (
+    "ASTFeatureExtractor",
+    "SeamlessM4TFeatureExtractor",
+    "Wav2Vec2FeatureExtractor",
+    "WhisperFeatureExtractor",
+)
+
+# The most that is believed of settings that sizes of tables follow from.
+_MOST = {
+    "feature_size": 1024, "num_mel_bins": 1024, "n_fft": 2**16, "hop_length": 2**16, "chunk_length": 3600,
+    "sampling_rate": 10**6, "max_length": 10**6, "stride": 1024,
+}  # fmt: skip
+
+# Those that are given a short sound without the silence that follows it, and add what their networks take for nothing.
+_PADS_ITSELF = ("ASTFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor")
+
+
+@dataclass(frozen=True)
+class SoundPreprocessing:
+    """How a network wants its sounds: its feature extractor, and the rate and the length of its window.
+
+    Parameters
+    ----------
+    extractor : str
+        Name of the feature extractor of transformers.
+    settings : str
+        Its settings, as JSON.
+    argument : str
+        Name under which it returns what the network takes.
+    sampling_rate : int
+        Samples a second that the network takes.
+    window : int or None
+        Length of a window in samples at this rate; `None` is learned in `fit`: that of the longest sound, of at most
+        10 seconds.
+    """
+
+    extractor: str
+    settings: str
+    argument: str
+    sampling_rate: int
+    window: int | None = None
+    kind: ClassVar[str] = "sounds"
+
+    @classmethod
+    def from_settings(cls, extractor: Any, settings: Mapping[str, Any], argument: str) -> "SoundPreprocessing":
+        """Read what a feature extractor of transformers says.
+
+        Parameters
+        ----------
+        extractor : str
+            Its name.
+        settings : mapping
+            As in preprocessor_config.json, of anybody's making.
+        argument : str
+            Name under which the network takes samples.
+
+        Returns
+        -------
+        SoundPreprocessing
+            The same, as a record.
+
+        Raises
+        ------
+        ValueError
+            If it is none for sounds that is known, or a number in it is none that sounds have.
+        """
+        if extractor not in EXTRACTORS:
+            raise ValueError(
+                f"Got a feature extractor {reprlib.repr(extractor)}; expected one for sounds: {', '.join(EXTRACTORS)}."
+            )
+        # Arrays that follow from the rest are left out.
+        known = {key: value for key, value in settings.items() if key not in ("mel_filters", "window")}
+        built = _build_extractor(extractor, json.dumps(known, sort_keys=True, default=str))
+        if argument not in built.model_input_names:
+            raise ValueError(
+                f"Got a {extractor}, which gives {built.model_input_names[0]}, for a network that takes {argument}; "
+                "expected the feature extractor that belongs to the network."
+            )
+        held = {key: value for key, value in built.to_dict().items() if key not in ("mel_filters", "window")}
+        rate = int(built.sampling_rate)
+        window = getattr(built, "n_samples", None)
+        if extractor == "ASTFeatureExtractor":
+            window = int(built.max_length * 0.010 * rate)  # a frame every 10 ms
+        if window is not None and not 1 <= window <= 3600 * rate:
+            raise ValueError(f"Got windows of {window} samples at {rate} a second; expected at most an hour.")
+        text = json.dumps(held, sort_keys=True, default=str)
+        return cls(extractor, text, argument, rate, None if window is None else int(window))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Its values, for `restore_preprocessing`."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "SoundPreprocessing":
+        """Build it again from its `record`.
+
+        Parameters
+        ----------
+        record : mapping
+            Words and numbers.
+
+        Returns
+        -------
+        SoundPreprocessing
+            The same.
+        """
+        return cls(**{name: value for name, value in record.items() if name != "kind"})
+
+    def example(self, shape: tuple[int, ...] | None, n_samples: int) -> torch.Tensor:
+        """Return prepared samples with nothing real in them.
+
+        Parameters
+        ----------
+        shape : tuple of int or None
+            (windows, ...) of one sample that was seen, if any was.
+        n_samples : int
+            How many.
+
+        Returns
+        -------
+        float32 Tensor of shape (n_samples, n_windows, ...)
+            Noise.
+        """
+        generator = torch.Generator().manual_seed(0)
+        if shape is None:
+            noise = torch.rand(self.window or self.sampling_rate, generator=generator).numpy() - 0.5
+            shape = (1, *self.extract(noise).shape)
+        return torch.rand(n_samples, *shape, generator=generator) - 0.5
+
+    def extract(self, waveform: np.ndarray) -> torch.Tensor:
+        """Turn one window into what the network takes.
+
+        Digital silence at its end is what follows a short sound. The extractor gets the sound without it, but for a
+        tenth of a second, and adds what the network takes for nothing: so a waveform is normalised by what sounds.
+
+        Parameters
+        ----------
+        waveform : float32 ndarray of shape (n_samples,)
+            At the network's rate.
+
+        Returns
+        -------
+        float32 Tensor
+            Of the shape that the network takes, without the axis of samples.
+        """
+        extractor = _build_extractor(self.extractor, self.settings)
+        heard = waveform
+        if self.extractor in _PADS_ITSELF:
+            sounding = np.flatnonzero(waveform)
+            end = sounding[-1] + 1 if len(sounding) else 0
+            heard = waveform[: max(int(end), self.sampling_rate // 10)]
+        with torch.autocast("cpu", enabled=False):
+            result = extractor(heard, sampling_rate=self.sampling_rate, return_tensors="np")
+        values = np.asarray(result[self.argument][0], dtype=np.float32)
+        if values.ndim == 1:
+            values = np.pad(values, (0, len(waveform) - len(values)), constant_values=extractor.padding_value)
+        return torch.from_numpy(np.ascontiguousarray(values))
+
+
+@cache
+def _build_extractor(name: str, settings: str) -> Any:
+    check_choice("feature extractor", name, EXTRACTORS)
+    values = json.loads(settings)
+    _check_sizes(values)
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError(
+            'Sounds are prepared by the package transformers, which is not installed: pip install "sktransfer[audio]".'
+        ) from error
+    return getattr(transformers, name)(**values)
+
+
+def _check_sizes(settings: Mapping[str, Any]) -> None:
+    """Refuse sizes that no sound has: tables as large are made of some."""
+    for name, value in settings.items():
+        most = _MOST.get(name, 10**7)
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) > most:
+            number = value if abs(value) < 10**20 else "a number of more than 20 digits"
+            raise ValueError(f"Got {name}={number} of a feature extractor; expected at most {most}. Correct it.")
+        if name in _MOST and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"Got {name}={reprlib.repr(value)} of a feature extractor; expected a number from 1.")

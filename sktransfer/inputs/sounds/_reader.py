@@ -1,0 +1,266 @@
+"""Sounds, in files or as arrays, become windows of what a network listens to: one channel, at the network's own rate.
+
+A sound that is longer than a window is read in several, of equal length and evenly spread, the last of which ends where
+the sound ends; a shorter one is followed by silence. The network hears each window by itself, and what it makes of them
+is pooled.
+"""
+
+import contextlib
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sktransfer._messages import name_some, shown
+from sktransfer._process._versions import versions
+from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
+from sktransfer.inputs._containers import unwrap
+from sktransfer.inputs._refusals import as_array
+from sktransfer.inputs.sounds._augmentation import make_sound_augmentation
+from sktransfer.inputs.sounds._decoding import RATES, Length, check_sound, look, read_array, read_file
+from sktransfer.inputs.sounds._preprocessing import SoundPreprocessing
+
+# Seconds of the window of a network that has none of its own.
+LONGEST_WINDOW = 10.0
+
+# Seconds by which a sound may exceed its windows: so little is cut off, rather than that all else is heard twice.
+SPARE = 0.01
+
+# Types of arrays. Integers of 64 bits are no samples of any sound: what their full scale is, nobody knows.
+_TYPES = ("uint8", "int8", "int16", "int32", "float16", "float32", "float64")
+_SOUND = "a path, or an array of shape (n_samples,), (n_samples, n_channels) or (n_channels, n_samples)"
+
+
+class SoundReader(Reader):
+    """Learns from the X of `fit` how long a window is, where the network leaves that open.
+
+    X is a list, array, Series or one-column table of paths, of arrays, or of both; an array of shape
+    (n, n_samples), (n, n_samples, n_channels) or (n, n_channels, n_samples) will do. Of the two sides of a sound, the
+    shorter one is its channels, of which the mean is taken. Arrays are of the types uint8 (with 128 as silence), int8,
+    int16 or int32, each with its own full scale, or floats within [-1, 1]: somewhat beyond is left as it is, and beyond
+    16 refused. Sounds last from 10 milliseconds to an hour.
+
+    Parameters
+    ----------
+    preprocessing : SoundPreprocessing
+        What the network wants.
+    sampling_rate : int or None
+        Samples a second of arrays. Files say their own, and are read with that.
+
+    Raises
+    ------
+    ValueError
+        If the rate is that of no sound.
+    """
+
+    kind = "sounds"
+    varying = "windows"
+
+    def __init__(self, preprocessing: SoundPreprocessing, sampling_rate: int | None = None):
+        low, high = RATES
+        if sampling_rate is not None and not low <= sampling_rate <= high:
+            raise ValueError(
+                f"Got sampling_rate={sampling_rate!r}; expected the samples a second of the arrays in X, {low} to "
+                f"{high}, such as 16000, or None where X holds paths alone."
+            )
+        self.preprocessing = preprocessing
+        self.sampling_rate = sampling_rate
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"preprocessing": self.preprocessing.record, "sampling_rate": self.sampling_rate}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "SoundReader":
+        """Build a reader again from its `record`.
+
+        Parameters
+        ----------
+        record : mapping
+            Words and numbers.
+
+        Returns
+        -------
+        SoundReader
+            That reads the same.
+        """
+        return cls(SoundPreprocessing.from_record(record["preprocessing"]), record["sampling_rate"])
+
+    def example(self, shape: tuple[int, ...], n_samples: int) -> torch.Tensor:
+        """Return noise, of two windows."""
+        return self.preprocessing.example((2, *shape[1:]), n_samples)
+
+    def learn(self, X: Any, tolerant: bool = False) -> "SoundSamples":
+        sounds, lengths = self._sounds(X, tolerant)
+        if self.preprocessing.window is None:
+            rate = self.preprocessing.sampling_rate
+            longest = min(max(length.seconds for length in lengths), LONGEST_WINDOW)
+            # To the next tenth of a second, so that one that is a little longer tomorrow is no other shape.
+            self.preprocessing = replace(self.preprocessing, window=max(1, math.ceil(longest * 10 - 1e-6)) * rate // 10)
+        return SoundSamples(sounds, lengths, self.preprocessing)
+
+    def read(self, X: Any, tolerant: bool = False) -> "SoundSamples":
+        sounds, lengths = self._sounds(X, tolerant)
+        return SoundSamples(sounds, lengths, self.preprocessing)
+
+    def _sounds(self, X: Any, tolerant: bool = False) -> tuple[list[Any], list[Length]]:
+        """Return paths, arrays and errors, and the length of each sound."""
+        rows = unwrap(X)
+        if isinstance(rows, np.ndarray) and (rows.ndim == 1 or (rows.ndim == 2 and rows.shape[1] <= 2)):
+            raise ValueError(
+                f"Got X of shape {rows.shape}, which looks like one sound; expected several. Put a single one into a "
+                "list: [X]."
+            )
+        sounds = [_check(sound, row, self.sampling_rate) for row, sound in enumerate(rows)]
+        missing = [row for row, sound in enumerate(sounds) if isinstance(sound, str) and not os.path.isfile(sound)]
+        if missing and not tolerant:
+            raise FileNotFoundError(
+                f"Got {len(missing)} of {len(sounds)} paths that are no files; expected paths of sounds, relative to "
+                f"{os.getcwd()!r} or absolute. The first: {name_some([sounds[row] for row in missing])}."
+            )
+        for row in missing:
+            sounds[row] = UnreadableSampleError(
+                f"Got {shown(sounds[row], 200)} (row {row}), which is no file; expected the path of a sound."
+            )
+        lengths = []
+        for row, sound in enumerate(sounds):
+            try:
+                lengths.append(_length(sound, row, self.sampling_rate))
+            except UnreadableSampleError as error:
+                if not tolerant:
+                    raise
+                sounds[row] = error
+                lengths.append(Length(0, 1))
+        return sounds, lengths
+
+
+class SoundSamples(Samples):
+    """Sounds that one reader has checked.
+
+    Parameters
+    ----------
+    sounds : list
+        Paths, arrays of shape (n_samples, n_channels), and errors that stand for sounds.
+    lengths : list of Length
+        Of each.
+    preprocessing : SoundPreprocessing
+        What the network wants.
+    """
+
+    kind = "sounds"
+    decoding_takes_time = True
+
+    def __init__(self, sounds: list[Any], lengths: list[Length], preprocessing: SoundPreprocessing):
+        self._sounds, self._lengths = sounds, lengths
+        self._preprocessing = preprocessing
+        assert preprocessing.window is not None
+        self._window = preprocessing.window
+
+    def __len__(self) -> int:
+        return len(self._sounds)
+
+    def size(self, index: int) -> int:
+        rate = self._preprocessing.sampling_rate
+        beyond = self._lengths[index].at(rate) - int(SPARE * rate)
+        return max(1, math.ceil(beyond / self._window))
+
+    def load(self, index: int) -> torch.Tensor:
+        waveform = self._waveform(index)
+        count, window = self.size(index), self._window
+        length = min(max(len(waveform), window), count * window)
+        waveform = np.pad(waveform[:length], (0, max(0, length - len(waveform))))
+        starts = np.linspace(0, length - window, count).round().astype(int)
+        return torch.from_numpy(np.stack([waveform[start : start + window] for start in starts]))
+
+    def blank(self) -> torch.Tensor:
+        return torch.zeros(1, self._window)
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        extract = self._preprocessing.extract
+        windows = [extract(window) for window in batch.flatten(0, 1).cpu().numpy()]
+        return torch.stack(windows).view(*batch.shape[:2], *windows[0].shape).to(batch.device)
+
+    def augmentation(self, augment: Any) -> Augmentation | None:
+        return make_sound_augmentation(augment)
+
+    @property
+    def n_values(self) -> int:
+        return self._window
+
+    @property
+    def recipe(self) -> str:
+        return f"{self._preprocessing} {versions('soundfile', 'soxr', 'transformers')}"
+
+    def digest(self, index: int) -> bytes:
+        sound = self._sounds[index]
+        try:
+            if isinstance(sound, str):
+                with Path(sound).open("rb") as file:
+                    return hashlib.file_digest(file, "sha256").digest()
+            if isinstance(sound, np.ndarray):
+                digest = hashlib.sha256(f"array {sound.dtype} {sound.shape} {self._lengths[index].rate}".encode())
+                digest.update(np.ascontiguousarray(sound).tobytes())
+                return digest.digest()
+        except OSError:
+            pass  # whatever is wrong with it will be said when it is loaded
+        return os.urandom(32)  # like no other
+
+    def stamp(self, index: int) -> object:
+        sound = self._sounds[index]
+        if not isinstance(sound, str):
+            return None
+        with contextlib.suppress(OSError):
+            found = Path(sound).stat()
+            return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+        return None
+
+    def _waveform(self, index: int) -> np.ndarray:
+        """Return one sound as float32, of one channel and at the network's rate."""
+        sound, length, rate = self._sounds[index], self._lengths[index], self._preprocessing.sampling_rate
+        if isinstance(sound, UnreadableSampleError):
+            raise sound
+        if isinstance(sound, str):
+            return read_file(sound, f"{sound!r} (row {index})", length, rate)
+        return read_array(sound, f"X[{index}]", length.rate, rate)
+
+
+def _check(sound: Any, row: int, sampling_rate: int | None) -> Any:
+    """Return a path as str, an array as (n_samples, n_channels), or the error that stands for it."""
+    if isinstance(sound, str | os.PathLike):
+        return os.fsdecode(sound)
+    if isinstance(sound, torch.Tensor | np.ma.MaskedArray):
+        try:
+            sound = as_array(sound, f"X[{row}]")
+        except ValueError as error:
+            return UnreadableSampleError(str(error))
+    if not isinstance(sound, np.ndarray) or sound.ndim not in (1, 2):
+        return UnreadableSampleError(f"Got X[{row}] = {shown(sound)}; expected {_SOUND}. Leave its row out.")
+    if sound.dtype.name not in _TYPES:
+        return UnreadableSampleError(
+            f"Got X[{row}] of type {sound.dtype}; expected {', '.join(_TYPES)}, whose full scale is known. Convert it, "
+            "such as with X.astype(numpy.int16) where 32767 is the loudest."
+        )
+    if sampling_rate is None:
+        raise ValueError(
+            "Got sounds as arrays, and sampling_rate=None; expected the number of samples a second that they were "
+            "recorded with, such as sampling_rate=16000, when the estimator is fitted."
+        )
+    if sound.ndim == 1 or not sound.size:
+        return sound.reshape(-1, 1)
+    return sound.T if sound.shape[0] < sound.shape[1] else sound
+
+
+def _length(sound: Any, row: int, sampling_rate: int | None) -> Length:
+    """Return the length of a sound, from the head of its file, or raise what is wrong with it."""
+    if isinstance(sound, UnreadableSampleError):
+        raise sound
+    if isinstance(sound, str):
+        return look(sound, f"{sound!r} (row {row})")
+    assert sampling_rate is not None
+    return check_sound(Length(len(sound), sampling_rate), sound.shape[1], f"X[{row}] of shape {sound.shape}")
