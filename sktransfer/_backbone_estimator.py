@@ -160,7 +160,9 @@ class BackboneEstimator(BaseEstimator):
         """
         check_is_fitted(self, "backbone_")
         network, output, classes = self._computation()
-        export(network, self._reader, self.backbone_.sample_shape, path, output, classes)
+        reader = self._reader
+        samples = reader.example(self.backbone_.sample_shape, 3)
+        export(network, samples, reader.varying, reader.description, path, output, classes)
 
     @abstractmethod
     def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:

@@ -16,16 +16,14 @@ from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
 from sktransfer._choices import check_choice
-from sktransfer._computing._execution import lend
-from sktransfer._computing._frozen_pass import apply
-from sktransfer._files._onnx_file import probability_network
 from sktransfer._process._seeding import seeded
 from sktransfer._training._idle_parameters import check_companions, warn_of_frozen_blocks
 from sktransfer._training._labels import check_lengths, read_labels
 from sktransfer._training._net_record import net_from_record, net_to_record
+from sktransfer._training._prediction import predict, probability_network
 from sktransfer._training._settings import TrainingSettings, check_optimizer
 from sktransfer._training._strategies import STRATEGIES, Task, train
-from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork
+from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer.backbones import Backbone
 from sktransfer.inputs import augment_batch, make_augmentation
 
@@ -354,7 +352,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
             Columns in the order of `classes_`; rows sum to 1.
         """
         check_is_fitted(self, "backbone_")
-        logits = self._compute(X, self.net_.module_)
+        logits = self._compute(X)
         return torch.from_numpy(logits).double().softmax(dim=1).numpy()
 
     def transform(self, X: Any) -> np.ndarray:
@@ -371,7 +369,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
             One row a sample.
         """
         check_is_fitted(self, "backbone_")
-        return self._compute(X, FeaturesOf(self.net_.module_))
+        return self._compute(X, features=True)
 
     def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:
         return probability_network(self.backbone_, self.net_.module_), "probabilities", self.classes_
@@ -410,22 +408,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         }
         self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
 
-    def _compute(self, X: Any, suffix: nn.Module) -> np.ndarray:
-        """Run samples through the frozen part and then through what was trained."""
-        samples, run = self._read(X), self._run(self._reader)
-        module = self.net_.module_
-        module.attach(self.backbone_)
-        module.compute_in(run.bfloat16)
-        frozen = self.backbone_.frozen_part(module.pooling)
-        with lend(suffix, run.device):
-            result = apply(suffix, frozen, samples, run)
-        strange = np.flatnonzero(~np.isfinite(result).all(axis=1))
-        if len(strange):
-            raise ValueError(
-                f"The network gave NaN or infinity for {len(strange)} of {len(result)} samples, the first in row "
-                f"{strange[0]}; expected numbers. Check X for extreme values, or fit again with a smaller lr."
-            )
-        return result
+    def _compute(self, X: Any, features: bool = False) -> np.ndarray:
+        return predict(self.backbone_, self.net_.module_, self._read(X), self._run(self._reader), features)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

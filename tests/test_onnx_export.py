@@ -245,7 +245,8 @@ class TestTheFileBeside:
         assert said["classes"] == expected
         assert [type(label) for label in said["classes"]] == [type(label) for label in expected]
         assert "classes_note" not in said
-        assert (said["kind"], said["preprocessing"], said["channel_order"]) == ("vectors", None, None)
+        assert (said["kind"], said["preprocessing"]) == ("vectors", None)
+        assert "channel_order" not in said
 
     def test_says_so_where_labels_are_no_json(self, rows, tmp_path):
         fitted = classifier(tiny_vectors).fit(*rows)

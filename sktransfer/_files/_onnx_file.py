@@ -3,12 +3,11 @@
 Decoding, resizing and normalising stay outside it, so a JSON file beside it says how its input is prepared.
 """
 
-import copy
 import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,43 +20,19 @@ from torch import nn
 from sktransfer._files._model_file import check_target
 from sktransfer._messages import first_line
 from sktransfer._process._locks import Lock
-from sktransfer._training._suffix_network import SuffixNetwork
-from sktransfer.backbones import Backbone
-from sktransfer.inputs import Reader
 
 # The version of ONNX's operators: torch from 2.6 to 2.15 writes it, and runtimes have known it since 2023.
 OPSET = 18
 _INPUT = "prepared"
-_COLOURS = {1: "grey", 3: "RGB"}
 # The exporter keeps its state in globals of torch.
 _ONE_AT_A_TIME = Lock()
 
 
-def probability_network(backbone: Backbone, module: SuffixNetwork) -> nn.Module:
-    """Return what a classifier computes, in float32, as one network.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        What runs frozen; its own layers are used, and not changed.
-    module : SuffixNetwork
-        What was trained; it is copied.
-
-    Returns
-    -------
-    nn.Module
-        In eval mode, from prepared samples to probabilities of shape (n, n_classes).
-    """
-    suffix = copy.deepcopy(module).requires_grad_(False)  # the copy is without its tail, as a pickle is
-    suffix.attach(backbone)
-    suffix.compute_in(bfloat16=False)
-    return nn.Sequential(backbone.frozen_part(module.pooling).network(), suffix, nn.Softmax(dim=1)).eval()
-
-
 def export(
     network: nn.Module,
-    reader: Reader,
-    sample_shape: tuple[int, ...],
+    samples: torch.Tensor,
+    varying: str | None,
+    described: Mapping[str, Any],
     path: "str | os.PathLike[str]",
     output_name: str,
     classes: np.ndarray | None = None,
@@ -71,10 +46,12 @@ def export(
     ----------
     network : nn.Module
         On the CPU; it is put into eval mode, and no weight of it is changed.
-    reader : Reader
-        What `fit` learned of X.
-    sample_shape : tuple of int
-        Shape of one prepared sample.
+    samples : Tensor of shape (3, ...)
+        Prepared samples to try it with.
+    varying : str or None
+        What the second axis of samples counts, where they differ in how many they have.
+    described : mapping
+        How samples are prepared, in words and numbers: it stands in the file beside.
     path : path-like
         Where to.
     output_name : str
@@ -98,8 +75,7 @@ def export(
     for ending in (".json", ".data"):
         check_target(f"{place}{ending}")
     network.eval()  # a mere container of layers in eval mode says otherwise, and torch would put them back into that
-    samples = reader.example(sample_shape, 3)
-    shape = list(samples.shape[1:]) if reader.varying is None else [reader.varying, *samples.shape[2:]]
+    shape = list(samples.shape[1:]) if varying is None else [varying, *samples.shape[2:]]
     with torch.no_grad():
         expected = network(samples)
     description = {
@@ -107,12 +83,12 @@ def export(
         "opset": OPSET,
         "input": {"name": _INPUT, "type": str(samples.dtype).removeprefix("torch."), "shape": ["batch", *shape]},
         "output": {"name": output_name, "type": "float32", "shape": ["batch", *expected.shape[1:]]},
-        **_describe_input(reader),
+        **described,
         **({} if classes is None else _describe_classes(classes)),
     }
     # In a folder of their own they have the names that they will have, which a file of weights is found by.
     with tempfile.TemporaryDirectory(prefix=".sktransfer-", dir=place.parent) as folder:
-        _write_network(network, samples, expected, Path(folder, place.name), output_name, reader.varying)
+        _write_network(network, samples, expected, Path(folder, place.name), output_name, varying)
         text = json.dumps(description, indent=2, ensure_ascii=False, default=lambda value: value.item())
         Path(folder, f"{place.name}.json").write_text(f"{text}\n", encoding="utf-8")
         for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == place.name):
@@ -120,21 +96,6 @@ def export(
 
 
 # What stands beside
-
-
-def _describe_input(reader: Reader) -> dict[str, Any]:
-    learned = reader.record
-    preprocessing = learned.get("preprocessing")
-    described = {"kind": reader.kind, "preprocessing": preprocessing}
-    if reader.kind == "texts":
-        return {**described, "max_length": learned["max_length"], "absent": -1}
-    if reader.kind == "sounds":
-        return described
-    return {
-        **described,
-        "channel_order": None if preprocessing is None else _COLOURS.get(preprocessing["channels"]),
-        "value_range": learned.get("value_range") or learned.get("picture_range"),
-    }
 
 
 def _describe_classes(classes: np.ndarray) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a sample is. Each modality is one file; this one chooses among them by X and by what the network takes."""
 
+import copyreg
 from collections.abc import Mapping
 from typing import Any
 
@@ -196,3 +197,9 @@ _READERS: dict[str, Any] = {reader.kind: reader for reader in (ImageReader, Text
 _PREPROCESSINGS: dict[str, Any] = {
     preprocessing.kind: preprocessing for preprocessing in (ImagePreprocessing, TextPreprocessing, SoundPreprocessing)
 }
+
+# Pickled and copied they are their records, and name no module but this one.
+for _kind in _READERS.values():
+    copyreg.pickle(_kind, lambda reader: (restore_reader, (reader.kind, reader.record)))
+for _kind in _PREPROCESSINGS.values():
+    copyreg.pickle(_kind, lambda preprocessing: (restore_preprocessing, (preprocessing.record,)))

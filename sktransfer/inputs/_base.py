@@ -204,6 +204,11 @@ class Reader(ABC):
     def record(self) -> dict[str, Any]:
         """What was learned, in words and numbers, for `restore_reader`."""
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a program without this package has to know to prepare samples, in words and numbers."""
+        return {"kind": self.kind, "preprocessing": self.record.get("preprocessing")}
+
     @abstractmethod
     def learn(self, X: Any, tolerant: bool = False) -> Samples:
         """Learn what X looks like, from rows that can be read where a reader is tolerant, and return its samples."""

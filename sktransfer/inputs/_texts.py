@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Numbers that a layer computes with for a token, as against the values of an image: sets how many are computed at once.
 _VALUES_OF_A_TOKEN = 64
 
+# Stands for positions without a token in what a network of layers takes.
+_PADDING = -1
+
 # Texts that are tokenized in one call.
 _TEXTS_AT_ONCE = 1000
 
@@ -225,6 +228,10 @@ class TextReader(Reader):
     @property
     def record(self) -> dict[str, Any]:
         return {"preprocessing": self.preprocessing.record, "max_length": self.max_length}
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {**super().description, "max_length": self.max_length, "padding": _PADDING}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "TextReader":

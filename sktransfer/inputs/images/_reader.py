@@ -46,6 +46,8 @@ from sktransfer.inputs.images._shapes import (
     warn_of_transparency,
 )
 
+_COLOURS = {1: "grey", 3: "RGB"}
+
 
 class ImageReader(Reader):
     """Learns from the X of `fit`: its form, its channels and the range of its values.
@@ -80,6 +82,14 @@ class ImageReader(Reader):
     @property
     def record(self) -> dict[str, Any]:
         return {**vars(self), "preprocessing": self.preprocessing.record}
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return {
+            **super().description,
+            "channel_order": _COLOURS.get(self.preprocessing.channels),
+            "value_range": self.value_range or self.picture_range,
+        }
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "ImageReader":

@@ -1,0 +1,78 @@
+"""What a trained suffix makes of samples: they pass through the frozen part first, or are found there.
+
+Nothing of it is changed but where the trained part runs, and that for the time of the pass.
+"""
+
+import copy
+
+import numpy as np
+from torch import nn
+
+from sktransfer._computing._execution import Run, lend
+from sktransfer._computing._frozen_pass import apply
+from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork
+from sktransfer.backbones import Backbone
+from sktransfer.inputs import Samples
+
+
+def predict(
+    backbone: Backbone, module: SuffixNetwork, samples: Samples, run: Run, features: bool = False
+) -> np.ndarray:
+    """Run samples through the frozen part and then through what was trained.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        What runs frozen.
+    module : SuffixNetwork
+        What was trained.
+    samples : Samples
+        What to run.
+    run : Run
+        How.
+    features : bool, default=False
+        Whether to stop in front of the head.
+
+    Returns
+    -------
+    float32 ndarray of shape (n_samples, n_classes) or (n_samples, n_features)
+        Logits, or features.
+
+    Raises
+    ------
+    ValueError
+        If the network gives NaN or infinity for a sample.
+    """
+    module.attach(backbone)
+    module.compute_in(run.bfloat16)
+    suffix = FeaturesOf(module) if features else module
+    with lend(suffix, run.device):
+        result = apply(suffix, backbone.frozen_part(module.pooling), samples, run)
+    strange = np.flatnonzero(~np.isfinite(result).all(axis=1))
+    if len(strange):
+        raise ValueError(
+            f"The network gave NaN or infinity for {len(strange)} of {len(result)} samples, the first in row "
+            f"{strange[0]}; expected numbers. Check X for extreme values, or fit again with a smaller lr."
+        )
+    return result
+
+
+def probability_network(backbone: Backbone, module: SuffixNetwork) -> nn.Module:
+    """Return what a classifier computes, in float32, as one network.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        What runs frozen; its own layers are used, and not changed.
+    module : SuffixNetwork
+        What was trained; it is copied.
+
+    Returns
+    -------
+    nn.Module
+        In eval mode, from prepared samples to probabilities of shape (n, n_classes).
+    """
+    suffix = copy.deepcopy(module).requires_grad_(False)  # the copy is without its tail, as a pickle is
+    suffix.attach(backbone)
+    suffix.compute_in(bfloat16=False)
+    return nn.Sequential(backbone.frozen_part(module.pooling).network(), suffix, nn.Softmax(dim=1)).eval()
