@@ -23,10 +23,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from sktransfer._choices import check_choice
 from sktransfer._computing._execution import PRECISIONS, Run
 from sktransfer._files._json_values import from_arrays, to_arrays
 from sktransfer._files._onnx_file import export
+from sktransfer._messages import check_choice
 from sktransfer._training._idle_parameters import check_kind
 from sktransfer.backbones import (
     POOLINGS,

@@ -10,9 +10,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
-from sktransfer._choices import check_choice
 from sktransfer._computing._frozen_pass import collect, collect_readable, probe, probe_readable
-from sktransfer._messages import shortened
+from sktransfer._messages import check_choice, shortened
 
 ON_BAD_SAMPLE = ("raise", "nan")
 

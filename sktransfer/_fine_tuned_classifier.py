@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
-from sktransfer._choices import check_choice
+from sktransfer._messages import check_choice
 from sktransfer._process._seeding import seeded
 from sktransfer._training._idle_parameters import check_companions, warn_of_frozen_blocks
 from sktransfer._training._labels import check_lengths, read_labels

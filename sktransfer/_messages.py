@@ -1,8 +1,9 @@
-"""How values, paths and errors stand in a message, which has to stay short whatever they are."""
+"""How values, names, paths and errors stand in a message, which has to stay short whatever they are."""
 
 import os
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -85,3 +86,51 @@ def first_line(error: BaseException, most: int = 160) -> str:
     line = f"{line} {lines[1]}" if line.endswith(":") and len(lines) > 1 else line
     line = f"{type(error).__name__}: {line}" if isinstance(error, KeyError | AttributeError | TypeError) else line
     return line if len(line) <= most else line[: most - 3] + "..."
+
+
+# Choosing by name: an unknown name is answered with the closest ones that exist
+
+
+def closest(name: object, known: Iterable[str]) -> str:
+    """Say which known names come nearest to one that is not among them.
+
+    Parameters
+    ----------
+    name : object
+        What was asked for.
+    known : iterable of str
+        What there is.
+
+    Returns
+    -------
+    str
+        A clause for an error message.
+    """
+    known = list(dict.fromkeys(known))
+    near = get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if near:
+        return "the closest are " + ", ".join(map(repr, near))
+    first = ", ".join(map(repr, known[:8]))
+    return f"there are {first}" + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+
+
+def check_choice(parameter: str, value: object, known: Iterable[str]) -> None:
+    """Raise if a parameter's value is not one of the known names.
+
+    Parameters
+    ----------
+    parameter : str
+        The parameter's name, for the message.
+    value : object
+        What was given.
+    known : iterable of str
+        What may be given.
+
+    Raises
+    ------
+    ValueError
+        With the closest known names.
+    """
+    known = list(known)
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"Got {parameter}={value!r}; expected one of {len(known)} names: {closest(value, known)}.")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sktransfer._choices import check_choice
+from sktransfer._messages import check_choice
 
 # Names that `optimizer=` takes, and what torch calls them.
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "sgd": "SGD"}

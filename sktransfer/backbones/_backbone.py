@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sktransfer._choices import closest
+from sktransfer._messages import closest
 from sktransfer._process._locks import Lock
 from sktransfer.backbones._feature_network import FeatureNetwork
 from sktransfer.backbones._frozen_part import FrozenPart

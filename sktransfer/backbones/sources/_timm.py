@@ -15,8 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from sktransfer._choices import closest
-from sktransfer._messages import shown
+from sktransfer._messages import closest, shown
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones._code import is_library
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
-from sktransfer._choices import check_choice, closest
-from sktransfer._messages import shown
+from sktransfer._messages import check_choice, closest, shown
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
 from sktransfer.backbones.sources._base import file_stamp

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from sktransfer._choices import check_choice
+from sktransfer._messages import check_choice
 from sktransfer.inputs._base import Augmentation
 
 LEVELS = ("light", "standard", "strong")

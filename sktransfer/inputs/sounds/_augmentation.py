@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from sktransfer._choices import check_choice
+from sktransfer._messages import check_choice
 from sktransfer.inputs._base import Augmentation
 
 # Noise (of the root mean square of the sound), gain in decibels and shift (of the window), at most, by level.

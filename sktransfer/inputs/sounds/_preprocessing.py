@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from sktransfer._choices import check_choice
+from sktransfer._messages import check_choice
 
 # Feature extractors of transformers that turn a waveform into what a network takes, by name.
 EXTRACTORS = (
