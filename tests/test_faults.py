@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import tiny_cnn, tiny_vectors
+from networks import rest_exhaustive, tiny_cnn, tiny_vectors
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.utils.validation import check_is_fitted
@@ -100,7 +100,7 @@ PHASES = {
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("fitted", [False, True], ids=["unfitted", "fitted before"])
+@pytest.mark.parametrize("fitted", rest_exhaustive([False, True], True), ids=["unfitted", "fitted before"])
 def test_ctrl_c_in_fit_leaves_the_estimator_as_it_was(phase, fitted, many, press, threads):
     network, parameters, calls = PHASES[phase]
     X, y = many
@@ -206,6 +206,7 @@ def test_ctrl_c_in_transform_costs_what_was_under_way_and_nothing_else(cache, ma
         np.testing.assert_allclose(extractor.transform(X), expected, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_in_a_process_ends_it_promptly_and_leaves_the_folder_whole(tmp_path, many):
     """As it is pressed in a terminal, in the middle of computing on two threads."""
     np.save(tmp_path / "X.npy", np.repeat(many[0], 40, axis=0))
@@ -245,8 +246,8 @@ def test_ctrl_c_in_a_process_ends_it_promptly_and_leaves_the_folder_whole(tmp_pa
 # Threads
 
 
-@pytest.mark.parametrize("n_threads", [2, 8])
-@pytest.mark.parametrize("cache", ["auto", None])
+@pytest.mark.parametrize("n_threads", rest_exhaustive([2, 8], 8))
+@pytest.mark.parametrize("cache", rest_exhaustive(["auto", None], "auto"))
 def test_threads_that_share_one_estimator_get_the_answers_of_one(n_threads, cache, many, threads):
     X, y = many
     how = {"random_state": 0, "feature_cache": cache, "precision": "float32", "batch_size": 16}

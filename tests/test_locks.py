@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from networks import rest_exhaustive
 
 from sktransfer._computing._execution import Run
 from sktransfer._process import _locks
@@ -59,7 +60,7 @@ def run(code, folder, cache="auto"):
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("cache", ["auto", None, "folder"])
+@pytest.mark.parametrize("cache", rest_exhaustive(["auto", None, "folder"], "auto"))
 def test_a_forked_child_predicts_fits_and_transforms_as_its_parent(cache, tmp_path):
     code = """
         other = X[::-1].copy()

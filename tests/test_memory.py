@@ -58,6 +58,7 @@ def measure(code, folder):
     return json.loads(done.stdout)
 
 
+@pytest.mark.exhaustive
 def test_peak_memory_does_not_grow_with_the_number_of_paths(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(1200):

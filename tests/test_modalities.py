@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from networks import tiny_cnn, tiny_vectors
+from networks import rest_exhaustive, tiny_cnn, tiny_vectors
 from pretrained_models import make_sentence_model, make_sound_model, make_sounds, make_text_model, make_texts
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -25,7 +25,7 @@ KINDS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=rest_exhaustive(KINDS, "images", "vectors", "texts", "sounds"))
 def case(request, pictures, paths, tmp_path_factory):
     """One kind of X, as a user has it, with a backbone that takes it."""
     kind = request.param
@@ -186,7 +186,7 @@ def test_predictions_repeat_and_fits_too(case):
     np.testing.assert_array_equal(again.predict_proba(case.X), first)
 
 
-@pytest.mark.parametrize("freeze_depth", ["all", 1, 0])
+@pytest.mark.parametrize("freeze_depth", rest_exhaustive(["all", 1, 0], 1))
 def test_saved_and_loaded_models_predict_the_same(case, tmp_path, freeze_depth):
     model = classifier(case, freeze_depth=freeze_depth, max_epochs=1).fit(case.X, case.y)
     expected = model.predict_proba(case.X)

@@ -89,6 +89,7 @@ class TestBoth:
         in_new_process(code, tmp_path, tmp_path / "out.npy", torch.get_num_threads())
         np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), output(estimator, X))
 
+    @pytest.mark.exhaustive
     def test_new_process_with_other_threads_gives_the_same_to_rounding(self, kind, weights, pictures, tmp_path):
         X, y = pictures
         estimator = make(kind, weights, precision="float32").fit(X, y)
@@ -177,6 +178,7 @@ def test_trained_on_the_gpu_loads_on_the_cpu(weights, pictures, tmp_path):
     assert torch.cuda.memory_allocated() == 0
 
 
+@pytest.mark.exhaustive
 def test_two_processes_fit_to_the_same_bits(pictures, tmp_path):
     X, y = pictures
     np.savez(tmp_path / "data.npz", X=X, y=y)

@@ -19,6 +19,8 @@ from sklearn.linear_model import LogisticRegression
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer.backbones import ImagePreprocessing
 
+pytestmark = pytest.mark.exhaustive
+
 
 def examples(count):
     return settings(
