@@ -334,3 +334,25 @@ def test_mlflow_logs_a_model_with_the_types_that_skops_names(pictures, tmp_path,
     with mlflow.start_run():
         info = mlflow.sklearn.log_model(model, name="model", skops_trusted_types=trusted, pip_requirements=[])
     np.testing.assert_array_equal(mlflow.sklearn.load_model(info.model_uri).predict_proba(X), model.predict_proba(X))
+
+
+def modules_named_in(held):
+    """Return the modules of this package that a pickle names, by its operations alone."""
+    operations = pickletools.genops(pickle.dumps(held, protocol=3))  # in which each name stands whole
+    named = {argument.partition(" ")[0] for operation, argument, _ in operations if operation.name == "GLOBAL"}
+    return {name for name in named if name.split(".")[0] == "sktransfer"}
+
+
+@pytest.mark.parametrize("kind", ["extractor", "classifier"])
+def test_pickles_name_no_module_of_ours_but_those_of_the_estimators(kind, weights, pictures):
+    X, y = pictures
+    own = {"extractor": "sktransfer._feature_extractor", "classifier": "sktransfer._fine_tuned_classifier"}[kind]
+    fitted = make(kind, weights).fit(X, y)
+    estimator = type(fitted)
+    named = estimator("squeezenet1_1", weights=None).fit(X, y)
+    on_rows = estimator(tiny_vectors).fit(X.reshape(len(X), -1)[:, :7], y)
+    for model in (fitted, named, on_rows, make_pipeline(named), copy.deepcopy(fitted)):
+        assert modules_named_in(model) == {own}
+    assert modules_named_in(fitted.backbone_) == {"sktransfer.backbones"}
+    for part in (fitted._reader, on_rows._reader, fitted.backbone_.preprocessing):
+        assert modules_named_in(part) == {"sktransfer.inputs"}
