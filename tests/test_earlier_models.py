@@ -3,9 +3,7 @@
 `tests/earlier_models/make.py` wrote them; a change that breaks one of them breaks somebody's model.
 """
 
-import json
 import pickle
-from importlib.metadata import version
 from pathlib import Path
 
 import joblib
@@ -24,16 +22,9 @@ LOADERS = {
 FILES = [file for file in MODELS if file.suffix in LOADERS]
 
 
-def numbers(release):
-    return [int(part) for part in release.split("+")[0].split(".")[:2]]
-
-
 @pytest.fixture(params=FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
 def file(request):
-    """A model of an earlier version, unless what is installed here is older than what wrote it."""
-    for package, written in json.loads((request.param.parent / "about.json").read_text())["versions"].items():
-        if request.param.suffix != ".safetensors" and numbers(version(package)) < numbers(written):
-            pytest.skip(f"a pickle of {package} {written} is not for the older {version(package)}")
+    """A model of an earlier version, whatever versions of torch and scikit-learn wrote it."""
     return request.param
 
 
