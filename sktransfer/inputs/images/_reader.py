@@ -64,6 +64,10 @@ class ImageReader(Reader):
 
     kind = "images"
 
+    # Of pictures of more than 8 bits, if fit saw any; pickles of earlier versions know nothing of them.
+    picture_range: tuple[float, float] | None = None
+    deep_pictures = False
+
     def __init__(
         self,
         preprocessing: ImagePreprocessing,
@@ -75,9 +79,7 @@ class ImageReader(Reader):
         self.pixel_range = pixel_range
         self.n_channels: int | None = None
         self.value_range: tuple[float, float] | None = None
-        # Of pictures of more than 8 bits, if fit saw any.
-        self.picture_range: tuple[float, float] | None = None
-        self.deep_pictures = False
+        self.picture_range, self.deep_pictures = None, False
 
     @property
     def record(self) -> dict[str, Any]:
