@@ -3,13 +3,14 @@
 from sktransfer._cache_control import cache_info, clear_cache, set_cache_limit
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
+from sktransfer._process import _earlier_modules
 from sktransfer._process._versions import show_versions
-from sktransfer._saved_model import find_earlier_modules, load, save
+from sktransfer._saved_model import load, save
 from sktransfer.inputs import load_image_folder
 
 __version__ = "0.1.0"
 
-find_earlier_modules()
+_earlier_modules.install()
 
 __all__ = [
     "FineTunedClassifier",

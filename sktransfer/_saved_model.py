@@ -4,9 +4,7 @@ An estimator is written as its parameters and what `fit` learned; whatever of sc
 """
 
 import os
-import sys
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -204,56 +202,3 @@ def _differing(written: Any) -> str:
     known = written if isinstance(written, dict) else {}
     others = [f"{name} {known[name]}, here {there}" for name, there in here.items() if known.get(name, there) != there]
     return f" (Written with {shortened('; '.join(others), 120)}.)" if others else ""
-
-
-# Pickles of earlier versions, which name modules by where they were
-
-
-def _earlier_training() -> Any:
-    from sktransfer._training import _epochs  # which knows SuffixNetwork too, and brings skorch in
-
-    return _epochs
-
-
-def _earlier_graphs() -> Any:
-    from sktransfer.backbones.graphs import _traced_graph
-
-    return _traced_graph
-
-
-def _earlier_sources() -> Any:
-    from sktransfer.backbones.sources import _custom
-
-    return _custom
-
-
-def _earlier_images() -> Any:
-    from sktransfer.inputs.images import _reader
-
-    return _reader
-
-
-# By the name of a module that is no more: where its classes are now.
-_EARLIER: dict[str, Callable[[], Any]] = {
-    "sktransfer._suffix_network": _earlier_training,
-    "sktransfer._suffix_training": _earlier_training,
-    "sktransfer.backbones._blocks": _earlier_graphs,
-    "sktransfer.backbones._own": _earlier_sources,
-    "sktransfer.inputs._image_preprocessing": _earlier_images,
-    "sktransfer.inputs._images": _earlier_images,
-}
-
-
-class _Moved(ModuleType):
-    """Stands where a module was, and finds what was in it where it is now."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(_EARLIER[self.__name__](), name)
-
-
-def find_earlier_modules() -> None:
-    """Let pickles of earlier versions find what they name; nothing is imported before one is read."""
-    for name in _EARLIER:
-        sys.modules.setdefault(name, _Moved(name))
