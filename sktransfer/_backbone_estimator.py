@@ -27,7 +27,6 @@ from sktransfer._computing._execution import PRECISIONS, Run
 from sktransfer._files._json_values import from_arrays, to_arrays
 from sktransfer._files._onnx_file import export
 from sktransfer._messages import check_choice
-from sktransfer._training._idle_parameters import check_kind
 from sktransfer.backbones import (
     POOLINGS,
     Backbone,
@@ -221,7 +220,6 @@ class BackboneEstimator(BaseEstimator):
         takes = backbone.preprocessing.kind
         kind = modality(X, self.image_shape, takes)
         self._check_takes_vectors(n_features, takes if kind == "vectors" else None)
-        check_kind(self, kind)
         given = {name: getattr(self, name) for name in ("image_shape", "pixel_range", "max_length", "sampling_rate")}
         reader = make_reader(kind, backbone.preprocessing, **given)
         if look == "vectors" and kind == "sounds" and not named:

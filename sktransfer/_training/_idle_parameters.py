@@ -9,14 +9,6 @@ import traceback
 import warnings
 from typing import Any
 
-# The kind of X that a parameter is for, and what the parameter is.
-_OF_KIND = {
-    "image_shape": ("images", "how to read a flat row as an image"),
-    "pixel_range": ("images", "the values that stand for black and white"),
-    "max_length": ("texts", "the number of tokens that are read of a text"),
-    "sampling_rate": ("sounds", "the samples per second of sounds that are given as arrays"),
-}
-
 # What a parameter needs another one for.
 _COMPANIONS = {
     "augment_views": ("augment", 'augment="standard"'),
@@ -52,30 +44,6 @@ def set_by_hand(estimator: Any, names: "tuple[str, ...] | dict[str, Any]") -> li
     """
     defaults = inspect.signature(type(estimator).__init__).parameters
     return [name for name in names if name in defaults and getattr(estimator, name) != defaults[name].default]
-
-
-def check_kind(estimator: Any, kind: str) -> None:
-    """Refuse parameters of another kind of X.
-
-    Parameters
-    ----------
-    estimator : BaseEstimator
-        With the parameters.
-    kind : {"images", "texts", "sounds", "vectors"}
-        What X holds.
-
-    Raises
-    ------
-    ValueError
-        If one is set that X of this kind has no use for.
-    """
-    for name in set_by_hand(estimator, _OF_KIND):
-        wanted, meaning = _OF_KIND[name]
-        if kind != wanted:
-            raise ValueError(
-                f"Got {name}={getattr(estimator, name)!r} for X that holds {kind}; expected the default, since {name} "
-                f"is {meaning}. Leave it out."
-            )
 
 
 def check_companions(estimator: Any) -> None:

@@ -60,6 +60,15 @@ __all__ = [
 ]
 
 
+# The kind of X that a parameter is for, and what the parameter is.
+_OF_KIND = {
+    "image_shape": ("images", "how to read a flat row as an image"),
+    "pixel_range": ("images", "the values that stand for black and white"),
+    "max_length": ("texts", "the number of tokens that are read of a text"),
+    "sampling_rate": ("sounds", "the samples per second of sounds that are given as arrays"),
+}
+
+
 def modality(X: Any, image_shape: Any = None, takes: str = "images") -> str:
     """Tell what X holds: by its look, and where that leaves it open by what the network takes.
 
@@ -134,7 +143,21 @@ def make_reader(
     -------
     Reader
         Of that kind.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is given that X of this kind has no use for.
     """
+    given = {"image_shape": image_shape, "pixel_range": pixel_range}
+    given |= {"max_length": max_length, "sampling_rate": sampling_rate}
+    for name, value in given.items():
+        wanted, meaning = _OF_KIND[name]
+        if kind != wanted and value is not None and not (isinstance(value, str) and value == "auto"):
+            raise ValueError(
+                f"Got {name}={value!r} for X that holds {kind}; expected the default, since {name} is {meaning}. Leave "
+                "it out."
+            )
     if isinstance(preprocessing, ImagePreprocessing) and kind == "images":
         return ImageReader(preprocessing, image_shape, pixel_range)
     if isinstance(preprocessing, TextPreprocessing):
