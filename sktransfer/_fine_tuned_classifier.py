@@ -2,7 +2,6 @@
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -15,17 +14,16 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
-from sktransfer._messages import check_choice
 from sktransfer._process._seeding import seeded
-from sktransfer._training._idle_parameters import check_companions, warn_of_frozen_blocks
+from sktransfer._training._idle_parameters import warn_of_frozen_blocks
 from sktransfer._training._labels import check_lengths, read_labels
 from sktransfer._training._net_record import net_from_record, net_to_record
 from sktransfer._training._prediction import predict, probability_network
-from sktransfer._training._settings import TrainingSettings, check_optimizer
-from sktransfer._training._strategies import STRATEGIES, Task, train
+from sktransfer._training._settings import TrainingSettings, check_settings
+from sktransfer._training._strategies import Task, train
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer.backbones import Backbone
-from sktransfer.inputs import augment_batch, make_augmentation
+from sktransfer.inputs import augment_batch
 
 
 class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BackboneEstimator):
@@ -391,10 +389,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         backbone.describe_use(frozen, samples.shape, self.store_backbone)
         if not backbone.trained_blocks(frozen):
             warn_of_frozen_blocks(self)
-        given = {
-            field.name: getattr(self, field.name) for field in fields(TrainingSettings) if hasattr(self, field.name)
-        }
-        settings = TrainingSettings(**given, views_seed=0 if self.random_state is None else self._seed())
+        views_seed = 0 if self.random_state is None else self._seed()
+        settings = TrainingSettings.of(self, views_seed)
         earlier = self._earlier(backbone, classes)
         with seeded(self._seed()):
             trained = train(backbone, samples, Task(classes, labels, weights), self._run(reader), settings, earlier)
@@ -413,29 +409,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_choice("strategy", self.strategy, STRATEGIES)
-        check_optimizer(self.optimizer)
-        check_companions(self)
-        sizes = self.hidden_layer_sizes
-        if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
-            raise ValueError(
-                f"Got hidden_layer_sizes={self.hidden_layer_sizes!r}; expected widths of at least 1, such as (256,), "
-                "or () for a linear head."
-            )
-        make_augmentation(self.augment)
-        if self.callbacks:
-            from sktransfer._training._epochs import check_callbacks
-
-            check_callbacks(self.callbacks)
-        if isinstance(self.class_weight, dict):
-            weights = self.class_weight.values()
-            if not all(isinstance(weight, Real) and 0 <= float(weight) < np.inf for weight in weights):
-                raise ValueError(f"Got class_weight={self.class_weight!r}; expected finite numbers of at least 0.")
-        if self.train_bn and self.batch_size == 1:
-            raise ValueError(
-                "Got train_bn=True with batch_size=1; expected batches of at least 2: BatchNorm has no statistics of "
-                "one sample. Raise batch_size, or set train_bn=False."
-            )
+        check_settings(self)
 
     def _weigh(self, sample_weight: Any, classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return the weight of each sample: its own, times its class's, with 1 as the largest of each kind."""

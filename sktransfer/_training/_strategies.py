@@ -30,8 +30,6 @@ from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork, make
 from sktransfer.backbones import Backbone, Block, FrozenPart
 from sktransfer.inputs import Samples
 
-STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
-
 # Epochs of a head that cannot be solved: see benchmarks/defaults.py.
 HEAD_EPOCHS = 30
 
