@@ -4,15 +4,20 @@ from sktransfer._cache_control import cache_info, clear_cache, set_cache_limit
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._saved_model import load, save
+from sktransfer._versions import show_versions
 from sktransfer.inputs import load_image_folder
+
+__version__ = "0.1.0"
 
 __all__ = [
     "FineTunedClassifier",
     "PretrainedFeatureExtractor",
+    "__version__",
     "cache_info",
     "clear_cache",
     "load",
     "load_image_folder",
     "save",
     "set_cache_limit",
+    "show_versions",
 ]

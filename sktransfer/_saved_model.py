@@ -19,12 +19,15 @@ from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._messages import shortened, shown
 from sktransfer._model_file import read_model, write_model
 from sktransfer._plain_data import from_plain, to_plain
+from sktransfer._versions import installed
 
 _OURS: dict[str, type[BackboneEstimator]] = {
     one.__name__: one for one in (PretrainedFeatureExtractor, FineTunedClassifier)
 }
 # Name of the tensor that holds what skops has written.
 _AROUND = "around"
+# Libraries whose versions a file tells, for the case that it cannot be loaded.
+_TOLD = ("sktransfer", "torch", "torchvision", "scikit-learn", "skorch", "numpy")
 
 Own = nn.Module | Callable[..., nn.Module]
 
@@ -78,7 +81,7 @@ def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
         description, held = _describe(one)
         models.append(description)
         tensors |= {f"{number}.{name}": tensor for name, tensor in held.items()}
-    write_model(path, {"models": models, "versions": _versions()}, tensors)
+    write_model(path, {"models": models, "versions": installed(*_TOLD)}, tensors)
 
 
 def load(path: "str | os.PathLike[str]", *, backbone: "Own | Mapping[str, Own] | None" = None) -> Any:
@@ -195,19 +198,7 @@ def _name(backbone: Own) -> str:
 
 def _differing(written: Any) -> str:
     """Say which versions of packages differ from those that wrote a file, where that may be why it cannot be loaded."""
-    here = _versions()
+    here = installed(*_TOLD)
     known = written if isinstance(written, dict) else {}
     others = [f"{name} {known[name]}, here {there}" for name, there in here.items() if known.get(name, there) != there]
     return f" (Written with {shortened('; '.join(others), 120)}.)" if others else ""
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for package in ("sktransfer", "torch", "torchvision", "scikit-learn", "skorch", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a folder
-            found[package] = "unknown"
-    return found

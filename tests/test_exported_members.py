@@ -13,12 +13,14 @@ def test_public_names_are_the_list():
     assert sorted(sktransfer.__all__) == [
         "FineTunedClassifier",
         "PretrainedFeatureExtractor",
+        "__version__",
         "cache_info",
         "clear_cache",
         "load",
         "load_image_folder",
         "save",
         "set_cache_limit",
+        "show_versions",
     ]
     for module in (sktransfer, sktransfer.backbones, sktransfer.inputs):
         for name in module.__all__:
