@@ -187,7 +187,7 @@ def test_ctrl_c_at_any_step_leaves_all_parameters_and_a_whole_fit_or_none(fitted
 @pytest.mark.parametrize("cache", ["auto", "folder", None])
 def test_ctrl_c_in_transform_costs_what_was_under_way_and_nothing_else(cache, many, press, threads, tmp_path):
     X = many[0]
-    how = {"random_state": 0, "precision": "float32"}
+    how = {"random_state": 0, "precision": "float32", "batch_size": 8}
     expected = PretrainedFeatureExtractor(interrupting_cnn, feature_cache=None, **how).fit_transform(X)
     sktransfer.clear_cache()
     where = tmp_path / "cache" if cache == "folder" else cache
@@ -209,7 +209,7 @@ def test_ctrl_c_in_transform_costs_what_was_under_way_and_nothing_else(cache, ma
 @pytest.mark.exhaustive
 def test_ctrl_c_in_a_process_ends_it_promptly_and_leaves_the_folder_whole(tmp_path, many):
     """As it is pressed in a terminal, in the middle of computing on two threads."""
-    np.save(tmp_path / "X.npy", np.repeat(many[0], 40, axis=0))
+    np.save(tmp_path / "X.npy", np.repeat(many[0], 100, axis=0))
     code = """
         import signal, sys, numpy as np, torch, sktransfer
         from networks import tiny_cnn
