@@ -10,8 +10,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
-from sktransfer._computing._frozen_pass import collect, collect_readable, probe, probe_readable
 from sktransfer._messages import check_choice, shortened
+from sktransfer._training._prediction import extract, measure
 
 ON_BAD_SAMPLE = ("raise", "nan")
 
@@ -192,13 +192,9 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         with self._all_or_nothing():
             samples, backbone, reader = self._learn(X, tolerant=self.on_bad_sample == "nan")
             part = backbone.feature_part(self.layer, self.pooling)
-            run = self._run(reader)
-            if self.on_bad_sample == "nan":
-                first, shape = probe_readable(part, samples, run)
-            else:
-                first, shape = probe(part, samples, run), samples.shape
+            n_features, shape = measure(part, samples, self._run(reader), self.on_bad_sample == "nan")
             backbone.describe_use("all", shape, self.store_backbone)
-            learned = {"backbone_": backbone, "_reader": reader, "n_features_out_": int(first.shape[1])}
+            learned = {"backbone_": backbone, "_reader": reader, "n_features_out_": n_features}
             self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
         return self
 
@@ -226,10 +222,9 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         check_is_fitted(self, "backbone_")
         part = self.backbone_.feature_part(self.layer, self.pooling)
         self._check_on_bad_sample()
-        if self.on_bad_sample == "raise":
-            return collect(part, self._read(X), self._run(self._reader))
-        samples = self._read(X, tolerant=True)
-        features, problems = collect_readable(part, samples, self._run(self._reader))
+        tolerant = self.on_bad_sample == "nan"
+        samples = self._read(X, tolerant)
+        features, problems = extract(part, samples, self._run(self._reader), tolerant)
         if problems:
             rows = ", ".join(map(str, list(problems)[:20])) + (", ..." if len(problems) > 20 else "")
             warnings.warn(

@@ -1,6 +1,5 @@
 """A pretrained network as a classifier: a frozen part, a tuned part and a head of one's own classes."""
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -8,22 +7,20 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import Tags, compute_class_weight
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
-from sktransfer._process._seeding import seeded
 from sktransfer._training._idle_parameters import warn_of_frozen_blocks
-from sktransfer._training._labels import check_lengths, read_labels
+from sktransfer._training._labels import check_lengths, read_labels, weigh
 from sktransfer._training._net_record import net_from_record, net_to_record
 from sktransfer._training._prediction import predict, probability_network
 from sktransfer._training._settings import TrainingSettings, check_settings
 from sktransfer._training._strategies import Task, train
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer.backbones import Backbone
-from sktransfer.inputs import augment_batch
 
 
 class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BackboneEstimator):
@@ -377,13 +374,9 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         classes, labels = read_labels(y)
         if getattr(X, "ndim", 2) != 3:  # which may be one picture: its reader says so
             check_lengths(X.shape[0] if hasattr(X, "shape") else len(X), labels)
-        weights = self._weigh(sample_weight, classes, labels)
+        weights = weigh(sample_weight, self.class_weight, classes, labels)
         samples, backbone, reader = self._learn(X)
         check_lengths(len(samples), labels)
-        samples.augmentation(self.augment)
-        if callable(self.augment):
-            with seeded(0):
-                augment_batch(samples.load(0)[None], self.augment)  # to be told now, not in the second phase
         backbone = backbone.ending_at(self.layer)
         frozen = "all" if self.strategy == "linear_probe" else self.freeze_depth
         backbone.describe_use(frozen, samples.shape, self.store_backbone)
@@ -392,8 +385,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         views_seed = 0 if self.random_state is None else self._seed()
         settings = TrainingSettings.of(self, views_seed)
         earlier = self._earlier(backbone, classes)
-        with seeded(self._seed()):
-            trained = train(backbone, samples, Task(classes, labels, weights), self._run(reader), settings, earlier)
+        task = Task(classes, labels, weights)
+        trained = train(backbone, samples, task, self._run(reader), settings, self._seed(), earlier)
         learned = {
             "classes_": classes,
             "backbone_": backbone,
@@ -410,18 +403,6 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_settings(self)
-
-    def _weigh(self, sample_weight: Any, classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return the weight of each sample: its own, times its class's, with 1 as the largest of each kind."""
-        weights = _check_sample_weight(sample_weight, labels, dtype=np.float64, ensure_non_negative=True, copy=True)
-        weights /= weights.max() or 1.0
-        if self.class_weight is not None:
-            of_classes = compute_class_weight(self.class_weight, classes=classes, y=classes[labels]).astype(np.float64)
-            weights *= (of_classes / (of_classes.max() or 1.0))[labels]
-        if not weights.any():
-            times = "" if self.class_weight is None else f", with class_weight={reprlib.repr(self.class_weight)},"
-            raise ValueError(f"Got sample weights{times} whose sum is 0; expected at least one positive weight.")
-        return weights
 
     def _earlier(self, backbone: Backbone, classes: np.ndarray) -> SuffixNetwork | None:
         """Return what to continue, or say why it cannot be continued."""

@@ -1,10 +1,11 @@
-"""Labels as a person gives them become indices of classes. What is no label is refused before anything is loaded."""
+"""Labels as a person gives them become indices of classes, and weights numbers. What is neither is refused at once."""
 
+import reprlib
 from numbers import Number
 from typing import Any
 
 import numpy as np
-from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils import assert_all_finite, check_array, column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from sktransfer._messages import shown
@@ -49,6 +50,54 @@ def read_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
             f"{shown(classes[0])}"
         )
     return classes, labels
+
+
+def weigh(sample_weight: Any, class_weight: Any, classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the weight of each sample: its own, times its class's, with 1 as the largest of each kind.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_samples,), float or None
+        As `fit` takes it.
+    class_weight : dict, "balanced" or None
+        As the classifier takes it.
+    classes : ndarray of shape (n_classes,)
+        The labels.
+    labels : int ndarray of shape (n_samples,)
+        Index of each sample's class.
+
+    Returns
+    -------
+    float64 ndarray of shape (n_samples,)
+        Not negative, and not 0 everywhere.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative, NaN or infinite, there is not one for each sample, or their sum is 0.
+    """
+    weights = np.ones(len(labels)) if sample_weight is None else _plain_weights(sample_weight, len(labels))
+    weights /= weights.max() or 1.0
+    if class_weight is not None:
+        of_classes = compute_class_weight(class_weight, classes=classes, y=classes[labels]).astype(np.float64)
+        weights *= (of_classes / (of_classes.max() or 1.0))[labels]
+    if not weights.any():
+        times = "" if class_weight is None else f", with class_weight={reprlib.repr(class_weight)},"
+        raise ValueError(f"Got sample weights{times} whose sum is 0; expected at least one positive weight.")
+    return weights
+
+
+def _plain_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
+    if isinstance(sample_weight, Number):
+        sample_weight = np.full(n_samples, sample_weight)
+    weights = check_array(sample_weight, dtype=np.float64, ensure_2d=False, copy=True, input_name="sample_weight")
+    if weights.shape != (n_samples,):
+        raise ValueError(
+            f"Got sample_weight of shape {weights.shape}; expected one weight for each of {n_samples} samples."
+        )
+    if (weights < 0).any():
+        raise ValueError(f"Got negative sample_weight={weights.min():g}; expected weights of at least 0.")
+    return np.asarray(weights)
 
 
 def check_lengths(n_samples: int, labels: np.ndarray) -> None:

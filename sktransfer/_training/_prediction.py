@@ -9,9 +9,9 @@ import numpy as np
 from torch import nn
 
 from sktransfer._computing._execution import Run, lend
-from sktransfer._computing._frozen_pass import apply
+from sktransfer._computing._frozen_pass import apply, collect, collect_readable, probe, probe_readable
 from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork
-from sktransfer.backbones import Backbone
+from sktransfer.backbones import Backbone, FrozenPart
 from sktransfer.inputs import Samples
 
 
@@ -55,6 +55,49 @@ def predict(
             f"{strange[0]}; expected numbers. Check X for extreme values, or fit again with a smaller lr."
         )
     return result
+
+
+def extract(part: FrozenPart, samples: Samples, run: Run, tolerant: bool) -> tuple[np.ndarray, dict[int, str]]:
+    """Run samples through a frozen part that ends in features.
+
+    Parameters
+    ----------
+    part : FrozenPart
+        The part.
+    samples : Samples
+        What to run.
+    run : Run
+        How.
+    tolerant : bool
+        Whether a sample that cannot be read is a row of NaN instead of an error.
+
+    Returns
+    -------
+    features : float32 ndarray of shape (n_samples, n_features)
+        A row per sample.
+    problems : dict of int to str
+        What was wrong with samples that could not be read, by row, in order.
+    """
+    return collect_readable(part, samples, run) if tolerant else (np.asarray(collect(part, samples, run)), {})
+
+
+def measure(part: FrozenPart, samples: Samples, run: Run, tolerant: bool) -> tuple[int, tuple[int, ...]]:
+    """Run one sample through a frozen part that ends in features, to learn their number.
+
+    Parameters
+    ----------
+    part, samples, run, tolerant : object
+        As in `extract`.
+
+    Returns
+    -------
+    n_features : int
+        Their number.
+    shape : tuple of int
+        Shape of the sample as the network takes it.
+    """
+    first, shape = probe_readable(part, samples, run) if tolerant else (probe(part, samples, run), samples.shape)
+    return int(first.shape[1]), shape
 
 
 def probability_network(backbone: Backbone, module: SuffixNetwork) -> nn.Module:

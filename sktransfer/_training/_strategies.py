@@ -15,7 +15,7 @@ from torch import nn
 from sktransfer._computing._execution import Run, lend
 from sktransfer._computing._forward import run_batch
 from sktransfer._computing._frozen_pass import probe
-from sktransfer._process._seeding import generator_kept
+from sktransfer._process._seeding import generator_kept, seeded
 from sktransfer._training._activation_sources import (
     Activations,
     Augmented,
@@ -28,7 +28,7 @@ from sktransfer._training._dataset import LabelledActivations
 from sktransfer._training._settings import TrainingSettings
 from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork, make_head
 from sktransfer.backbones import Backbone, Block, FrozenPart
-from sktransfer.inputs import Samples
+from sktransfer.inputs import Samples, augment_batch
 
 # Epochs of a head that cannot be solved: see benchmarks/defaults.py.
 HEAD_EPOCHS = 30
@@ -73,6 +73,7 @@ def train(
     task: Task,
     run: Run,
     settings: TrainingSettings,
+    seed: int,
     earlier: SuffixNetwork | None = None,
 ) -> Trained:
     """Train what lies behind the backbone's `freeze_depth`, by the strategy of the settings.
@@ -89,6 +90,8 @@ def train(
         How the frozen part is run.
     settings : TrainingSettings
         The strategy and its numbers.
+    seed : int
+        Of all that is drawn: weights, orders, what dropout drops.
     earlier : SuffixNetwork or None, default=None
         Where to continue.
 
@@ -97,6 +100,27 @@ def train(
     Trained
         On the CPU.
     """
+    _try_augmentation(samples, settings.augment)
+    with seeded(seed):
+        return _train(backbone, samples, task, run, settings, earlier)
+
+
+def _try_augmentation(samples: Samples, augment: Any) -> None:
+    """Refuse what cannot change such samples now, not in the second phase."""
+    samples.augmentation(augment)
+    if callable(augment):
+        with seeded(0):
+            augment_batch(samples.load(0)[None], augment)
+
+
+def _train(
+    backbone: Backbone,
+    samples: Samples,
+    task: Task,
+    run: Run,
+    settings: TrainingSettings,
+    earlier: SuffixNetwork | None,
+) -> Trained:
     # skorch, and scikit-learn's linear models, come in when something is trained.
     from sktransfer._training._epochs import train_suffix, untrained_net
     from sktransfer._training._solved_head import SOLVABLE, solve_head
