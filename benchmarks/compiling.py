@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from measuring import in_turns, machine, rates, summary
 
-from sktransfer._computing._execution import Run
+from sktransfer._computing._execution import Execution
 from sktransfer.backbones import load_backbone
 
 HERE = Path(__file__).resolve().parent
@@ -25,7 +25,7 @@ def main():
     parser.add_argument("--output", type=Path, default=HERE / "results" / "compiling.md")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    run = Run.plan(32, None, "cpu", "auto", 0, None)
+    run = Execution.plan(32, None, "cpu", "auto", 0, None)
     plain = load_backbone("resnet18", weights=None).feature_part().ready(run.device, run.bfloat16)
     compiled = torch.compile(plain)
     batch = torch.rand(IMAGES, 3, 224, 224).contiguous(memory_format=torch.channels_last)

@@ -44,12 +44,12 @@ class Lmdb:
         # Safe against a crash of the system but for the last few transactions, as SQLite is here.
         self.map = lmdb.open(str(folder), map_size=LIMIT, metasync=False)
 
-    def keep(self, items: Items):
+    def put(self, items: Items):
         with self.map.begin(write=True) as transaction:
             for key, value in items:
                 transaction.put(key, seal(value))
 
-    def find(self, keys: Sequence[bytes]):
+    def get(self, keys: Sequence[bytes]):
         with self.map.begin() as transaction:
             return [unseal(transaction.get(key)) for key in keys]
 
@@ -65,12 +65,12 @@ class DiskCache:
 
         self.cache = diskcache.Cache(folder, size_limit=LIMIT)
 
-    def keep(self, items: Items):
+    def put(self, items: Items):
         with self.cache.transact():
             for key, value in items:
                 self.cache.set(key, seal(value))
 
-    def find(self, keys: Sequence[bytes]):
+    def get(self, keys: Sequence[bytes]):
         return [unseal(self.cache.get(key)) for key in keys]
 
     def close(self):
@@ -83,14 +83,14 @@ class Files:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def keep(self, items: Items):
+    def put(self, items: Items):
         for key, value in items:
             whole = self.folder / key.hex()
             part = whole.with_suffix(".part")
             part.write_bytes(seal(value))
             part.rename(whole)
 
-    def find(self, keys: Sequence[bytes]):
+    def get(self, keys: Sequence[bytes]):
         return [unseal((self.folder / key.hex()).read_bytes()) for key in keys]
 
     def close(self):
@@ -114,12 +114,12 @@ def measure(make: Callable, keys: list[bytes], values: np.ndarray) -> tuple[floa
         store = make(Path(folder))
         start = time.perf_counter()
         for first in range(0, len(keys), BATCH):
-            store.keep(zip(keys[first : first + BATCH], values[first : first + BATCH], strict=True))
+            store.put(zip(keys[first : first + BATCH], values[first : first + BATCH], strict=True))
         writing = time.perf_counter() - start
         store.close()
         store = make(Path(folder))
         start = time.perf_counter()
-        found = store.find(keys)
+        found = store.get(keys)
         reading = time.perf_counter() - start
         assert np.array_equal(found, values)
         store.close()

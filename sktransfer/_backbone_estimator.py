@@ -23,7 +23,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from sktransfer._computing._execution import PRECISIONS, Run
+from sktransfer._computing._execution import PRECISIONS, Execution
 from sktransfer._files._json_values import from_arrays, to_arrays
 from sktransfer._files._onnx_file import export
 from sktransfer._messages import check_choice
@@ -264,9 +264,9 @@ class BackboneEstimator(BaseEstimator):
         """Draw the seed of whatever is random in `fit`, the same in each place that asks with a fixed state."""
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
-    def _run(self, reader: Reader) -> Run:
+    def _execution(self, reader: Reader) -> Execution:
         precision = "float32" if self.precision == "auto" and reader.kind == "vectors" else self.precision
-        return Run.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose, self.feature_cache)
+        return Execution.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose, self.feature_cache)
 
     # Written down: what was learned is records, whoever asks for them
 

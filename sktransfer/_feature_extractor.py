@@ -192,7 +192,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         with self._all_or_nothing():
             samples, backbone, reader = self._learn(X, tolerant=self.on_bad_sample == "nan")
             part = backbone.feature_part(self.layer, self.pooling)
-            n_features, shape = measure(part, samples, self._run(reader), self.on_bad_sample == "nan")
+            n_features, shape = measure(part, samples, self._execution(reader), self.on_bad_sample == "nan")
             backbone.describe_use("all", shape, self.store_backbone)
             learned = {"backbone_": backbone, "_reader": reader, "n_features_out_": n_features}
             self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
@@ -224,7 +224,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self._check_on_bad_sample()
         tolerant = self.on_bad_sample == "nan"
         samples = self._read(X, tolerant)
-        features, problems = extract(part, samples, self._run(self._reader), tolerant)
+        features, problems = extract(part, samples, self._execution(self._reader), tolerant)
         if problems:
             rows = ", ".join(map(str, list(problems)[:20])) + (", ..." if len(problems) > 20 else "")
             warnings.warn(

@@ -386,7 +386,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         settings = TrainingSettings.of(self, views_seed)
         earlier = self._earlier(backbone, classes)
         task = Task(classes, labels, weights)
-        trained = train(backbone, samples, task, self._run(reader), settings, self._seed(), earlier)
+        trained = train(backbone, samples, task, self._execution(reader), settings, self._seed(), earlier)
         learned = {
             "classes_": classes,
             "backbone_": backbone,
@@ -398,7 +398,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
 
     def _compute(self, X: Any, features: bool = False) -> np.ndarray:
-        return predict(self.backbone_, self.net_.module_, self._read(X), self._run(self._reader), features)
+        return predict(self.backbone_, self.net_.module_, self._read(X), self._execution(self._reader), features)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -222,12 +222,12 @@ def test_least_recently_used_leaves_first():
     cache = MemoryStore(limit=100)
     keys = [bytes([number]) for number in range(4)]
     for number, key in enumerate(keys[:3]):
-        cache.keep([(key, np.full(8, number, dtype=np.float32))])
-    cache.find(keys[:1])
-    cache.keep([(keys[3], np.zeros(8, dtype=np.float32))])
-    assert [value is not None for value in cache.find(keys)] == [True, False, True, True]
+        cache.put([(key, np.full(8, number, dtype=np.float32))])
+    cache.get(keys[:1])
+    cache.put([(keys[3], np.zeros(8, dtype=np.float32))])
+    assert [value is not None for value in cache.get(keys)] == [True, False, True, True]
     assert cache.n_bytes == 96
-    cache.keep([(b"huge", np.zeros(1000))])
+    cache.put([(b"huge", np.zeros(1000))])
     assert len(cache) == 3
 
 
@@ -323,7 +323,7 @@ def test_what_leaves_while_it_is_wanted_is_computed_after_all(pictures, monkeypa
     X, y = pictures
     expected = extractor(feature_cache=None).fit_transform(X)
     FineTunedClassifier(tiny_cnn, random_state=0, freeze_depth=2, max_epochs=1, precision="float32").fit(X, y)
-    monkeypatch.setattr(MemoryStore, "holds", lambda self, keys: [True] * len(keys))
+    monkeypatch.setattr(MemoryStore, "contains", lambda self, keys: [True] * len(keys))
     np.testing.assert_allclose(extractor().fit_transform(X), expected, rtol=1e-4, atol=1e-5)
     monkeypatch.undo()
     fitted = extractor().fit(X)
@@ -332,7 +332,7 @@ def test_what_leaves_while_it_is_wanted_is_computed_after_all(pictures, monkeypa
     def lose(self, keys):
         return [None if key[0] % 2 else value for key, value in zip(keys, found(self, keys), strict=True)]
 
-    monkeypatch.setattr(MemoryStore, "find", lose)
+    monkeypatch.setattr(MemoryStore, "get", lose)
     np.testing.assert_allclose(fitted.transform(X), expected, rtol=1e-4, atol=1e-5)
 
 

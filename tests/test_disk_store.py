@@ -45,35 +45,35 @@ def database(store):
 
 def test_what_was_kept_is_found_by_another_handle_with_shape_and_bits(store):
     values = {key(0): value(0), key(1): value(1, 24).reshape(2, 3, 4), key(2): np.float32([]).reshape(0, 5)}
-    store.keep(values.items())
+    store.put(values.items())
     again = DiskStore(store.folder, store.limit)
-    assert again.holds([key(1), key(9), key(0)]) == [True, False, True]
+    assert again.contains([key(1), key(9), key(0)]) == [True, False, True]
     assert len(again) == 3
-    for found, expected in zip(again.find(list(values)), values.values(), strict=True):
+    for found, expected in zip(again.get(list(values)), values.values(), strict=True):
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected)
-    assert again.find([key(9)]) == [None]
+    assert again.get([key(9)]) == [None]
 
 
 def test_more_keys_than_one_question_holds(store):
     numbers = range(1234)
-    store.keep((key(number), value(number, 3)) for number in numbers)
-    found = store.find([key(number) for number in reversed(numbers)])
+    store.put((key(number), value(number, 3)) for number in numbers)
+    found = store.get([key(number) for number in reversed(numbers)])
     np.testing.assert_array_equal(np.stack(found), np.stack([value(number, 3) for number in reversed(numbers)]))
 
 
 def test_the_folder_is_its_owners_alone(store):
-    store.keep([(key(0), value(0))])
+    store.put([(key(0), value(0))])
     assert store.folder.stat().st_mode & 0o077 == 0
 
 
 def test_the_limit_holds_and_the_least_recently_used_leave_first(tmp_path):
     store = DiskStore(tmp_path, 4 * MIB)
     for start in range(0, 100, 5):
-        store.keep([(key(number), value(number, 25_000)) for number in range(start, start + 5)])  # 100 kB each
-        assert store.find([key(0)])[0] is not None, "used all the time"
+        store.put([(key(number), value(number, 25_000)) for number in range(start, start + 5)])  # 100 kB each
+        assert store.get([key(0)])[0] is not None, "used all the time"
         assert store.n_bytes <= store.limit
-    kept = store.holds([key(number) for number in range(100)])
+    kept = store.contains([key(number) for number in range(100)])
     assert kept[99]
     assert not any(kept[1:50])
     assert 25 <= sum(kept) <= 40
@@ -81,7 +81,7 @@ def test_the_limit_holds_and_the_least_recently_used_leave_first(tmp_path):
 
 
 def test_clear_empties_it(store):
-    store.keep([(key(number), value(number, 100_000)) for number in range(10)])
+    store.put([(key(number), value(number, 100_000)) for number in range(10)])
     before = store.n_bytes
     store.clear()
     assert len(store) == 0
@@ -92,7 +92,7 @@ def test_clear_empties_it(store):
 
 
 def test_damaged_entries_are_found_out_and_dropped(store):
-    store.keep([(key(number), value(number)) for number in range(4)])
+    store.put([(key(number), value(number)) for number in range(4)])
     damage = {
         1: "UPDATE activations SET value = substr(value, 1, 100) || x'00ff' || substr(value, 103) WHERE id = 1",
         2: "UPDATE activations SET shape = '3,100' WHERE id = 2",
@@ -102,19 +102,19 @@ def test_damaged_entries_are_found_out_and_dropped(store):
         for statement in damage.values():
             db.execute(statement)
     with pytest.warns(UserWarning, match="3 activations in .* were damaged"):
-        found = store.find([key(number) for number in range(4)])
+        found = store.get([key(number) for number in range(4)])
     assert [array is not None for array in found] == [False, False, False, True]
     np.testing.assert_array_equal(found[3], value(3))
     assert len(store) == 1
-    store.keep([(key(0), value(0))])
-    np.testing.assert_array_equal(store.find([key(0)])[0], value(0))
+    store.put([(key(0), value(0))])
+    np.testing.assert_array_equal(store.get([key(0)])[0], value(0))
 
 
 @pytest.mark.parametrize("where", [0, 100, 16384 * 2, 16384 * 5 + 7])
 def test_a_damaged_file_gives_right_values_or_none_and_works_again(where, tmp_path):
     numbers = range(300)
     first = DiskStore(tmp_path, 100 * MIB)
-    first.keep([(key(number), value(number)) for number in numbers])
+    first.put([(key(number), value(number)) for number in numbers])
     first.close()
     with database(first).open("r+b") as file:
         file.seek(where)
@@ -123,16 +123,16 @@ def test_a_damaged_file_gives_right_values_or_none_and_works_again(where, tmp_pa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         for _ in range(2):
-            found = again.find([key(number) for number in numbers])
+            found = again.get([key(number) for number in numbers])
             for number, array in zip(numbers, found, strict=True):
                 assert array is None or np.array_equal(array, value(number))
-            again.keep([(key(number), value(number)) for number in numbers])
-        found = again.find([key(number) for number in numbers])
+            again.put([(key(number), value(number)) for number in numbers])
+        found = again.get([key(number) for number in numbers])
     assert all(np.array_equal(array, value(number)) for number, array in zip(numbers, found, strict=True))
 
 
 def test_every_single_damaged_byte_of_an_entry_is_noticed(store):
-    store.keep([(key(0), value(0, 8))])
+    store.put([(key(0), value(0, 8))])
     with sqlite3.connect(database(store)) as db:
         (content,) = db.execute("SELECT value FROM activations").fetchone()
     for place in range(len(content)):
@@ -142,16 +142,16 @@ def test_every_single_damaged_byte_of_an_entry_is_noticed(store):
             db.execute("UPDATE activations SET value = ?", (bytes(wrong),))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            assert store.find([key(0)]) == [None]
-            store.keep([(key(0), value(0, 8))])
+            assert store.get([key(0)]) == [None]
+            store.put([(key(0), value(0, 8))])
 
 
 def test_a_folder_that_disappears_is_made_again(store):
-    store.keep([(key(0), value(0))])
+    store.put([(key(0), value(0))])
     shutil.rmtree(store.folder)
-    assert store.find([key(0)]) == [None]
-    store.keep([(key(1), value(1))])
-    assert store.holds([key(1)]) == [True]
+    assert store.get([key(0)]) == [None]
+    store.put([(key(1), value(1))])
+    assert store.contains([key(1)]) == [True]
 
 
 def test_a_folder_that_cannot_be_written_costs_a_warning_and_no_result(pictures, tmp_path):
@@ -160,8 +160,8 @@ def test_a_folder_that_cannot_be_written_costs_a_warning_and_no_result(pictures,
     file.write_text("not a folder")
     broken = DiskStore(file / "below a file", MIB)
     with pytest.warns(UserWarning, match="could not be used"):
-        broken.keep([(key(0), value(0))])
-    assert broken.find([key(0)]) == [None]
+        broken.put([(key(0), value(0))])
+    assert broken.get([key(0)]) == [None]
     with pytest.raises(ValueError, match="which is a file; expected a folder"):
         PretrainedFeatureExtractor(tiny_cnn, feature_cache=file).fit(X)
 
@@ -170,11 +170,11 @@ def test_a_full_disk_costs_a_warning_and_no_result(store, monkeypatch):
     def full(db):
         raise sqlite3.OperationalError("database or disk is full")
 
-    store.keep([(key(0), value(0))])
+    store.put([(key(0), value(0))])
     monkeypatch.setattr(store, "_evict", full)
     with pytest.warns(UserWarning, match="database or disk is full"):
-        store.keep([(key(1), value(1))])
-    assert store.holds([key(0), key(1)]) == [True, False], "what was half written is undone"
+        store.put([(key(1), value(1))])
+    assert store.contains([key(0), key(1)]) == [True, False], "what was half written is undone"
 
 
 # Threads and processes
@@ -187,8 +187,8 @@ def test_threads_share_a_store(store):
         rng = np.random.default_rng(seed)
         for _ in range(30):
             numbers = rng.integers(0, 60, 5).tolist()
-            store.keep([(key(number), value(number)) for number in numbers])
-            found = store.find([key(number) for number in numbers])
+            store.put([(key(number), value(number)) for number in numbers])
+            found = store.get([key(number) for number in numbers])
             wrong.extend(n for n, array in zip(numbers, found, strict=True) if not np.array_equal(array, value(n)))
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
@@ -213,9 +213,9 @@ WORKER = textwrap.dedent(
     print("ready", flush=True)
     for _ in range(int(sys.argv[3])):
         numbers = rng.integers(0, 300, 8).tolist()
-        for n, found in zip(numbers, store.find([key(n) for n in numbers])):
+        for n, found in zip(numbers, store.get([key(n) for n in numbers])):
             assert found is None or np.array_equal(found, value(n)), n
-        store.keep([(key(n), value(n)) for n in numbers])
+        store.put([(key(n), value(n)) for n in numbers])
     print("done", flush=True)
     """
 )
@@ -252,13 +252,13 @@ def test_four_processes_one_killed_at_random_ten_times(tmp_path):
         warnings.simplefilter("error")
         store = DiskStore(tmp_path, 8 * MIB)
         started = time.perf_counter()
-        store.keep([(key("after"), value(0))])
+        store.put([(key("after"), value(0))])
         assert time.perf_counter() - started < 5, "no lock is left"
         assert store.n_bytes <= store.limit
-        kept = [number for number in range(300) if store.holds([key(number)])[0]]
+        kept = [number for number in range(300) if store.contains([key(number)])[0]]
         assert kept
         for number in kept:
-            np.testing.assert_array_equal(store.find([key(number)])[0], value(number, 20_000))
+            np.testing.assert_array_equal(store.get([key(number)])[0], value(number, 20_000))
     with sqlite3.connect(database(store)) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert (
@@ -269,12 +269,12 @@ def test_four_processes_one_killed_at_random_ten_times(tmp_path):
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
 def test_a_forked_child_opens_the_database_itself(store):
-    store.keep([(key(0), value(0))])
+    store.put([(key(0), value(0))])
     queue = multiprocessing.get_context("fork").Queue()
 
     def child():
-        store.keep([(key(1), value(1))])
-        queue.put(np.array_equal(store.find([key(0)])[0], value(0)))
+        store.put([(key(1), value(1))])
+        queue.put(np.array_equal(store.get([key(0)])[0], value(0)))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is what is tried
@@ -282,7 +282,7 @@ def test_a_forked_child_opens_the_database_itself(store):
         process.start()
     assert queue.get(timeout=30)
     process.join()
-    assert store.holds([key(0), key(1)]) == [True, True]
+    assert store.contains([key(0), key(1)]) == [True, True]
 
 
 # As a user meets it
@@ -354,10 +354,10 @@ def test_a_folder_that_others_may_write_is_refused_with_a_warning(mode, pictures
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owners here")
 def test_a_database_that_others_may_write_is_refused_with_a_warning(store):
-    store.keep([(key(0), value(0))])
+    store.put([(key(0), value(0))])
     database(store).chmod(0o666)
     with pytest.warns(UserWarning, match=r"other users may write to .*\.sqlite'"):
-        assert DiskStore(store.folder, store.limit).find([key(0)]) == [None]
+        assert DiskStore(store.folder, store.limit).get([key(0)]) == [None]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
@@ -365,7 +365,7 @@ def test_a_folder_of_another_user_is_refused_with_a_warning(store):
     store.folder.mkdir()
     os.chown(store.folder, 12345, -1)
     with pytest.warns(UserWarning, match="owner 12345; expected one of yours"):
-        store.keep([(key(0), value(0))])
+        store.put([(key(0), value(0))])
     assert list(store.folder.iterdir()) == []
 
 

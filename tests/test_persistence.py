@@ -113,7 +113,7 @@ class TestBoth:
         names = " ".join(
             str(argument) for _, argument, _ in pickletools.genops(pickle.dumps(estimator)) if isinstance(argument, str)
         )
-        for word in ("torch.fx", "LabelledActivations", "KeptActivations", "_rebuild_optimizer"):
+        for word in ("torch.fx", "ActivationDataset", "KeptActivations", "_rebuild_optimizer"):
             assert word not in names
         if kind == "classifier":
             assert estimator.net_.optimizer_ is None

@@ -53,7 +53,7 @@ def recorded():
 def store(tmp_path, monkeypatch):
     monkeypatch.setattr(shared, "PATIENCE", PATIENCE)
     store = DiskStore(tmp_path / "cache", 100 * MIB)
-    store.keep([(key(number), value(number)) for number in range(5)])
+    store.put([(key(number), value(number)) for number in range(5)])
     return store
 
 
@@ -98,13 +98,13 @@ def test_a_writer_that_is_stopped_is_waited_for_once_and_reading_goes_on(store, 
         warnings.simplefilter("error")
         again = DiskStore(store.folder, store.limit)  # as another process opens it
         for number in range(100):
-            assert store.holds([key(number % 5), key(99)]) == [True, False]
-            np.testing.assert_array_equal(again.find([key(number % 5)])[0], value(number % 5))
+            assert store.contains([key(number % 5), key(99)]) == [True, False]
+            np.testing.assert_array_equal(again.get([key(number % 5)])[0], value(number % 5))
     assert time.perf_counter() - started < PATIENCE, "reading waits for nobody"
     with recorded() as said:
         for number in range(5, 105):
-            store.keep([(key(number), value(number))])
-            assert store.find([key(number)]) == [None]
+            store.put([(key(number), value(number))])
+            assert store.get([key(number)]) == [None]
     (message,) = said
     assert re.search("could not be written to: another process .*continue or end it", message)
     assert len(message) < 600
@@ -116,13 +116,13 @@ def test_a_writer_that_is_stopped_is_waited_for_once_and_reading_goes_on(store, 
 def test_what_is_computed_is_kept_again_once_the_writer_goes_on_or_is_gone(end, store, stopped):
     process = stopped(*WRITES)
     with pytest.warns(UserWarning, match="could not be written to"):
-        store.keep([(key(5), value(5))])
+        store.put([(key(5), value(5))])
     process.send_signal(end)
     process.wait()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        store.keep([(key(6), value(6))])
-    assert store.holds([key(number) for number in range(7)]) == [True] * 5 + [False, True]
+        store.put([(key(6), value(6))])
+    assert store.contains([key(number) for number in range(7)]) == [True] * 5 + [False, True]
 
 
 @stops
@@ -130,12 +130,12 @@ def test_threads_that_read_do_not_queue_behind_one_that_waits(store, stopped):
     stopped(*WRITES)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        writers = [threading.Thread(target=store.keep, args=([(key(9), value(9))],)) for _ in range(4)]
+        writers = [threading.Thread(target=store.put, args=([(key(9), value(9))],)) for _ in range(4)]
         started = time.perf_counter()
         for writer in writers:
             writer.start()
         for number in range(100):
-            assert store.find([key(number % 5)])[0] is not None
+            assert store.get([key(number % 5)])[0] is not None
         assert any(writer.is_alive() for writer in writers), "the reads were over before the wait was"
         for writer in writers:
             writer.join()
@@ -151,7 +151,7 @@ def test_old_entries_are_read_and_damaged_ones_dropped_without_a_wait(store, sto
     started = time.perf_counter()
     with recorded() as said:
         for _ in range(50):
-            found = store.find([key(number) for number in range(5)])
+            found = store.get([key(number) for number in range(5)])
             assert [array is None for array in found] == [True, False, False, False, False]
     assert len(said) == 1
     assert "damaged" in said[0]
@@ -177,8 +177,8 @@ def test_a_process_that_is_stopped_while_it_makes_the_file_is_waited_for_once(st
     started = time.perf_counter()
     with recorded() as said:
         for number in range(30):
-            assert other.find([key(number)]) == [None]
-            other.keep([(key(number), value(number))])
+            assert other.get([key(number)]) == [None]
+            other.put([(key(number), value(number))])
     assert 1 <= len(said) <= 2
     assert all("another process holds it" in message for message in said)
     assert time.perf_counter() - started < 4 * PATIENCE
@@ -192,15 +192,15 @@ def test_the_log_does_not_grow_without_end_while_a_reader_is_stopped(store, stop
     started = time.perf_counter()
     with recorded() as said:
         for number in range(5, 205):
-            store.keep([(key(number), value(number, 25_000))])  # 100 kB each
+            store.put([(key(number), value(number, 25_000))])  # 100 kB each
     assert [message for message in said if "could not be written to" in message] == said != []
     assert log.stat().st_size < 4 * 64 * shared.PAGE
     assert time.perf_counter() - started < 5 * PATIENCE
-    assert store.holds([key(0), key(5)]) == [True, True]
+    assert store.contains([key(0), key(5)]) == [True, True]
     process.kill()
     process.wait()
-    store.keep([(key(999), value(999))])
-    assert store.holds([key(999)]) == [True]
+    store.put([(key(999), value(999))])
+    assert store.contains([key(999)]) == [True]
 
 
 def test_a_writer_that_goes_on_is_waited_for_longer(store):
@@ -254,7 +254,7 @@ def test_opening_what_is_there_and_reading_take_no_lock_of_writers(store):
     with sqlite_lock(store):
         again = DiskStore(store.folder, store.limit)
         again._database.read(lambda db: began.append(db.in_transaction), None)
-        assert again.holds([key(0)]) == [True]
+        assert again.contains([key(0)]) == [True]
         assert len(again) == 5
         assert again.n_bytes > 0
     assert began == [False]
@@ -274,7 +274,7 @@ warnings.simplefilter("error")
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(8):
-    DiskStore(Path(sys.argv[1], str(number)), 10**8).keep([(sys.argv[2].encode(), np.ones(3, np.float32))])
+    DiskStore(Path(sys.argv[1], str(number)), 10**8).put([(sys.argv[2].encode(), np.ones(3, np.float32))])
 """
 
 
@@ -297,7 +297,7 @@ def test_processes_that_make_a_folder_at_once_all_keep_what_they_have(tmp_path):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     for number in range(8):
-        assert DiskStore(tmp_path / str(number), MIB).holds([b"0", b"1", b"2"]) == [True] * 3
+        assert DiskStore(tmp_path / str(number), MIB).contains([b"0", b"1", b"2"]) == [True] * 3
 
 
 # Forks
@@ -311,12 +311,12 @@ def test_a_child_that_is_forked_while_a_thread_writes_reads_and_writes(store):
         for number in itertools.count(1000):
             if stop.is_set():
                 return
-            store.keep([(key(number), value(number))])
+            store.put([(key(number), value(number))])
 
     def child():
-        found = store.find([key(0)])[0]
-        store.keep([(key("child"), value(1))])
-        os._exit(0 if np.array_equal(found, value(0)) and store.holds([key("child")])[0] else 1)
+        found = store.get([key(0)])[0]
+        store.put([(key("child"), value(1))])
+        os._exit(0 if np.array_equal(found, value(0)) and store.contains([key("child")])[0] else 1)
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -360,8 +360,8 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
 for _ in range(2):
     for number in range(150):
         store = store_for(Path(sys.argv[1], str(number)))
-        found = store.find([b"a"])[0]
-        store.keep([(b"a", np.float32([number]))])
+        found = store.get([b"a"])[0]
+        store.put([(b"a", np.float32([number]))])
     assert found.tolist() == [149] if _ else found is None
 clear_cache(folders=True)
 assert [len(store_for(Path(sys.argv[1], str(number)))) for number in range(150)] == [0] * 150
@@ -381,8 +381,8 @@ def test_folders_used_by_many_threads_at_once_stay_usable(tmp_path, monkeypatch)
 
     def work(seed):
         for number in np.random.default_rng(seed).integers(0, 8, 40).tolist():
-            stores[number].keep([(key(number), value(number))])
-            wrong.extend(n for n in [number] if not np.array_equal(stores[n].find([key(n)])[0], value(n)))
+            stores[number].put([(key(number), value(number))])
+            wrong.extend(n for n in [number] if not np.array_equal(stores[n].get([key(n)])[0], value(n)))
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
     for thread in threads:
@@ -390,7 +390,7 @@ def test_folders_used_by_many_threads_at_once_stay_usable(tmp_path, monkeypatch)
     for thread in threads:
         thread.join()
     assert not wrong
-    stores[0].holds([key(0)])
+    stores[0].contains([key(0)])
     assert len({Path(name).parent for name in open_files(tmp_path)}) <= 2
 
 
@@ -428,10 +428,10 @@ def test_clearing_folders_makes_none_anew(pictures, tmp_path):
 
 def test_looking_into_a_folder_that_is_not_there_makes_none(tmp_path):
     store = DiskStore(tmp_path / "cache", MIB)
-    assert store.holds([key(0)]) == [False]
-    assert store.find([key(0)]) == [None]
+    assert store.contains([key(0)]) == [False]
+    assert store.get([key(0)]) == [None]
     assert (len(store), store.n_bytes) == (0, 0)
-    store.keep([])
+    store.put([])
     store.clear()
     assert not (tmp_path / "cache").exists()
 
@@ -451,10 +451,10 @@ if os.geteuid() == 0:
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     store = DiskStore(folder, 10**8)
-    assert store.find([b"there"])[0].tolist() == [1.0, 2.0]
+    assert store.get([b"there"])[0].tolist() == [1.0, 2.0]
     assert not caught, caught
     for number in range(3):
-        store.keep([(bytes([number]), store.find([b"there"])[0])])
+        store.put([(bytes([number]), store.get([b"there"])[0])])
     store.clear()
 print(*[str(warning.message) for warning in caught], sep="\\n")
 """
@@ -463,7 +463,7 @@ print(*[str(warning.message) for warning in caught], sep="\\n")
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owners here")
 def test_a_folder_that_is_read_only_is_read(tmp_path):
     store = DiskStore(tmp_path / "cache", MIB)
-    store.keep([(b"there", np.float32([1, 2]))])
+    store.put([(b"there", np.float32([1, 2]))])
     store.close()
     for place in (store.folder, *store.folder.iterdir()):
         place.chmod(0o500 if place.is_dir() else 0o400)

@@ -49,12 +49,12 @@ class DiskStore(ActivationStore):
         self.limit = limit
         self._database = SharedDatabase(folder / _NAME, _TABLES)
 
-    def holds(self, keys: Sequence[bytes]) -> list[bool]:
+    def contains(self, keys: Sequence[bytes]) -> list[bool]:
         nothing: set[bytes] = set()
         found = self._database.read(lambda db: {key for key, *_ in _select(db, "key", "entries", keys)}, nothing)
         return [key in found for key in keys]
 
-    def find(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
+    def get(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
         wanted = "key, id, used, shape, value, checksum", "entries LEFT JOIN activations USING (id)"
         nothing: list[tuple[Any, ...]] = []
         rows = self._database.read(lambda db: list(_select(db, *wanted, keys)), nothing)
@@ -75,7 +75,7 @@ class DiskStore(ActivationStore):
         self._touch(stale)
         return [found.get(key) for key in keys]
 
-    def keep(self, items: Iterable[tuple[bytes, np.ndarray]]) -> None:
+    def put(self, items: Iterable[tuple[bytes, np.ndarray]]) -> None:
         fitting = ((key, *_write(value)) for key, value in items if value.nbytes <= self.limit)
         rows = [(key, shape, content, _checksum(key, shape, content)) for key, shape, content in fitting]
         if rows:

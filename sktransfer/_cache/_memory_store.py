@@ -58,15 +58,15 @@ class ActivationStore(ABC):
     limit: int
 
     @abstractmethod
-    def holds(self, keys: Sequence[bytes]) -> list[bool]:
+    def contains(self, keys: Sequence[bytes]) -> list[bool]:
         """Tell which keys something is kept under."""
 
     @abstractmethod
-    def find(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
+    def get(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
         """Return what is kept under each key, or `None`."""
 
     @abstractmethod
-    def keep(self, items: Iterable[tuple[bytes, np.ndarray]]) -> None:
+    def put(self, items: Iterable[tuple[bytes, np.ndarray]]) -> None:
         """Keep copies of activations, and let the least recently used go until all fit."""
 
     @abstractmethod
@@ -105,21 +105,21 @@ class MemoryStore(ActivationStore):
     def n_bytes(self) -> int:
         return self._n_bytes
 
-    def holds(self, keys: Sequence[bytes]) -> list[bool]:
+    def contains(self, keys: Sequence[bytes]) -> list[bool]:
         with self._lock:
             for key in keys:
                 if key in self._kept:
                     self._kept.move_to_end(key)
             return [key in self._kept for key in keys]
 
-    def find(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
+    def get(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
         with self._lock:
             for key in keys:
                 if key in self._kept:
                     self._kept.move_to_end(key)
             return [self._kept.get(key) for key in keys]
 
-    def keep(self, items: Iterable[tuple[bytes, np.ndarray]]) -> None:
+    def put(self, items: Iterable[tuple[bytes, np.ndarray]]) -> None:
         for key, value in items:
             if value.nbytes > self.limit:
                 continue

@@ -49,7 +49,7 @@ class Fits:
 
 
 @dataclass(frozen=True)
-class Run:
+class Execution:
     """How a network is run.
 
     Parameters
@@ -87,7 +87,7 @@ class Run:
         precision: str,
         verbose: int,
         feature_cache: object,
-    ) -> "Run":
+    ) -> "Execution":
         """Find out what `"auto"` means on this machine.
 
         Parameters
@@ -97,7 +97,7 @@ class Run:
 
         Returns
         -------
-        Run
+        Execution
             With a device that exists.
 
         Raises

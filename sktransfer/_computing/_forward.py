@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from sktransfer._computing._execution import Fits, Run
+from sktransfer._computing._execution import Execution, Fits
 from sktransfer._messages import first_line
 from sktransfer._process._locks import Lock
 from sktransfer._process._workers import in_order
@@ -57,7 +57,7 @@ def forward(network: nn.Module, batch: torch.Tensor, full: int) -> torch.Tensor:
     return network(batch)[:n].float()
 
 
-def run_batch(network: nn.Module, batch: torch.Tensor, run: Run) -> torch.Tensor:
+def run_batch(network: nn.Module, batch: torch.Tensor, execution: Execution) -> torch.Tensor:
     """Run one batch without gradients, in as many parts as CUDA's memory demands.
 
     Parameters
@@ -66,7 +66,7 @@ def run_batch(network: nn.Module, batch: torch.Tensor, run: Run) -> torch.Tensor
         In eval mode, on the device to run on.
     batch : Tensor of shape (n, ...)
         At most a batch, on any device.
-    run : Run
+    execution : Execution
         How.
 
     Returns
@@ -77,7 +77,7 @@ def run_batch(network: nn.Module, batch: torch.Tensor, run: Run) -> torch.Tensor
     parameter = next(network.parameters(), None)
     with torch.inference_mode():
         here = batch if parameter is None else batch.to(parameter.device)
-        return _forward_in_parts(network, here, run.batch_size, run.fits)
+        return _forward_in_parts(network, here, execution.batch_size, execution.fits)
 
 
 def _forward_in_parts(network: nn.Module, batch: torch.Tensor, full: int, fits: Fits) -> torch.Tensor:
@@ -92,7 +92,7 @@ def _forward_in_parts(network: nn.Module, batch: torch.Tensor, full: int, fits: 
 
 
 def compute(
-    network: nn.Module, samples: Samples, rows: Sequence[int], run: Run, change: Change | None = None
+    network: nn.Module, samples: Samples, rows: Sequence[int], execution: Execution, change: Change | None = None
 ) -> Generator[torch.Tensor, None, None]:
     """Load some rows and run them through a network.
 
@@ -104,7 +104,7 @@ def compute(
         What to load.
     rows : sequence of int
         Which, in the order wanted; what is computed at once has one shape, so those of one size should stand together.
-    run : Run
+    execution : Execution
         How.
     change : callable or None, default=None
         Changes what was loaded; called in this thread and in order, since it may draw from torch's generator.
@@ -119,23 +119,25 @@ def compute(
     ValueError
         If the network does not take such samples.
     """
-    full = run.at_once(samples.n_values)
-    batches = list(batches_of(samples, rows, run.at_once))
-    cuda = run.device.type == "cuda"
+    full = execution.at_once(samples.n_values)
+    batches = list(batches_of(samples, rows, execution.at_once))
+    cuda = execution.device.type == "cuda"
     with _STARTING:
         threads = torch.get_num_threads()
 
     def step(batch: torch.Tensor) -> torch.Tensor:
         # Modes are entered for each step, not around the yield, where they would leak to whoever takes the batch.
-        with torch.no_grad(), run.autocast():
-            prepared = samples.prepare(batch.to(run.device, non_blocking=True))
-            return _forward_or_explain(network, prepared, full, run.fits)
+        with torch.no_grad(), execution.autocast():
+            prepared = samples.prepare(batch.to(execution.device, non_blocking=True))
+            return _forward_or_explain(network, prepared, full, execution.fits)
 
-    if not cuda and threads > 1 and len(batches) > 1 and change is None and run.n_jobs is None:
+    if not cuda and threads > 1 and len(batches) > 1 and change is None and execution.n_jobs is None:
         # Each thread loads what it computes: so there are never more threads than processors.
         yield from _in_threads(lambda some: step(load_batch(samples, some)), iter(batches), threads)
         return
-    with closing(load_batches(samples, batches, threads if run.n_jobs is None else run.n_jobs, pin=cuda)) as coming:
+    with closing(
+        load_batches(samples, batches, threads if execution.n_jobs is None else execution.n_jobs, pin=cuda)
+    ) as coming:
         loaded: Iterator[torch.Tensor] = coming
         if change is not None:
             loaded = (change(batch, some) for batch, some in zip(coming, batches, strict=True))

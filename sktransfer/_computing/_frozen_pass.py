@@ -16,7 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from sktransfer._cache._memory_store import COUNTS, ActivationStore, activation_keys
-from sktransfer._computing._execution import Run
+from sktransfer._computing._execution import Execution
 from sktransfer._computing._forward import Change, compute, run_batch
 from sktransfer._messages import shortened
 from sktransfer.backbones import FrozenPart
@@ -52,7 +52,7 @@ class Variant:
 def stream(
     part: FrozenPart,
     samples: Samples,
-    run: Run,
+    execution: Execution,
     variant: Variant | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> Batches:
@@ -64,7 +64,7 @@ def stream(
         The network.
     samples : Samples
         What to run.
-    run : Run
+    execution : Execution
         How.
     variant : Variant or None, default=None
         How they are changed first.
@@ -81,13 +81,13 @@ def stream(
     ValueError
         If the network does not take such samples.
     """
-    if run.store is not None and part.identity is None:
+    if execution.store is not None and part.identity is None:
         report(f"No activation goes into the cache: {part.loaded.why_no_identity}, which cannot be written down whole.")
     # Generators are closed where they are used, not when the last traceback of an interrupted pass is gone, so that
     # their threads end with it.
     with (
-        tqdm(total=len(samples), unit="sample", disable=not run.verbose, leave=False) as bar,
-        closing(_stream(_Pass(part, samples, run, variant, report))) as batches,
+        tqdm(total=len(samples), unit="sample", disable=not execution.verbose, leave=False) as bar,
+        closing(_stream(_Pass(part, samples, execution, variant, report))) as batches,
     ):
         for batch in batches:
             bar.update(len(batch))
@@ -97,7 +97,7 @@ def stream(
 def collect(
     part: FrozenPart,
     samples: Samples,
-    run: Run,
+    execution: Execution,
     variant: Variant | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> Any:
@@ -116,7 +116,7 @@ def collect(
     result: np.ndarray | None = None
     rest: list[np.ndarray] = []
     start = 0
-    with closing(stream(part, samples, run, variant, report)) as batches:
+    with closing(stream(part, samples, execution, variant, report)) as batches:
         for batch in batches:
             if result is None:
                 result = np.empty((len(samples), *batch.shape[1:]), dtype=np.float32)
@@ -130,14 +130,14 @@ def collect(
     return rest or result
 
 
-def apply(network: nn.Module, part: FrozenPart, samples: Samples, run: Run) -> np.ndarray:
+def apply(network: nn.Module, part: FrozenPart, samples: Samples, execution: Execution) -> np.ndarray:
     """Run all samples through a frozen network and then through another.
 
     Parameters
     ----------
     network : nn.Module
         What goes on from the activations: vectors out, on the run's device.
-    part, samples, run : object
+    part, samples, execution : object
         As in `stream`.
 
     Returns
@@ -146,20 +146,20 @@ def apply(network: nn.Module, part: FrozenPart, samples: Samples, run: Run) -> n
         In the order of the samples, though those of one size are computed together.
     """
     order = _by_size(samples, range(len(samples)))
-    with closing(stream(part, _Some(samples, order), run)) as batches:
-        parts = [run_batch(network, batch, run).cpu().numpy() for batch in batches]
+    with closing(stream(part, _Subset(samples, order), execution)) as batches:
+        parts = [run_batch(network, batch, execution).cpu().numpy() for batch in batches]
     computed = np.concatenate(parts)
     result = np.empty_like(computed)
     result[order] = computed
     return result
 
 
-def collect_readable(part: FrozenPart, samples: Samples, run: Run) -> tuple[np.ndarray, dict[int, str]]:
+def collect_readable(part: FrozenPart, samples: Samples, execution: Execution) -> tuple[np.ndarray, dict[int, str]]:
     """Run all samples through a frozen network, whether each can be read or not.
 
     Parameters
     ----------
-    part, samples, run : object
+    part, samples, execution : object
         As in `stream`.
 
     Returns
@@ -170,7 +170,7 @@ def collect_readable(part: FrozenPart, samples: Samples, run: Run) -> tuple[np.n
         Why, by row, in order.
     """
     tolerant = TolerantSamples(samples)
-    result = collect(part, tolerant, run)
+    result = collect(part, tolerant, execution)
     for row in np.flatnonzero(np.isnan(result).any(axis=1)):
         if row not in tolerant.problems:  # the same bytes as another's, which alone were tried
             tolerant.load(int(row))
@@ -178,7 +178,11 @@ def collect_readable(part: FrozenPart, samples: Samples, run: Run) -> tuple[np.n
 
 
 def probe(
-    part: FrozenPart, samples: Samples, run: Run, report: Callable[[str], None] = lambda message: None, row: int = 0
+    part: FrozenPart,
+    samples: Samples,
+    execution: Execution,
+    report: Callable[[str], None] = lambda message: None,
+    row: int = 0,
 ) -> torch.Tensor:
     """See what becomes of one sample, the first.
 
@@ -188,7 +192,7 @@ def probe(
         The network.
     samples : Samples
         At least one.
-    run : Run
+    execution : Execution
         How it is run. Where activations are kept, the first batch is computed and kept, so that nothing is computed for
         the look alone; else the first sample.
     report : callable, default=nothing
@@ -201,18 +205,18 @@ def probe(
     Tensor of shape (1, ...)
         Its activation.
     """
-    kept = run.store is not None and samples.recipe is not None and part.identity is not None
-    few = _Some(samples, range(row, min(len(samples), row + run.batch_size) if kept else row + 1))
-    with closing(_stream(_Pass(part, few, run, None, report))) as batches:
+    kept = execution.store is not None and samples.recipe is not None and part.identity is not None
+    few = _Subset(samples, range(row, min(len(samples), row + execution.batch_size) if kept else row + 1))
+    with closing(_stream(_Pass(part, few, execution, None, report))) as batches:
         return next(batches)[:1]
 
 
-def probe_readable(part: FrozenPart, samples: Samples, run: Run) -> tuple[torch.Tensor, tuple[int, ...]]:
+def probe_readable(part: FrozenPart, samples: Samples, execution: Execution) -> tuple[torch.Tensor, tuple[int, ...]]:
     """See what becomes of the first sample that can be read.
 
     Parameters
     ----------
-    part, samples, run : object
+    part, samples, execution : object
         As in `probe`. Samples are loaded one by one until one of them can be.
 
     Returns
@@ -232,7 +236,7 @@ def probe_readable(part: FrozenPart, samples: Samples, run: Run) -> tuple[torch.
         sample = tolerant.load(row)
         if not tolerant.is_blank(row):
             shape = tuple(tolerant.prepare(sample[None]).shape[1:])
-            return probe(part, tolerant, run, row=row), shape
+            return probe(part, tolerant, execution, row=row), shape
     raise ValueError(
         f"Got {len(tolerant)} samples, none of which could be read; expected at least one that can, from which the "
         f"shape of the features is learned. The first: {shortened(tolerant.problems[0])}"
@@ -248,7 +252,7 @@ def _by_size(samples: Samples, rows: Sequence[int]) -> list[int]:
     ]
 
 
-class _Some(SamplesOf):
+class _Subset(SamplesOf):
     """Some of the samples, in an order of their own."""
 
     def __init__(self, samples: Samples, rows: Sequence[int]):
@@ -286,8 +290,8 @@ class _Left(Samples):
         return len(self._keys)
 
     def load(self, index: int) -> torch.Tensor:
-        assert self._work.run.store is not None
-        (value,) = self._work.run.store.find([self._keys[index]])
+        assert self._work.execution.store is not None
+        (value,) = self._work.execution.store.get([self._keys[index]])
         if value is None:  # it left in the meantime
             with closing(self._before.compute([index])) as computed:
                 return next(computed)[0]
@@ -320,16 +324,16 @@ class _Pass:
 
     part: FrozenPart
     samples: Samples
-    run: Run
+    execution: Execution
     variant: Variant | None
     report: Callable[[str], None]
 
     def compute(self, rows: Sequence[int]) -> Batches:
         """Run some rows through the network from its input."""
-        ready = self.part.ready(self.run.device, self.run.bfloat16)
+        ready = self.part.ready(self.execution.device, self.execution.bfloat16)
         change = self.variant.change if self.variant else None
         coming = iter(rows)
-        for batch in compute(ready, self.samples, rows, self.run, change):
+        for batch in compute(ready, self.samples, rows, self.execution, change):
             COUNTS.add(misses=len(batch))
             for activation, row in zip(batch, coming, strict=False):
                 if self.samples.is_blank(row):
@@ -338,19 +342,21 @@ class _Pass:
 
     def go_on(self, behind: FrozenPart, left: _Left, rows: Sequence[int]) -> Batches:
         """Run what is left of some rows through the rest of the network."""
-        for batch in compute(behind.ready(self.run.device, self.run.bfloat16), left, rows, self.run):
+        for batch in compute(behind.ready(self.execution.device, self.execution.bfloat16), left, rows, self.execution):
             COUNTS.add(continued=len(batch))
             yield batch
 
     def keys(self, part: FrozenPart, digests: Sequence[bytes]) -> list[bytes]:
         recipe = f"{self.samples.recipe} {self.variant.recipe if self.variant else ''}"
         assert part.identity is not None
-        return activation_keys(digests, recipe, part.identity, self.run.arithmetic)
+        return activation_keys(digests, recipe, part.identity, self.execution.arithmetic)
 
     @property
     def store(self) -> ActivationStore | None:
         """Where activations are kept: nowhere where that is not worth it, or would take one network's for another's."""
-        return None if self.samples.recipe is None or self.part.identity is None else self.run.store  # of vectors, none
+        return (
+            None if self.samples.recipe is None or self.part.identity is None else self.execution.store
+        )  # of vectors, none
 
 
 Keyed = Generator[list[tuple[Hashable, torch.Tensor]], None, None]
@@ -368,7 +374,7 @@ def _stream(work: _Pass) -> Batches:
         digests = [work.samples.digest(row) for row in range(n)]
         contents = work.keys(work.part, digests)
         keys = list(contents)
-        held = dict(zip(keys, store.holds(contents), strict=True))
+        held = dict(zip(keys, store.contains(contents), strict=True))
         first = {key: row for row, key in reversed(list(enumerate(contents)))}
         missing = _by_size(
             work.samples, [row for row, key in enumerate(contents) if not held[key] and first[key] == row]
@@ -392,7 +398,7 @@ def _in_order(
     """Yield activations in the order of the samples, those that are held and those that are coming."""
     waiting: dict[Hashable, torch.Tensor] = {}
     uses = Counter(keys)
-    for rows in batches_of(work.samples, range(len(keys)), lambda values: work.run.batch_size):
+    for rows in batches_of(work.samples, range(len(keys)), lambda values: work.execution.batch_size):
         if held:
             waiting |= _look_up(work, {keys[row]: row for row in rows if held[keys[row]]})
         for row in rows:
@@ -413,9 +419,9 @@ def _with_keys(computed: Batches, keys: Iterator[Hashable]) -> Keyed:
 
 def _look_up(work: _Pass, row_of: dict[Hashable, int]) -> dict[Hashable, torch.Tensor]:
     """Find what is kept; what left or was damaged in the meantime is computed after all."""
-    assert work.run.store is not None
+    assert work.execution.store is not None
     keys = list(row_of)
-    values = work.run.store.find([key for key in keys if isinstance(key, bytes)])
+    values = work.execution.store.get([key for key in keys if isinstance(key, bytes)])
     found = {key: torch.from_numpy(value.copy()) for key, value in zip(keys, values, strict=True) if value is not None}
     lost = [key for key in keys if key not in found]
     if lost:
@@ -439,7 +445,7 @@ def _ways(
     for before, keys in zip(parts, probed, strict=True):
         if there.isdisjoint(keys):
             continue
-        found = [(row, value) for row, value in zip(seen, store.find(keys), strict=True) if value is not None]
+        found = [(row, value) for row, value in zip(seen, store.get(keys), strict=True) if value is not None]
         if not found or found[0][1].nbytes > WORTH_READING:
             continue
         keys = work.keys(before, [digests[row] for row in missing])
@@ -455,7 +461,7 @@ def _ways(
 
 
 def _answers(store: ActivationStore, keys: list[bytes]) -> Iterator[tuple[bytes, bool]]:
-    return zip(keys, store.holds(keys), strict=True)
+    return zip(keys, store.contains(keys), strict=True)
 
 
 def _keeping(
@@ -476,7 +482,7 @@ def _keeping(
             needed = arrived[0][1].nbytes * total_size // work.samples.size(arrived[0][0])
             if needed <= store.limit:
                 # A file that was written to between the look and the load is not what its key says.
-                store.keep([(keys[row], value) for row, value in arrived if work.samples.stamp(row) == stamps[row]])
+                store.put([(keys[row], value) for row, value in arrived if work.samples.stamp(row) == stamps[row]])
             elif not told:
                 told = True
                 work.report(

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from sktransfer._cache._memory_store import COUNTS, PROCESS_CACHE, activation_keys
-from sktransfer._computing._execution import Run
+from sktransfer._computing._execution import Execution
 from sktransfer._computing._forward import Change, compute
 from sktransfer._computing._frozen_pass import Variant, collect
 from sktransfer._process._seeding import generator_kept, seeded
@@ -125,26 +125,26 @@ class ComputedActivations(Activations):
         The frozen part.
     samples : Samples
         What enters it.
-    run : Run
+    execution : Execution
         How it is run.
     augmentation : callable or None
         Changes a loaded sample at random.
     """
 
-    def __init__(self, part: FrozenPart, samples: Samples, run: Run, augmentation: Augmentation | None):
-        self.part, self.samples, self.run = part, samples, run
+    def __init__(self, part: FrozenPart, samples: Samples, execution: Execution, augmentation: Augmentation | None):
+        self.part, self.samples, self.execution = part, samples, execution
         self._change = None if augmentation is None else _each(augmentation)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
-        ready = self.part.ready(self.run.device, self.run.bfloat16)
+        ready = self.part.ready(self.execution.device, self.execution.bfloat16)
         COUNTS.add(misses=len(rows))
         order = sorted(range(len(rows)), key=lambda place: self.samples.size(int(rows[place])))
         wanted = [int(rows[place]) for place in order]
         kept = nullcontext() if self._change else generator_kept()
-        with kept, closing(compute(ready, self.samples, wanted, self.run, self._change)) as computed:
+        with kept, closing(compute(ready, self.samples, wanted, self.execution, self._change)) as computed:
             by_place = dict(zip(order, (value.numpy() for batch in computed for value in batch), strict=True))
         return join([by_place[place] for place in range(len(rows))])
 
@@ -167,22 +167,22 @@ class _Decoded(SamplesOf):
     def load(self, index: int) -> torch.Tensor:
         if index not in self._keys:
             (self._keys[index],) = activation_keys([self.digest(index)], self._recipe, "decoded", "")
-        (value,) = PROCESS_CACHE.find([self._keys[index]])
+        (value,) = PROCESS_CACHE.get([self._keys[index]])
         if value is not None:
             return torch.from_numpy(value.copy(order="K"))
         sample = self._samples.load(index)
-        PROCESS_CACHE.keep([(self._keys[index], sample.numpy())])
+        PROCESS_CACHE.put([(self._keys[index], sample.numpy())])
         return sample
 
 
-def decoded_once(samples: Samples, run: Run) -> Samples:
+def decoded_once(samples: Samples, execution: Execution) -> Samples:
     """Return samples that are decoded once, though several epochs or several depths of a search load them.
 
     Parameters
     ----------
     samples : Samples
         What is to be trained on.
-    run : Run
+    execution : Execution
         Whether anything is to be kept.
 
     Returns
@@ -190,7 +190,7 @@ def decoded_once(samples: Samples, run: Run) -> Samples:
     Samples
         The same, if they are few enough to take a quarter of the process's memory for activations at most.
     """
-    if run.store is None or samples.recipe is None or not samples.decoding_takes_time:
+    if execution.store is None or samples.recipe is None or not samples.decoding_takes_time:
         return samples
     first = samples.load(0)
     fits = first.numel() * first.element_size() * sizes_in_all(samples) <= PROCESS_CACHE.limit // 4
@@ -236,7 +236,7 @@ class Augmented:
 def activations(
     part: FrozenPart,
     samples: Samples,
-    run: Run,
+    execution: Execution,
     first: torch.Tensor,
     augmented: Augmented | None = None,
     report: Callable[[str], None] = lambda message: None,
@@ -249,7 +249,7 @@ def activations(
         The frozen part.
     samples : Samples
         What enters it.
-    run : Run
+    execution : Execution
         How it is run.
     first : Tensor of shape (1, ...)
         One activation, to measure.
@@ -275,11 +275,11 @@ def activations(
     else:
         report(f"Activations are kept: {needed / 2**20:.1f} MiB.")
         if augmented is None:
-            return KeptActivations(collect(part, samples, run, report=report))
-        keyed = run if augmented.name is not None else replace(run, store=None)
+            return KeptActivations(collect(part, samples, execution, report=report))
+        keyed = execution if augmented.name is not None else replace(execution, store=None)
         variants = [augmented.view(number, samples) for number in range(views)]
         return ViewedActivations([collect(part, samples, keyed, variant, report) for variant in variants])
-    return ComputedActivations(part, samples, run, None if augmented is None else augmented.augmentation)
+    return ComputedActivations(part, samples, execution, None if augmented is None else augmented.augmentation)
 
 
 def take_batches(

@@ -41,7 +41,7 @@ class WeightedLabels(torch.Tensor):
         return WeightedLabels.of(plain.to(*args, **kwargs), self.weights.to(*args, **kwargs))
 
 
-class LabelledActivations(Dataset[Any]):
+class ActivationDataset(Dataset[Any]):
     """Activations with the index of each row's class, and its weight.
 
     Parameters
@@ -86,7 +86,7 @@ class SliceBatches:
 
     Parameters
     ----------
-    dataset : LabelledActivations
+    dataset : ActivationDataset
         What to draw from.
     batch_size : int
         Samples a batch. A last batch of one joins the one before: BatchNorm has no statistics of one.
@@ -94,7 +94,7 @@ class SliceBatches:
         Whether to draw in random order, from torch's generator.
     """
 
-    def __init__(self, dataset: LabelledActivations, batch_size: int, shuffle: bool = False):
+    def __init__(self, dataset: ActivationDataset, batch_size: int, shuffle: bool = False):
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
 
     def __iter__(self) -> Iterator[Any]:

@@ -19,9 +19,9 @@ from skorch.history import History
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sktransfer._computing._execution import Run, lend
+from sktransfer._computing._execution import Execution, lend
 from sktransfer._computing._forward import run_batch
-from sktransfer._training._dataset import LabelledActivations, SliceBatches
+from sktransfer._training._dataset import ActivationDataset, SliceBatches
 from sktransfer._training._settings import FUSED, TrainingSettings, optimizer_class
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer.backbones import Block
@@ -40,16 +40,16 @@ class WeightedCrossEntropy(nn.CrossEntropyLoss):
         return (super().forward(logits, target.as_subclass(torch.Tensor)) * target.weights).mean()
 
 
-class _DataSet(Dataset):
+class _SkorchDataset(Dataset):
     """Labelled activations as a data set of skorch's, whose callbacks look for `X` and `y` in it.
 
     Parameters
     ----------
-    labelled : LabelledActivations
+    labelled : ActivationDataset
         What is in it.
     """
 
-    def __init__(self, labelled: LabelledActivations):
+    def __init__(self, labelled: ActivationDataset):
         self.X, self.y = labelled, labelled.labels.numpy()
 
     def __len__(self) -> int:
@@ -62,8 +62,8 @@ class _DataSet(Dataset):
 
 def _batches(data: Any, batch_size: int, shuffle: bool = False) -> Any:
     """Return batches of our data sets, whole, and of whatever else a callback lets the net predict."""
-    labelled = data.X if isinstance(data, _DataSet) else data
-    if isinstance(labelled, LabelledActivations):
+    labelled = data.X if isinstance(data, _SkorchDataset) else data
+    if isinstance(labelled, ActivationDataset):
         return SliceBatches(labelled, batch_size, shuffle)
     return DataLoader(data, batch_size, shuffle)
 
@@ -126,11 +126,11 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
 
 def train_suffix(
     module: SuffixNetwork,
-    training: LabelledActivations,
-    validation: LabelledActivations | None,
+    training: ActivationDataset,
+    validation: ActivationDataset | None,
     classes: np.ndarray,
     settings: TrainingSettings,
-    run: Run,
+    execution: Execution,
     epochs: int,
     blocks: tuple[Block, ...],
 ) -> NeuralNetClassifier:
@@ -140,15 +140,15 @@ def train_suffix(
     ----------
     module : SuffixNetwork
         On the CPU. It comes back there, in eval mode.
-    training : LabelledActivations
+    training : ActivationDataset
         What to learn from.
-    validation : LabelledActivations or None
+    validation : ActivationDataset or None
         What to stop early by; the weights of the best epoch are restored.
     classes : ndarray of shape (n_classes,)
         For the net.
     settings : TrainingSettings
         How.
-    run : Run
+    execution : Execution
         Batch size, device and whether to print a line an epoch.
     epochs : int
         Length.
@@ -165,15 +165,15 @@ def train_suffix(
     ValueError
         If the loss is no number any more.
     """
-    module.compute_in(run.bfloat16)
+    module.compute_in(execution.bfloat16)
     before = copy.deepcopy(module.state_dict())
     generator = torch.get_rng_state()
-    batch_size = min(run.batch_size, run.fits.n_samples or run.batch_size)
+    batch_size = min(execution.batch_size, execution.fits.n_samples or execution.batch_size)
     while True:
         try:
-            return _train(module, training, validation, classes, settings, run, epochs, blocks, batch_size)
+            return _train(module, training, validation, classes, settings, execution, epochs, blocks, batch_size)
         except torch.cuda.OutOfMemoryError:
-            if not run.fits.halve(batch_size):
+            if not execution.fits.halve(batch_size):
                 raise
         # Outside the handler, whose traceback would hold on to what filled the memory: from the start, in halves.
         torch.cuda.empty_cache()
@@ -184,11 +184,11 @@ def train_suffix(
 
 def _train(
     module: SuffixNetwork,
-    training: LabelledActivations,
-    validation: LabelledActivations | None,
+    training: ActivationDataset,
+    validation: ActivationDataset | None,
     classes: np.ndarray,
     settings: TrainingSettings,
-    run: Run,
+    execution: Execution,
     epochs: int,
     blocks: tuple[Block, ...],
     batch_size: int,
@@ -218,18 +218,18 @@ def _train(
         iterator_train=_batches,
         iterator_train__shuffle=True,
         iterator_valid=_batches,
-        train_split=None if validation is None else predefined_split(_DataSet(validation)),
+        train_split=None if validation is None else predefined_split(_SkorchDataset(validation)),
         callbacks=[*callbacks, *(settings.callbacks or [])],
-        device=str(run.device),
-        verbose=run.verbose,
+        device=str(execution.device),
+        verbose=execution.verbose,
     )
-    if not run.verbose:
+    if not execution.verbose:
         net.set_params(callbacks__print_log=None)
     try:
-        with lend(module, run.device):
-            _run_epochs(net, _DataSet(training))
+        with lend(module, execution.device):
+            _run_epochs(net, _SkorchDataset(training))
             module.eval()
-            result = run_batch(module, watch.last, run)
+            result = run_batch(module, watch.last, execution)
     finally:
         module.eval().requires_grad_(False)
     if not torch.isfinite(result).all():
@@ -238,7 +238,7 @@ def _train(
     return _rest(net)
 
 
-def _run_epochs(net: NeuralNetClassifier, training: _DataSet) -> None:
+def _run_epochs(net: NeuralNetClassifier, training: _SkorchDataset) -> None:
     """Train as skorch's `fit` does, but tell a callback that ends training from a person who presses Ctrl-C."""
     net.initialize()
     net.notify("on_train_begin", X=training, y=None)

@@ -8,7 +8,7 @@ import copy
 import numpy as np
 from torch import nn
 
-from sktransfer._computing._execution import Run, lend
+from sktransfer._computing._execution import Execution, lend
 from sktransfer._computing._frozen_pass import apply, collect, collect_readable, probe, probe_readable
 from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork
 from sktransfer.backbones import Backbone, FrozenPart
@@ -16,7 +16,7 @@ from sktransfer.inputs import Samples
 
 
 def predict(
-    backbone: Backbone, module: SuffixNetwork, samples: Samples, run: Run, features: bool = False
+    backbone: Backbone, module: SuffixNetwork, samples: Samples, execution: Execution, features: bool = False
 ) -> np.ndarray:
     """Run samples through the frozen part and then through what was trained.
 
@@ -28,7 +28,7 @@ def predict(
         What was trained.
     samples : Samples
         What to run.
-    run : Run
+    execution : Execution
         How.
     features : bool, default=False
         Whether to stop in front of the head.
@@ -44,10 +44,10 @@ def predict(
         If the network gives NaN or infinity for a sample.
     """
     module.attach(backbone)
-    module.compute_in(run.bfloat16)
+    module.compute_in(execution.bfloat16)
     suffix = FeaturesOf(module) if features else module
-    with lend(suffix, run.device):
-        result = apply(suffix, backbone.frozen_part(module.pooling), samples, run)
+    with lend(suffix, execution.device):
+        result = apply(suffix, backbone.frozen_part(module.pooling), samples, execution)
     strange = np.flatnonzero(~np.isfinite(result).all(axis=1))
     if len(strange):
         raise ValueError(
@@ -57,7 +57,9 @@ def predict(
     return result
 
 
-def extract(part: FrozenPart, samples: Samples, run: Run, tolerant: bool) -> tuple[np.ndarray, dict[int, str]]:
+def extract(
+    part: FrozenPart, samples: Samples, execution: Execution, tolerant: bool
+) -> tuple[np.ndarray, dict[int, str]]:
     """Run samples through a frozen part that ends in features.
 
     Parameters
@@ -66,7 +68,7 @@ def extract(part: FrozenPart, samples: Samples, run: Run, tolerant: bool) -> tup
         The part.
     samples : Samples
         What to run.
-    run : Run
+    execution : Execution
         How.
     tolerant : bool
         Whether a sample that cannot be read is a row of NaN instead of an error.
@@ -78,15 +80,17 @@ def extract(part: FrozenPart, samples: Samples, run: Run, tolerant: bool) -> tup
     problems : dict of int to str
         What was wrong with samples that could not be read, by row, in order.
     """
-    return collect_readable(part, samples, run) if tolerant else (np.asarray(collect(part, samples, run)), {})
+    return (
+        collect_readable(part, samples, execution) if tolerant else (np.asarray(collect(part, samples, execution)), {})
+    )
 
 
-def measure(part: FrozenPart, samples: Samples, run: Run, tolerant: bool) -> tuple[int, tuple[int, ...]]:
+def measure(part: FrozenPart, samples: Samples, execution: Execution, tolerant: bool) -> tuple[int, tuple[int, ...]]:
     """Run one sample through a frozen part that ends in features, to learn their number.
 
     Parameters
     ----------
-    part, samples, run, tolerant : object
+    part, samples, execution, tolerant : object
         As in `extract`.
 
     Returns
@@ -96,7 +100,9 @@ def measure(part: FrozenPart, samples: Samples, run: Run, tolerant: bool) -> tup
     shape : tuple of int
         Shape of the sample as the network takes it.
     """
-    first, shape = probe_readable(part, samples, run) if tolerant else (probe(part, samples, run), samples.shape)
+    first, shape = (
+        probe_readable(part, samples, execution) if tolerant else (probe(part, samples, execution), samples.shape)
+    )
     return int(first.shape[1]), shape
 
 

@@ -87,7 +87,7 @@ def check_settings(estimator: Any) -> None:
     check_optimizer(estimator.optimizer)
     check_companions(estimator)
     sizes = estimator.hidden_layer_sizes
-    if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
+    if not all(isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0 for size in sizes):
         raise ValueError(
             f"Got hidden_layer_sizes={sizes!r}; expected widths of at least 1, such as (256,), or () for a linear head."
         )

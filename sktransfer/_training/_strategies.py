@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktransfer._computing._execution import Run, lend
+from sktransfer._computing._execution import Execution, lend
 from sktransfer._computing._forward import run_batch
 from sktransfer._computing._frozen_pass import probe
 from sktransfer._process._seeding import generator_kept, seeded
@@ -24,7 +24,7 @@ from sktransfer._training._activation_sources import (
     decoded_once,
     take_batches,
 )
-from sktransfer._training._dataset import LabelledActivations
+from sktransfer._training._dataset import ActivationDataset
 from sktransfer._training._settings import TrainingSettings
 from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork, make_head
 from sktransfer.backbones import Backbone, Block, FrozenPart
@@ -52,10 +52,10 @@ class Task:
     labels: np.ndarray
     weights: np.ndarray
 
-    def of(self, source: Activations, rows: np.ndarray) -> LabelledActivations:
+    def of(self, source: Activations, rows: np.ndarray) -> ActivationDataset:
         """Join activations with the labels of some rows."""
         relative = self.weights / self.weights.mean()
-        return LabelledActivations(source, rows, self.labels[rows], relative[rows])
+        return ActivationDataset(source, rows, self.labels[rows], relative[rows])
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def train(
     backbone: Backbone,
     samples: Samples,
     task: Task,
-    run: Run,
+    execution: Execution,
     settings: TrainingSettings,
     seed: int,
     earlier: SuffixNetwork | None = None,
@@ -86,7 +86,7 @@ def train(
         What enters it.
     task : Task
         What is to be learned.
-    run : Run
+    execution : Execution
         How the frozen part is run.
     settings : TrainingSettings
         The strategy and its numbers.
@@ -102,7 +102,7 @@ def train(
     """
     _try_augmentation(samples, settings.augment)
     with seeded(seed):
-        return _train(backbone, samples, task, run, settings, earlier)
+        return _train(backbone, samples, task, execution, settings, earlier)
 
 
 def _try_augmentation(samples: Samples, augment: Any) -> None:
@@ -117,7 +117,7 @@ def _train(
     backbone: Backbone,
     samples: Samples,
     task: Task,
-    run: Run,
+    execution: Execution,
     settings: TrainingSettings,
     earlier: SuffixNetwork | None,
 ) -> Trained:
@@ -127,24 +127,24 @@ def _train(
 
     blocks = () if settings.strategy == "linear_probe" else tuple(backbone.trained_blocks(backbone.freeze_depth))
     rows, held_out = _hold_out(task, settings)
-    sources = _Sources(backbone.frozen_part(settings.pooling), samples, run, settings)
-    module = _start(backbone, sources.first, task, run, settings, earlier)
+    sources = _Sources(backbone.frozen_part(settings.pooling), samples, execution, settings)
+    module = _start(backbone, sources.first, task, execution, settings, earlier)
     training = task.of(sources.changing, rows)
     validation = task.of(sources.plain, _by_size(sources.plain, held_out)) if len(held_out) else None
     net, history, n_iter = None, [], 0
     head_first = settings.strategy != "fine_tune" and not (blocks and earlier is not None)
     few = len(task.labels) * len(task.classes) <= SOLVABLE
     if head_first and few and _is_solved(settings, blocks):
-        features = _features(module, sources.plain, rows, run)
+        features = _features(module, sources.plain, rows, execution)
         solution = solve_head(features, task.labels[rows], task.weights[rows], len(task.classes))
         module.head, n_iter = nn.Sequential(solution.head), solution.n_iter
         net = untrained_net(module, task.classes)
     elif head_first:
-        net = _train_head(module, training, validation, task, run, settings)
+        net = _train_head(module, training, validation, task, execution, settings)
         history += _records("head", net)
     if blocks or net is None:
         epochs = settings.max_epochs
-        net = train_suffix(module, training, validation, task.classes, settings, run, epochs, blocks)
+        net = train_suffix(module, training, validation, task.classes, settings, execution, epochs, blocks)
         history += _records("fine_tune", net)
     return Trained(net, history, n_iter + len(history))
 
@@ -160,8 +160,8 @@ class _Sources:
     Each is made when first wanted: which of them that is depends on the strategy.
     """
 
-    def __init__(self, part: FrozenPart, samples: Samples, run: Run, settings: TrainingSettings):
-        self._part, self._samples, self._run = part, decoded_once(samples, run), run
+    def __init__(self, part: FrozenPart, samples: Samples, execution: Execution, settings: TrainingSettings):
+        self._part, self._samples, self._execution = part, decoded_once(samples, execution), execution
         augmentation = samples.augmentation(settings.augment)
         name = settings.augment if isinstance(settings.augment, str) else None
         self._augmented = augmentation and Augmented(augmentation, name, settings.augment_views, settings.views_seed)
@@ -169,23 +169,23 @@ class _Sources:
     @cached_property
     def first(self) -> torch.Tensor:
         """The activation of one sample, to measure."""
-        run = self._run if self._augmented is None else replace(self._run, store=None)
+        execution = self._execution if self._augmented is None else replace(self._execution, store=None)
         with generator_kept():
-            return probe(self._part, self._samples, run, self._report)
+            return probe(self._part, self._samples, execution, self._report)
 
     @cached_property
     def plain(self) -> Activations:
         with generator_kept():
-            return activations(self._part, self._samples, self._run, self.first, None, self._report)
+            return activations(self._part, self._samples, self._execution, self.first, None, self._report)
 
     @cached_property
     def changing(self) -> Activations:
         if self._augmented is None:
             return self.plain
-        return activations(self._part, self._samples, self._run, self.first, self._augmented, self._report)
+        return activations(self._part, self._samples, self._execution, self.first, self._augmented, self._report)
 
     def _report(self, message: str) -> None:
-        if self._run.verbose:
+        if self._execution.verbose:
             print(message)  # noqa: T201
 
 
@@ -222,7 +222,7 @@ def _start(
     backbone: Backbone,
     first: torch.Tensor,
     task: Task,
-    run: Run,
+    execution: Execution,
     settings: TrainingSettings,
     earlier: SuffixNetwork | None,
 ) -> SuffixNetwork:
@@ -234,18 +234,18 @@ def _start(
     tail = backbone.tail(backbone.freeze_depth, settings.train_bn)
     channels_last = backbone.features_have_channels_last
     module = SuffixNetwork(tail, nn.Identity(), settings.pooling, settings.train_bn, channels_last).eval()
-    width = _features(module, KeptActivations(first.numpy()), np.arange(1), run).shape[1]
+    width = _features(module, KeptActivations(first.numpy()), np.arange(1), execution).shape[1]
     module.head = make_head(width, settings.hidden_layer_sizes, settings.dropout, len(task.classes))
     return module.eval()
 
 
-def _features(module: SuffixNetwork, source: Activations, rows: np.ndarray, run: Run) -> np.ndarray:
-    module.compute_in(run.bfloat16)
+def _features(module: SuffixNetwork, source: Activations, rows: np.ndarray, execution: Execution) -> np.ndarray:
+    module.compute_in(execution.bfloat16)
     compute = FeaturesOf(module)
-    with lend(module, run.device), generator_kept():
+    with lend(module, execution.device), generator_kept():
         parts = [
-            (places, run_batch(compute, part, run).cpu().numpy())
-            for places, part in take_batches(source, rows, run.batch_size)
+            (places, run_batch(compute, part, execution).cpu().numpy())
+            for places, part in take_batches(source, rows, execution.batch_size)
         ]
     features = np.empty((len(rows), parts[0][1].shape[1]), dtype=np.float32)
     for places, part in parts:
@@ -255,10 +255,10 @@ def _features(module: SuffixNetwork, source: Activations, rows: np.ndarray, run:
 
 def _train_head(
     module: SuffixNetwork,
-    training: LabelledActivations,
-    validation: LabelledActivations | None,
+    training: ActivationDataset,
+    validation: ActivationDataset | None,
     task: Task,
-    run: Run,
+    execution: Execution,
     settings: TrainingSettings,
 ) -> Any:
     """Train the head alone: on features computed once, unless they change at random."""
@@ -267,14 +267,14 @@ def _train_head(
     epochs = HEAD_EPOCHS if settings.head_epochs == "auto" else settings.head_epochs
     nothing: tuple[Block, ...] = ()
     if settings.augment is not None:
-        return train_suffix(module, training, validation, task.classes, settings, run, epochs, nothing)
+        return train_suffix(module, training, validation, task.classes, settings, execution, epochs, nothing)
     head = SuffixNetwork(None, module.head, settings.pooling, settings.train_bn)
 
-    def on_features(data: LabelledActivations) -> LabelledActivations:
-        return task.of(_spread(_features(module, data.activations, data.rows, run), data.rows, task), data.rows)
+    def on_features(data: ActivationDataset) -> ActivationDataset:
+        return task.of(_spread(_features(module, data.activations, data.rows, execution), data.rows, task), data.rows)
 
     known = on_features(training), validation and on_features(validation)
-    net = train_suffix(head, *known, task.classes, settings, run, epochs, nothing)
+    net = train_suffix(head, *known, task.classes, settings, execution, epochs, nothing)
     return untrained_net(module, task.classes, net.history)
 
 
