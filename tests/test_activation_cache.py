@@ -18,12 +18,12 @@ from torch import nn
 from sktransfer import (
     FineTunedClassifier,
     PretrainedFeatureExtractor,
-    _frozen_pass,
     cache_info,
     clear_cache,
     set_cache_limit,
 )
 from sktransfer._cache._memory_store import COUNTS, MEMORY_LIMIT, PROCESS_CACHE, MemoryStore, activation_keys
+from sktransfer._computing import _frozen_pass
 from sktransfer.backbones import ImagePreprocessing
 from sktransfer.inputs import SoundPreprocessing
 from sktransfer.inputs.images import _reader as _images
