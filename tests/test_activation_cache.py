@@ -327,7 +327,7 @@ def test_what_leaves_while_it_is_wanted_is_computed_after_all(pictures, monkeypa
     np.testing.assert_allclose(extractor().fit_transform(X), expected, rtol=1e-4, atol=1e-5)
     monkeypatch.undo()
     fitted = extractor().fit(X)
-    found = MemoryStore.find
+    found = MemoryStore.get
 
     def lose(self, keys):
         return [None if key[0] % 2 else value for key, value in zip(keys, found(self, keys), strict=True)]
