@@ -141,7 +141,6 @@ class SuffixNetwork(nn.Module):
         tensors : dict of str to Tensor
             Of `head` and `tail`.
         """
-        state = self.__getstate__()
         linear = [layer for layer in self.head.children() if isinstance(layer, nn.Linear)]
         dropouts = [layer.p for layer in self.head.children() if isinstance(layer, nn.Dropout)]
         record = {
@@ -149,11 +148,12 @@ class SuffixNetwork(nn.Module):
             "hidden_layer_sizes": [layer.out_features for layer in linear[:-1]],
             "dropout": dropouts[0] if dropouts else 0.0,
             "n_classes": linear[-1].out_features,
-            **{name: state[name] for name in ("pooling", "train_bn", "channels_last", "in_bfloat16")},
+            **{name: getattr(self, name) for name in ("pooling", "train_bn", "channels_last", "in_bfloat16")},
         }
         tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
-        tail = state["_tail_state"] or {}
-        return record, tensors | {f"tail.{name}": tensor for name, tensor in tail.items()}
+        left, tail = self._tail_state, self.tail  # in this order: another thread may attach the tail meanwhile
+        tuned = left or {} if tail is None else tail.state_dict()
+        return record, tensors | {f"tail.{name}": tensor.cpu() for name, tensor in tuned.items()}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> "SuffixNetwork":
@@ -194,14 +194,8 @@ class SuffixNetwork(nn.Module):
         network._tail_state = parts["tail"] or None
         return network.eval().requires_grad_(False)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the traced graph out; the tail's tensors always stay."""
-        state = self.__dict__.copy()
-        state["_modules"] = self._modules.copy()
-        if self.tail is not None:
-            state["_tail_state"] = {name: tensor.cpu() for name, tensor in self.tail.state_dict().items()}
-            state["_modules"]["tail"] = None
-        return state
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SuffixNetwork.from_record, self.to_record()
 
 
 class FeaturesOf(nn.Module):
