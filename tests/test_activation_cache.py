@@ -23,7 +23,7 @@ from sktransfer import (
     set_cache_limit,
 )
 from sktransfer._cache._memory_store import COUNTS, MEMORY_LIMIT, PROCESS_CACHE, MemoryStore, activation_keys
-from sktransfer._computing import _frozen_pass
+from sktransfer._computing import _reuse
 from sktransfer.backbones import ImagePreprocessing
 from sktransfer.inputs import SoundPreprocessing
 from sktransfer.inputs.images import _reader as _images
@@ -312,7 +312,7 @@ def test_what_is_kept_of_some_rows_serves_these_and_the_others_are_computed(pict
 
 def test_large_activations_near_the_input_are_not_gone_on_from(pictures, passed, monkeypatch):
     X, y = pictures
-    monkeypatch.setattr(_frozen_pass, "WORTH_READING", 100)
+    monkeypatch.setattr(_reuse, "WORTH_READING", 100)
     FineTunedClassifier(tiny_cnn, random_state=0, freeze_depth=1, max_epochs=1).fit(X, y)
     extractor(precision="auto").fit_transform(X)
     assert len(passed) == 2 * len(X)

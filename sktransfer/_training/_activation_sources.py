@@ -18,7 +18,8 @@ from torch import nn
 from sktransfer._cache._memory_store import COUNTS, PROCESS_CACHE, activation_keys
 from sktransfer._computing._execution import Execution
 from sktransfer._computing._forward import Change, compute
-from sktransfer._computing._frozen_pass import Variant, collect
+from sktransfer._computing._frozen_pass import collect
+from sktransfer._computing._reuse import Variant
 from sktransfer._process._seeding import generator_kept, seeded
 from sktransfer.backbones import FrozenPart
 from sktransfer.inputs import Augmentation, Samples, SamplesOf, augment_batch
