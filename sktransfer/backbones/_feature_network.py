@@ -55,7 +55,7 @@ def pool_output(
     part : nn.Module
         The part.
     x : Tensor of shape (n, ...)
-        What entered it; a part of a stack of layers sees by it which positions are absent.
+        What entered it; a part of a stack of layers sees by it which positions are padding.
     output : Tensor of shape (n, ...)
         What left it.
     pooling : str

@@ -26,11 +26,11 @@ class Feed(Protocol):
 
     Attributes
     ----------
-    tells_absent : bool
+    tells_padding : bool
         Whether the network is told which positions stand only for the length of others.
     """
 
-    tells_absent: bool
+    tells_padding: bool
 
     def examples(self) -> list[torch.Tensor]:
         """Return prepared samples of several lengths that are run whole and in parts; the first shows the layers."""
@@ -41,21 +41,21 @@ class Feed(Protocol):
     def describe(self, x: torch.Tensor) -> str:
         """Say how many and how long prepared samples are."""
 
-    def absent(self, x: torch.Tensor) -> torch.Tensor | None:
+    def padding(self, x: torch.Tensor) -> torch.Tensor | None:
         """Return which positions of samples, or of hidden states, stand only for the length of others, if any do."""
 
-    def arguments(self, x: torch.Tensor, absent: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    def arguments(self, x: torch.Tensor, padding: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Return what the network's forward takes."""
 
     def stand_in(
         self,
         hidden: torch.Tensor,
-        absent: torch.Tensor | None,
+        padding: torch.Tensor | None,
         count: Callable[[dict[str, torch.Tensor]], int],
     ) -> dict[str, torch.Tensor]:
         """Return what makes it call its layers as with these hidden states; `count` tells the positions of a try."""
 
-    def as_value(self, x: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
+    def as_value(self, x: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
         """Return samples as floats that can be kept and joined like hidden states."""
 
     def flat(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -76,7 +76,7 @@ class Tokens:
         The token that fills up, as the network's description has it.
     """
 
-    tells_absent = True
+    tells_padding = True
 
     def __init__(self, preprocessing: TextPreprocessing, pad: int | None):
         self._preprocessing = preprocessing
@@ -101,33 +101,33 @@ class Tokens:
     def _example(self, length: int, n_samples: int) -> torch.Tensor:
         return self._preprocessing.example((min(length, self._preprocessing.max_length),), n_samples)
 
-    def absent(self, x: torch.Tensor) -> torch.Tensor | None:
-        absent = x[..., 0].isnan() if x.ndim == 3 else x < 0
-        return absent if is_traced() or bool(absent.any()) else None
+    def padding(self, x: torch.Tensor) -> torch.Tensor | None:
+        padding = x[..., 0].isnan() if x.ndim == 3 else x < 0
+        return padding if is_traced() or bool(padding.any()) else None
 
-    def arguments(self, x: torch.Tensor, absent: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    def arguments(self, x: torch.Tensor, padding: torch.Tensor | None) -> dict[str, torch.Tensor]:
         numbers = (x[..., 0].nan_to_num() if x.ndim == 3 else x).long()
-        return self._with_mask(numbers, absent)
+        return self._with_mask(numbers, padding)
 
     def stand_in(
         self,
         hidden: torch.Tensor,
-        absent: torch.Tensor | None,
+        padding: torch.Tensor | None,
         count: Callable[[dict[str, torch.Tensor]], int],
     ) -> dict[str, torch.Tensor]:
         # Which tokens these are matters as little to layers as it does to masks, if only they are no padding.
         numbers = torch.full_like(hidden[..., 0], self.other, dtype=torch.int64)
-        return self._with_mask(numbers, absent)
+        return self._with_mask(numbers, padding)
 
-    def _with_mask(self, numbers: torch.Tensor, absent: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        if absent is None:
+    def _with_mask(self, numbers: torch.Tensor, padding: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        if padding is None:
             return {"input_ids": numbers, "attention_mask": torch.ones_like(numbers)}
-        return {"input_ids": numbers.masked_fill(absent, self.pad), "attention_mask": (~absent).long()}
+        return {"input_ids": numbers.masked_fill(padding, self.pad), "attention_mask": (~padding).long()}
 
-    def as_value(self, x: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
+    def as_value(self, x: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
         if x.ndim == 3:
             return x
-        value = x.float() if absent is None else x.float().masked_fill(absent, torch.nan)
+        value = x.float() if padding is None else x.float().masked_fill(padding, torch.nan)
         return value.unsqueeze(-1)
 
     def flat(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -148,7 +148,7 @@ class Windows:
         Name under which it takes them.
     """
 
-    tells_absent = False
+    tells_padding = False
 
     def __init__(self, preprocessing: SoundPreprocessing, argument: str):
         self._preprocessing, self.argument = preprocessing, argument
@@ -176,17 +176,17 @@ class Windows:
         first = shown.example(None, 1)
         return first if n_samples == 1 else torch.cat([first, shown.example(tuple(first.shape[1:]), n_samples - 1)])
 
-    def absent(self, x: torch.Tensor) -> torch.Tensor | None:
-        absent = x.flatten(2)[..., 0].isnan()
-        return absent if bool(absent.any()) else None
+    def padding(self, x: torch.Tensor) -> torch.Tensor | None:
+        padding = x.flatten(2)[..., 0].isnan()
+        return padding if bool(padding.any()) else None
 
-    def arguments(self, x: torch.Tensor, absent: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        return {self.argument: (x if absent is None else x.nan_to_num()).flatten(0, 1)}
+    def arguments(self, x: torch.Tensor, padding: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        return {self.argument: (x if padding is None else x.nan_to_num()).flatten(0, 1)}
 
     def stand_in(
         self,
         hidden: torch.Tensor,
-        absent: torch.Tensor | None,
+        padding: torch.Tensor | None,
         count: Callable[[dict[str, torch.Tensor]], int],
     ) -> dict[str, torch.Tensor]:
         # Positions grow with the waveform, by steps: each try says where the next is.
@@ -210,7 +210,7 @@ class Windows:
             "of the network before the cut returned."
         )
 
-    def as_value(self, x: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
+    def as_value(self, x: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
         return x
 
     def flat(self, hidden: torch.Tensor) -> torch.Tensor:

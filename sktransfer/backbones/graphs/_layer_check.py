@@ -75,10 +75,10 @@ def _find_fault(graph: "LayerGraph") -> str | None:
 
 def _calls_depend_on_positions_alone(graph: "LayerGraph", x: torch.Tensor) -> bool:
     """Tell whether layers are called for a sample as for what stands for its hidden states behind a cut."""
-    absent = graph.feed.absent(x)
+    padding = graph.feed.padding(x)
     try:
-        hidden, calls = graph.front.run(graph.feed.arguments(x, absent))
-        others = graph.calls(hidden, absent)
+        hidden, calls = graph.front.run(graph.feed.arguments(x, padding))
+        others = graph.calls(hidden, padding)
     except Exception as error:  # networks raise what they please
         raise UntraceableError(
             f"Got a {type(graph.network).__name__} that cannot be run with {graph.feed.describe(x)} "
@@ -86,7 +86,7 @@ def _calls_depend_on_positions_alone(graph: "LayerGraph", x: torch.Tensor) -> bo
             "extractor gives. Save these with the right limit, such as a smaller model_max_length, or use another "
             "network."
         ) from error
-    if hidden.ndim != 3 or (graph.feed.tells_absent and hidden.shape[:2] != x.shape[:2]):
+    if hidden.ndim != 3 or (graph.feed.tells_padding and hidden.shape[:2] != x.shape[:2]):
         return False
     return len(calls) == len(others) and all(
         one.number == other.number and _is_equal(one.args, other.args) and _is_equal(one.kwargs, other.kwargs)
@@ -99,14 +99,14 @@ def _parts_give_the_whole(graph: "LayerGraph", x: torch.Tensor) -> bool:
 
     Beside padding it may differ by rounding: what the network makes of padding, between its layers, is not kept.
     """
-    feed, absent = graph.feed, graph.feed.absent(x)
-    expected = output_of(twin(graph.network)(**feed.arguments(x, absent)))
+    feed, padding = graph.feed, graph.feed.padding(x)
+    expected = output_of(twin(graph.network)(**feed.arguments(x, padding)))
     found = feed.flat(_in_parts(graph, x))
     if found.shape != expected.shape:
         return False
-    if absent is None:
+    if padding is None:
         return torch.equal(found, expected)
-    found, expected = found[~absent], expected[~absent]
+    found, expected = found[~padding], expected[~padding]
     return torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
@@ -121,13 +121,13 @@ def _in_parts(graph: "LayerGraph", x: torch.Tensor) -> torch.Tensor:
 def _takes_autocast(graph: "LayerGraph") -> bool:
     """Tell whether layers can be run in mixed precision: a few have constants that bfloat16 cannot hold."""
     x = graph.feed.examples()[-1]
-    absent = graph.feed.absent(x)
+    padding = graph.feed.padding(x)
     try:
         with torch.autocast("cpu", torch.bfloat16):
             found = _in_parts(graph, x)
     except Exception:  # networks raise what they please
         return False
-    return bool((found if absent is None else found[~absent]).isfinite().all())
+    return bool((found if padding is None else found[~padding]).isfinite().all())
 
 
 def _is_equal(one: Any, other: Any) -> bool:

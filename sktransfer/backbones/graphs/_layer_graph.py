@@ -69,7 +69,7 @@ class LayerGraph:
     feed : Feed
         How samples are handed to it.
     finish : nn.Module or None, default=None
-        What makes vectors of the last hidden states and of absent positions, where the network comes with it.
+        What makes vectors of the last hidden states and of positions of padding, where the network comes with it.
 
     Raises
     ------
@@ -80,7 +80,7 @@ class LayerGraph:
     def __init__(self, network: nn.Module, feed: Feed, finish: nn.Module | None = None):
         self.network, self.feed, self.finish = network, feed, finish
         example = feed.examples()[0]
-        self.stack, seen = find_stack(network, feed.arguments(example, feed.absent(example)))
+        self.stack, seen = find_stack(network, feed.arguments(example, feed.padding(example)))
         self.takes_autocast, self.by_rows, self.layers_keep_notes = True, False, False
         self.hands_weights = seen.hands_weights
         self._lock = Lock()
@@ -191,20 +191,20 @@ class LayerGraph:
 
     # What parts ask
 
-    def calls(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> list[Call]:
+    def calls(self, hidden: torch.Tensor, padding: torch.Tensor | None) -> list[Call]:
         """Return what each layer is called with for such hidden states."""
-        if not self.feed.tells_absent:
-            absent = None
-        rows = hidden if self.by_rows or absent is not None else hidden[:1]
-        if absent is not None or (is_traced() and self.feed.tells_absent):
-            return self._call_again(rows, absent)
+        if not self.feed.tells_padding:
+            padding = None
+        rows = hidden if self.by_rows or padding is not None else hidden[:1]
+        if padding is not None or (is_traced() and self.feed.tells_padding):
+            return self._call_again(rows, padding)
         # All that they depend on: which values there are is no part of it, and the self-check saw that it need not.
         key = (int(rows.shape[0]), int(rows.shape[1]), hidden.device)
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key][0]
-        calls = self._call_again(rows, absent)
+        calls = self._call_again(rows, padding)
         with self._lock:
             self._known[key] = calls, _count_bytes(calls)
             while len(self._known) > _LENGTHS_KEPT or (
@@ -218,12 +218,12 @@ class LayerGraph:
         with self._lock:
             self._known.clear()
 
-    def _call_again(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> list[Call]:
+    def _call_again(self, hidden: torch.Tensor, padding: torch.Tensor | None) -> list[Call]:
         kept = generator_kept() if torch.is_grad_enabled() else contextlib.nullcontext()  # in training
         cast = torch.autocast(hidden.device.type, enabled=False)
         # Whatever the caller's modes are: what comes of it is remembered, and used in training too.
         with kept, cast, torch.inference_mode(False), torch.no_grad():
-            arguments = self.feed.stand_in(hidden, absent, self._count_positions)
+            arguments = self.feed.stand_in(hidden, padding, self._count_positions)
             _, calls = self.front.run(_on_cpu(arguments))
         return [
             Call(call.number, _moved(call.args, hidden.device), _moved(call.kwargs, hidden.device)) for call in calls

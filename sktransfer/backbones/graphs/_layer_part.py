@@ -73,35 +73,35 @@ class LayerPart(nn.Module):
         return self._shared.graph
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return hidden states, or vectors where the network ends in them; absent positions are NaN on both sides."""
-        feed, absent = self.graph.feed, self.graph.feed.absent(x)
+        """Return hidden states, or vectors where the network ends in them; padding is NaN on both sides."""
+        feed, padding = self.graph.feed, self.graph.feed.padding(x)
         if self.start == self.end:
-            return x if self.end else feed.as_value(x, absent)
+            return x if self.end else feed.as_value(x, padding)
         if self.graph.takes_autocast:
-            hidden = feed.unflat(self._hidden(x, absent), x)
+            hidden = feed.unflat(self._hidden(x, padding), x)
         else:
             with torch.autocast(x.device.type, enabled=False):
-                hidden = feed.unflat(self._hidden(x.float() if x.is_floating_point() else x, absent), x)
+                hidden = feed.unflat(self._hidden(x.float() if x.is_floating_point() else x, padding), x)
         if self.finish is not None:
-            return self.finish(hidden.float(), absent)
-        if absent is not None:
-            hidden = hidden.masked_fill(absent.view(*absent.shape, *[1] * (hidden.ndim - absent.ndim)), torch.nan)
+            return self.finish(hidden.float(), padding)
+        if padding is not None:
+            hidden = hidden.masked_fill(padding.view(*padding.shape, *[1] * (hidden.ndim - padding.ndim)), torch.nan)
         return hidden
 
-    def _hidden(self, x: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
+    def _hidden(self, x: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
         feed = self.graph.feed
         if self._front is not None:
-            hidden, calls = self._front.run(feed.arguments(x, absent))
+            hidden, calls = self._front.run(feed.arguments(x, padding))
             if torch.is_autocast_enabled(x.device.type) and not self.graph.hands_weights:
                 # Positions are counted in full precision, and on both sides of a cut the same.
-                calls = self.graph.calls(hidden, absent)
+                calls = self.graph.calls(hidden, padding)
         else:
-            hidden = feed.flat(x if absent is None else x.nan_to_num())
-            calls = self.graph.calls(hidden, absent)
+            hidden = feed.flat(x if padding is None else x.nan_to_num())
+            calls = self.graph.calls(hidden, padding)
         layers = self.get_submodule(self._stack) if self._last > self._first else None
         for count, call in enumerate(calls[self._first : self._last], start=self._first):
             if count in self._ends:
-                hidden = _without(hidden, absent if feed.tells_absent else None)
+                hidden = _without(hidden, padding if feed.tells_padding else None)
             layer = getattr(layers, str(call.number))
             layer = twin(layer) if self.graph.layers_keep_notes else layer
             hidden = first_of(layer(hidden, *call.args, **call.kwargs))
@@ -116,16 +116,16 @@ class LayerPart(nn.Module):
                 'Got pooling="flatten" for samples that may differ in length; expected features of one length. Use '
                 '"mean", "max", "cls" or "last".'
             )
-        absent = self.graph.feed.absent(x)
+        padding = self.graph.feed.padding(x)
         if hidden.ndim == 3:
-            return pool(hidden, pooling, absent=absent)
+            return pool(hidden, pooling, padding=padding)
         vectors = pool(hidden.flatten(0, 1), pooling).view(*hidden.shape[:2], -1)
-        return pool(vectors, "max" if pooling == "max" else "mean", absent=absent)
+        return pool(vectors, "max" if pooling == "max" else "mean", padding=padding)
 
 
-def _without(hidden: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
+def _without(hidden: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
     """Return hidden states with zeros for padding between blocks, cut or not: so a cut there changes no bit."""
-    return hidden if absent is None else hidden.masked_fill(absent.unsqueeze(-1), 0)
+    return hidden if padding is None else hidden.masked_fill(padding.unsqueeze(-1), 0)
 
 
 def _beside(module: nn.Module, path: str, prefix: str = "") -> Iterator[tuple[str, "nn.Module | nn.Parameter"]]:

@@ -6,7 +6,7 @@ POOLINGS = ("avg", "max", "flatten", "cls", "mean", "last")
 
 
 def pool(
-    x: torch.Tensor, pooling: str, channels_last: bool = False, absent: torch.Tensor | None = None
+    x: torch.Tensor, pooling: str, channels_last: bool = False, padding: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Turn activations into vectors.
 
@@ -20,7 +20,7 @@ def pool(
         `"last"` the last.
     channels_last : bool, default=False
         Whether the channels of a map are its last axis.
-    absent : bool Tensor of shape (n, tokens) or None, default=None
+    padding : bool Tensor of shape (n, tokens) or None, default=None
         Tokens that stand only for the length of others, at the end of each sample.
 
     Returns
@@ -45,12 +45,12 @@ def pool(
             )
         if pooling == "cls":
             return x[:, 0]
-        if absent is None:
+        if padding is None:
             return x[:, -1]
-        last = (~absent).sum(1).sub(1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
+        last = (~padding).sum(1).sub(1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, x.shape[-1])
         return x.gather(1, last)[:, 0]
-    if absent is not None:
-        hidden = absent.unsqueeze(-1)
+    if padding is not None:
+        hidden = padding.unsqueeze(-1)
         if pooling == "max":
             return x.masked_fill(hidden, -torch.inf).amax(1)
         return x.masked_fill(hidden, 0.0).sum(1) / (~hidden).sum(1)

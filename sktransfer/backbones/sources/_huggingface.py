@@ -115,10 +115,10 @@ class HuggingFaceSource:
             network = self.architecture().eval()
             fill(network, state, self._graph(network).used_names(), whose)
             return network
-        network, absent = load_weights(self._files, build_config(self.config or {}, self._files))
+        network, padding = load_weights(self._files, build_config(self.config or {}, self._files))
         network = encoder(network).eval()
         used = self._graph(network).used_names()
-        missing = [name for name in absent if name in used or name.removeprefix("encoder.") in used]
+        missing = [name for name in padding if name in used or name.removeprefix("encoder.") in used]
         if missing:
             raise ValueError(
                 f"Got weights of {self._files} that lack {len(missing)} tensors of the network "

@@ -58,10 +58,10 @@ class SentencePooling(nn.Module):
         known = f"poolings={self.poolings}, normalize={self.normalize}"
         return known + f", prompt={self.prompt}, length={self.length}"
 
-    def forward(self, hidden: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
         if self.prompt:
-            hidden, absent = hidden[:, self.prompt :], None if absent is None else absent[:, self.prompt :]
-        vectors = torch.cat([pool(hidden, one, absent=absent) for one in self.poolings], dim=1)
+            hidden, padding = hidden[:, self.prompt :], None if padding is None else padding[:, self.prompt :]
+        vectors = torch.cat([pool(hidden, one, padding=padding) for one in self.poolings], dim=1)
         vectors = nn.functional.normalize(vectors, dim=1) if self.normalize else vectors
         return vectors if self.length is None else vectors[:, : self.length]
 
