@@ -17,8 +17,8 @@ from sktransfer._training._idle_parameters import warn_of_frozen_blocks
 from sktransfer._training._labels import check_lengths, read_labels, weigh
 from sktransfer._training._net_record import net_from_record, net_to_record
 from sktransfer._training._prediction import predict, probability_network
-from sktransfer._training._settings import TrainingSettings, check_settings
-from sktransfer._training._strategies import Task, train
+from sktransfer._training._settings import TrainingSettings
+from sktransfer._training._strategies import Task, check_settings, train
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer.backbones import Backbone
 

@@ -3,17 +3,12 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 
 from sktransfer._messages import check_choice
-from sktransfer._training._idle_parameters import check_companions
-from sktransfer.inputs import make_augmentation
-
-STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
 
 # Names that `optimizer=` takes, and what torch calls them.
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "sgd": "SGD"}
@@ -68,43 +63,6 @@ class TrainingSettings:
     def head_is_convex(self) -> bool:
         """Whether the head may be solved: a linear one whose loss is plain cross-entropy, of no stated epochs."""
         return self.head_epochs == "auto" and not (self.hidden_layer_sizes or self.dropout or self.label_smoothing)
-
-
-def check_settings(estimator: Any) -> None:
-    """Raise if parameters that say how to train are wrong, or wrong together, before anything is loaded.
-
-    Parameters
-    ----------
-    estimator : BaseEstimator
-        With parameters of the right types.
-
-    Raises
-    ------
-    ValueError
-        With the first of them.
-    """
-    check_choice("strategy", estimator.strategy, STRATEGIES)
-    check_optimizer(estimator.optimizer)
-    check_companions(estimator)
-    sizes = estimator.hidden_layer_sizes
-    if not all(isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0 for size in sizes):
-        raise ValueError(
-            f"Got hidden_layer_sizes={sizes!r}; expected widths of at least 1, such as (256,), or () for a linear head."
-        )
-    make_augmentation(estimator.augment)
-    if estimator.callbacks:
-        from sktransfer._training._epochs import check_callbacks  # which brings skorch in
-
-        check_callbacks(estimator.callbacks)
-    if isinstance(estimator.class_weight, dict):
-        weights = estimator.class_weight.values()
-        if not all(isinstance(weight, Real) and 0 <= float(weight) < np.inf for weight in weights):
-            raise ValueError(f"Got class_weight={estimator.class_weight!r}; expected finite numbers of at least 0.")
-    if estimator.train_bn and estimator.batch_size == 1:
-        raise ValueError(
-            "Got train_bn=True with batch_size=1; expected batches of at least 2: BatchNorm has no statistics of one "
-            "sample. Raise batch_size, or set train_bn=False."
-        )
 
 
 def check_optimizer(optimizer: Any) -> None:

@@ -6,6 +6,7 @@ A linear head is solved where nothing but epochs could serve better; the phase a
 import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 from sktransfer._computing._execution import Execution, lend
 from sktransfer._computing._forward import run_batch
 from sktransfer._computing._frozen_pass import probe
+from sktransfer._messages import check_choice
 from sktransfer._process._seeding import generator_kept, seeded
 from sktransfer._training._activation_sources import (
     Activations,
@@ -25,13 +27,53 @@ from sktransfer._training._activation_sources import (
     take_batches,
 )
 from sktransfer._training._dataset import ActivationDataset
-from sktransfer._training._settings import TrainingSettings
+from sktransfer._training._idle_parameters import check_companions
+from sktransfer._training._settings import TrainingSettings, check_optimizer
 from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork, make_head
 from sktransfer.backbones import Backbone, Block, FrozenPart
-from sktransfer.inputs import Samples, augment_batch
+from sktransfer.inputs import Samples, augment_batch, make_augmentation
+
+STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
 
 # Epochs of a head that cannot be solved: see benchmarks/defaults.py.
 HEAD_EPOCHS = 30
+
+
+def check_settings(estimator: Any) -> None:
+    """Raise if parameters that say how to train are wrong, or wrong together, before anything is loaded.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        With parameters of the right types.
+
+    Raises
+    ------
+    ValueError
+        With the first of them.
+    """
+    check_choice("strategy", estimator.strategy, STRATEGIES)
+    check_optimizer(estimator.optimizer)
+    check_companions(estimator)
+    sizes = estimator.hidden_layer_sizes
+    if not all(isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0 for size in sizes):
+        raise ValueError(
+            f"Got hidden_layer_sizes={sizes!r}; expected widths of at least 1, such as (256,), or () for a linear head."
+        )
+    make_augmentation(estimator.augment)
+    if estimator.callbacks:
+        from sktransfer._training._epochs import check_callbacks  # which brings skorch in
+
+        check_callbacks(estimator.callbacks)
+    if isinstance(estimator.class_weight, dict):
+        weights = estimator.class_weight.values()
+        if not all(isinstance(weight, Real) and 0 <= float(weight) < np.inf for weight in weights):
+            raise ValueError(f"Got class_weight={estimator.class_weight!r}; expected finite numbers of at least 0.")
+    if estimator.train_bn and estimator.batch_size == 1:
+        raise ValueError(
+            "Got train_bn=True with batch_size=1; expected batches of at least 2: BatchNorm has no statistics of one "
+            "sample. Raise batch_size, or set train_bn=False."
+        )
 
 
 @dataclass(frozen=True)

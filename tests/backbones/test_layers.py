@@ -11,6 +11,7 @@ from torch import nn
 from sktransfer import FineTunedClassifier
 from sktransfer.backbones import UntraceableError, load_backbone
 from sktransfer.backbones.graphs._feeds import Tokens, Windows
+from sktransfer.backbones.graphs._layer_check import check
 from sktransfer.backbones.graphs._layer_graph import LayerGraph
 from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
 
@@ -183,11 +184,11 @@ class Reader(nn.Module):
 def listened(network, window=None):
     settings = '{"do_normalize": false, "sampling_rate": 1000}'
     preprocessing = SoundPreprocessing("Wav2Vec2FeatureExtractor", settings, "input_values", 1000, window)
-    return LayerGraph(network.eval(), Windows(preprocessing, "input_values")).check()
+    return check(LayerGraph(network.eval(), Windows(preprocessing, "input_values")))
 
 
 def read(network):
-    return LayerGraph(network.eval(), Tokens(TextPreprocessing("", 200, 29), 0)).check()
+    return check(LayerGraph(network.eval(), Tokens(TextPreprocessing("", 200, 29), 0)))
 
 
 def in_parts(graph, x):

@@ -5,7 +5,7 @@ a network notes in itself on the way stays there.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,18 +14,21 @@ from sktransfer._messages import first_line
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._base import UntraceableError
 from sktransfer.backbones.graphs._layer_calls import output_of, twin
-
-if TYPE_CHECKING:
-    from sktransfer.backbones.graphs._layer_graph import LayerGraph
+from sktransfer.backbones.graphs._layer_graph import LayerGraph
 
 
-def check(graph: "LayerGraph") -> None:
+def check(graph: LayerGraph) -> LayerGraph:
     """Refuse a network whose parts do not give what it gives itself, and learn how its layers are to be called.
 
     Parameters
     ----------
     graph : LayerGraph
         Of the network; its `by_rows`, `layers_keep_notes` and `takes_autocast` are set.
+
+    Returns
+    -------
+    LayerGraph
+        The same.
 
     Raises
     ------
@@ -50,9 +53,10 @@ def check(graph: "LayerGraph") -> None:
     finally:
         graph.layers_keep_notes = notes.put_back()
         graph.forget_calls()
+    return graph
 
 
-def _find_fault(graph: "LayerGraph") -> str | None:
+def _find_fault(graph: LayerGraph) -> str | None:
     """Return for which samples parts do not give what the whole gives, and why, or `None`."""
     feed = graph.feed
     examples = feed.examples()
@@ -73,7 +77,7 @@ def _find_fault(graph: "LayerGraph") -> str | None:
     return None
 
 
-def _calls_depend_on_positions_alone(graph: "LayerGraph", x: torch.Tensor) -> bool:
+def _calls_depend_on_positions_alone(graph: LayerGraph, x: torch.Tensor) -> bool:
     """Tell whether layers are called for a sample as for what stands for its hidden states behind a cut."""
     padding = graph.feed.padding(x)
     try:
@@ -94,7 +98,7 @@ def _calls_depend_on_positions_alone(graph: "LayerGraph", x: torch.Tensor) -> bo
     )
 
 
-def _parts_give_the_whole(graph: "LayerGraph", x: torch.Tensor) -> bool:
+def _parts_give_the_whole(graph: LayerGraph, x: torch.Tensor) -> bool:
     """Tell whether blocks, called one after another, give bit for bit what the network gives.
 
     Beside padding it may differ by rounding: what the network makes of padding, between its layers, is not kept.
@@ -110,7 +114,7 @@ def _parts_give_the_whole(graph: "LayerGraph", x: torch.Tensor) -> bool:
     return torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
-def _in_parts(graph: "LayerGraph", x: torch.Tensor) -> torch.Tensor:
+def _in_parts(graph: LayerGraph, x: torch.Tensor) -> torch.Tensor:
     for depth in range(1, len(graph.blocks) + 1):
         part = graph.between(graph.end_of_block(depth - 1), graph.end_of_block(depth))
         part.finish = None
@@ -118,7 +122,7 @@ def _in_parts(graph: "LayerGraph", x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def _takes_autocast(graph: "LayerGraph") -> bool:
+def _takes_autocast(graph: LayerGraph) -> bool:
     """Tell whether layers can be run in mixed precision: a few have constants that bfloat16 cannot hold."""
     x = graph.feed.examples()[-1]
     padding = graph.feed.padding(x)

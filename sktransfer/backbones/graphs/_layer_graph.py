@@ -33,7 +33,6 @@ from sktransfer.backbones.graphs._layer_calls import (
     tensors_in,
     with_replaced,
 )
-from sktransfer.backbones.graphs._layer_check import check
 from sktransfer.backbones.graphs._layer_part import LayerPart
 
 # Lengths of which it is remembered what layers are given, and how much memory that may take.
@@ -92,24 +91,6 @@ class LayerGraph:
         self._sequence, self.ends = seen.numbers, segments(seen.numbers, layers)
         self.front = self._make_front(network)
         self.blocks = self._record_blocks(seen.before, seen.used)
-
-    def check(self) -> "LayerGraph":
-        """Return this graph, or refuse the network if its parts do not give what it gives itself.
-
-        Returns
-        -------
-        LayerGraph
-            This one.
-
-        Raises
-        ------
-        UntraceableError
-            If they do not, for texts or sounds of some length.
-        """
-        check(self)
-        return self
-
-    # What `Graph` owes
 
     def ending_at(self, cut: LayerCut) -> "LayerGraph":
         """Return the same graph with its features at another cut."""
@@ -171,7 +152,7 @@ class LayerGraph:
         if start.depth == 0 and end.depth:
             skeleton = made("", self.front.skeleton)
             front = Front(skeleton, notes_of(skeleton))
-        calls = self._numbers(start.depth, end.depth)
+        calls = self.numbers(start.depth, end.depth)
         layers = {number: made(f"{self.stack}.{number}", self._layers[number]) for number in dict.fromkeys(calls)}
         after = self._module_after(start.depth, end.depth)
         after = None if after is None else (after[0], made(after[0], after[1]))
@@ -249,7 +230,7 @@ class LayerGraph:
     def _depth(self) -> int:
         return len(self.ends)
 
-    def _numbers(self, start: int, end: int) -> list[int]:
+    def numbers(self, start: int, end: int) -> list[int]:
         first, last = self.call_range(start, end)
         return self._sequence[first:last]
 
@@ -277,7 +258,7 @@ class LayerGraph:
             )
         ]
         for depth in range(2, self._depth + 1):
-            numbers = list(dict.fromkeys(self._numbers(depth - 1, depth)))
+            numbers = list(dict.fromkeys(self.numbers(depth - 1, depth)))
             mine = [name for number in numbers for name in of_layers[number] if name in used]
             if depth == self._depth:
                 mine += [name for name in parameters if name in used - before and not name.startswith(f"{self.stack}.")]

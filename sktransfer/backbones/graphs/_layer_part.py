@@ -1,7 +1,7 @@
 """The part of a stack of layers between two cuts, as a module that takes and returns one tensor."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -9,14 +9,35 @@ from torch import nn
 from sktransfer.backbones.graphs._layer_calls import Front, first_of, twin
 from sktransfer.backbones.graphs._pooling import pool
 
-if TYPE_CHECKING:
-    from sktransfer.backbones.graphs._layer_graph import LayerGraph
+
+class Layers(Protocol):
+    """What a part asks the graph of its network."""
+
+    feed: Any
+    stack: str
+    ends: Any
+    finish: nn.Module | None
+    takes_autocast: bool
+    hands_weights: bool
+    layers_keep_notes: bool
+
+    def call_range(self, start: int, end: int) -> tuple[int, int]:
+        """Return the calls between two depths."""
+
+    def numbers(self, start: int, end: int) -> list[int]:
+        """Return the numbers of the layers that are called between two depths, in order."""
+
+    def is_last(self, depth: int) -> bool:
+        """Tell whether nothing follows a depth."""
+
+    def calls(self, hidden: torch.Tensor, padding: torch.Tensor | None) -> list[Any]:
+        """Return how layers are called on such hidden states."""
 
 
 class _Unchanged:
     """Holds a graph that copies of its holder share: what it runs is never trained."""
 
-    def __init__(self, graph: "LayerGraph"):
+    def __init__(self, graph: Layers):
         self.graph = graph
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Unchanged":
@@ -28,7 +49,7 @@ class LayerPart(nn.Module):
 
     Parameters
     ----------
-    graph : LayerGraph
+    graph : Layers
         Of the network.
     start, end : int
         Blocks before its first layer, and before what follows it.
@@ -42,7 +63,7 @@ class LayerPart(nn.Module):
 
     def __init__(
         self,
-        graph: "LayerGraph",
+        graph: Layers,
         start: int,
         end: int,
         front: Front | None,
@@ -61,14 +82,14 @@ class LayerPart(nn.Module):
             for name, module in _beside(front.skeleton, graph.stack):
                 if not (after and name == after[0]):
                     _nest(self, name, module)
-        for number in dict.fromkeys(graph._numbers(start, end)):
+        for number in dict.fromkeys(graph.numbers(start, end)):
             _nest(self, f"{graph.stack}.{number}", layers[number])
         if after is not None:
             _nest(self, *after)
         self.eval()
 
     @property
-    def graph(self) -> "LayerGraph":
+    def graph(self) -> Layers:
         """The network's graph."""
         return self._shared.graph
 

@@ -18,6 +18,7 @@ from sktransfer._messages import first_line
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._base import UntraceableError
 from sktransfer.backbones.graphs._feeds import Feed, Tokens, Windows
+from sktransfer.backbones.graphs._layer_check import check
 from sktransfer.backbones.graphs._layer_graph import LayerGraph
 from sktransfer.backbones.sources._base import file_stamp
 from sktransfer.backbones.sources._hub_architectures import build_config, check_memory, encoder, main_input, on_paper
@@ -130,7 +131,7 @@ class HuggingFaceSource:
         return self
 
     def graph(self, network: nn.Module) -> LayerGraph:
-        return self._graph(network).check()
+        return check(self._graph(network))
 
     def _graph(self, network: nn.Module) -> LayerGraph:
         if isinstance(self.prepared, TextPreprocessing):
