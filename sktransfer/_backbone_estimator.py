@@ -184,8 +184,8 @@ class BackboneEstimator(BaseEstimator):
         """Raise before anything is loaded."""
         refuse_other(self.backbone)
         self._validate_params()
-        check_choice("pooling", self.pooling, POOLINGS)
-        check_choice("precision", self.precision, PRECISIONS)
+        self._check_choice("pooling", POOLINGS)
+        self._check_choice("precision", PRECISIONS)
         if self.n_jobs == 0:
             raise ValueError("Got n_jobs=0; expected a number of threads, -1 for all processors, or None for 1.")
         if not (isinstance(self.pixel_range, str) or _is_span(self.pixel_range)):
@@ -200,6 +200,9 @@ class BackboneEstimator(BaseEstimator):
                 f'Got feature_cache={self.feature_cache!r}; expected a folder, "auto" for this process\'s memory, or '
                 "None."
             )
+
+    def _check_choice(self, name: str, known: Sequence[str]) -> None:
+        check_choice(name, getattr(self, name), known)
 
     def _rows(self, X: Any) -> Any:
         """Refuse, before anything is loaded, what holds no samples; turn lists and tensors into rows."""

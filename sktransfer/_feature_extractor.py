@@ -10,7 +10,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
-from sktransfer._messages import check_choice, shortened
 from sktransfer._training._prediction import extract, measure
 
 ON_BAD_SAMPLE = ("raise", "nan")
@@ -229,7 +228,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             rows = ", ".join(map(str, list(problems)[:20])) + (", ..." if len(problems) > 20 else "")
             warnings.warn(
                 f"{len(problems)} of {len(samples)} samples could not be read; their rows are NaN. The first: "
-                f"{shortened(next(iter(problems.values())))} Rows: {rows}.",
+                f"{next(iter(problems.values()))} Rows: {rows}.",
                 UserWarning,
                 stacklevel=3,  # scikit-learn wraps transform
             )
@@ -243,7 +242,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self._check_on_bad_sample()
 
     def _check_on_bad_sample(self) -> None:
-        check_choice("on_bad_sample", self.on_bad_sample, ON_BAD_SAMPLE)
+        self._check_choice("on_bad_sample", ON_BAD_SAMPLE)
 
     @property
     def _n_features_out(self) -> int:

@@ -10,6 +10,7 @@ from torch import nn
 
 from sktransfer._computing._execution import Execution, lend
 from sktransfer._computing._frozen_pass import apply, collect, collect_readable, probe, probe_readable
+from sktransfer._messages import shortened
 from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork
 from sktransfer.backbones import Backbone, FrozenPart
 from sktransfer.inputs import Samples
@@ -78,11 +79,12 @@ def extract(
     features : float32 ndarray of shape (n_samples, n_features)
         A row per sample.
     problems : dict of int to str
-        What was wrong with samples that could not be read, by row, in order.
+        What was wrong with samples that could not be read, in short, by row, in order.
     """
-    return (
-        collect_readable(part, samples, execution) if tolerant else (np.asarray(collect(part, samples, execution)), {})
-    )
+    if not tolerant:
+        return np.asarray(collect(part, samples, execution)), {}
+    features, problems = collect_readable(part, samples, execution)
+    return features, {row: shortened(problem) for row, problem in problems.items()}
 
 
 def measure(part: FrozenPart, samples: Samples, execution: Execution, tolerant: bool) -> tuple[int, tuple[int, ...]]:
