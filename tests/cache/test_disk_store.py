@@ -307,7 +307,7 @@ def test_another_process_finds_what_this_one_computed(pictures, tmp_path):
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=False,
@@ -401,7 +401,7 @@ def test_a_disk_that_really_fills_up_costs_a_warning_and_no_result(room, picture
     PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=tmp_path / "cache").fit_transform(X[:1])
     done = subprocess.run(
         [sys.executable, "-c", QUOTA, str(tmp_path), str(room)],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         check=False,

@@ -416,7 +416,7 @@ class TestErrors:
 
 def test_the_recipe_of_the_guide_gives_the_same_probabilities(paths, pictures, tmp_path):
     """docs/user_guide.md: pictures, prepared without an estimator, through another runtime."""
-    guide = Path(__file__).parents[1] / "docs" / "user_guide.md"
+    guide = Path(__file__).parents[2] / "docs" / "user_guide.md"
     code = next(block for block in guide.read_text().split("```python\n") if "onnxruntime" in block).split("```")[0]
     how = {"weights": None, "random_state": 0, "precision": "float32"}
     model = FineTunedClassifier("squeezenet1_1", **how).fit(list(paths), pictures[1])
