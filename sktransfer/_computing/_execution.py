@@ -160,8 +160,14 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
-    return device.type == "cpu" and any(ask is not None and ask() for ask in asked)
+    if device.type != "cpu":
+        return False
+    names = ("avx512_bf16", "amx_tile")
+    if hasattr(torch.cpu, "get_capabilities"):
+        can = torch.cpu.get_capabilities()
+        return any(can.get(name, False) for name in names)
+    asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in names)  # of older versions of torch
+    return any(ask is not None and ask() for ask in asked)
 
 
 @contextlib.contextmanager

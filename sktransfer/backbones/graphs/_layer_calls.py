@@ -273,9 +273,10 @@ def is_traced() -> bool:
     Returns
     -------
     bool
-        Whether torch's tracer is at work, which has no public name for the question in all versions.
+        Whether torch's tracer is at work.
     """
-    return torch._C._get_tracing_state() is not None
+    asked: bool = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    return asked
 
 
 def output_of(result: Any) -> torch.Tensor:

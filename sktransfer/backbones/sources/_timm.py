@@ -205,7 +205,7 @@ class TimmSource:
 
     def _config(self) -> Any:
         models = self._models
-        return models.get_pretrained_cfg(self._tagged()) or models._pretrained.PretrainedCfg()
+        return models.get_pretrained_cfg(self._tagged()) or models.PretrainedCfg()
 
     def _classifiers(self) -> tuple[str, ...]:
         names = self._config().classifier or ()
