@@ -27,25 +27,13 @@ from sktransfer._computing._execution import PRECISIONS, Execution
 from sktransfer._files._json_values import from_arrays, to_arrays
 from sktransfer._files._onnx_file import export
 from sktransfer._messages import check_choice
-from sktransfer.backbones import (
-    POOLINGS,
-    Backbone,
-    kind_of_input,
-    load_backbone,
-    refuse_other,
-    restore_backbone,
-)
-from sktransfer.inputs import (
-    Reader,
-    Samples,
-    as_rows,
-    check_image_shape,
-    is_table,
-    make_reader,
-    modality,
-    restore_reader,
-    unwrap,
-)
+from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore_backbone
+from sktransfer.backbones.graphs._pooling import POOLINGS
+from sktransfer.backbones.sources._wrapped_networks import refuse_other
+from sktransfer.inputs import make_reader, modality, restore_reader
+from sktransfer.inputs._base import Reader, Samples
+from sktransfer.inputs._containers import as_rows, is_table, unwrap
+from sktransfer.inputs.images._shapes import check_image_shape
 
 
 def _is_span(bounds: Sequence[Any]) -> bool:

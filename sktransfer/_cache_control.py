@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from sktransfer._cache._folders import clear_folders, set_disk_limit
 from sktransfer._cache._memory_store import COUNTS, PROCESS_CACHE
-from sktransfer.backbones import count_networks, forget_networks
+from sktransfer.backbones._loaded_network import count_networks, forget_networks
 
 
 class CacheInfo(NamedTuple):

@@ -18,7 +18,7 @@ from sktransfer._computing._execution import Execution, Fits
 from sktransfer._messages import first_line
 from sktransfer._process._locks import Lock
 from sktransfer._process._workers import in_order
-from sktransfer.inputs import Samples, batches_of, load_batch, load_batches
+from sktransfer.inputs._base import Samples, batches_of, load_batch, load_batches
 
 T = TypeVar("T")
 

@@ -17,8 +17,8 @@ from sktransfer._computing._execution import Execution
 from sktransfer._computing._forward import run_batch
 from sktransfer._computing._reuse import Batches, Pass, Variant, by_size, in_order
 from sktransfer._messages import shortened
-from sktransfer.backbones import FrozenPart
-from sktransfer.inputs import Samples, SamplesOf, TolerantSamples
+from sktransfer.backbones._frozen_part import FrozenPart
+from sktransfer.inputs._base import Samples, SamplesOf, TolerantSamples
 
 
 def stream(

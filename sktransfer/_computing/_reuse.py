@@ -16,8 +16,8 @@ import torch
 from sktransfer._cache._memory_store import COUNTS, ActivationStore, activation_keys
 from sktransfer._computing._execution import Execution
 from sktransfer._computing._forward import Change, compute
-from sktransfer.backbones import FrozenPart
-from sktransfer.inputs import Samples, batches_of
+from sktransfer.backbones._frozen_part import FrozenPart
+from sktransfer.inputs._base import Samples, batches_of
 
 Batches = Generator[torch.Tensor, None, None]
 

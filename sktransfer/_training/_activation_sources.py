@@ -21,8 +21,9 @@ from sktransfer._computing._forward import Change, compute
 from sktransfer._computing._frozen_pass import collect
 from sktransfer._computing._reuse import Variant
 from sktransfer._process._seeding import generator_kept, seeded
-from sktransfer.backbones import FrozenPart
-from sktransfer.inputs import Augmentation, Samples, SamplesOf, augment_batch
+from sktransfer.backbones._frozen_part import FrozenPart
+from sktransfer.inputs._base import Augmentation, Samples, SamplesOf
+from sktransfer.inputs.images._augmentation import augment_batch
 
 # Bytes of activations that are held for training; more are computed anew in each epoch.
 KEPT_BYTES = 2 * 2**30

@@ -9,7 +9,8 @@ from sklearn.utils import assert_all_finite, check_array, column_or_1d, compute_
 from sklearn.utils.multiclass import check_classification_targets
 
 from sktransfer._messages import shown
-from sktransfer.inputs import as_array, check_form, is_missing
+from sktransfer.inputs._containers import is_missing
+from sktransfer.inputs._refusals import as_array, check_form
 
 _WANTED = "one label per sample: a list, an array or a Series of strings, integers or booleans"
 

@@ -12,8 +12,9 @@ from sktransfer._computing._execution import Execution, lend
 from sktransfer._computing._frozen_pass import apply, collect, collect_readable, probe, probe_readable
 from sktransfer._messages import shortened
 from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork
-from sktransfer.backbones import Backbone, FrozenPart
-from sktransfer.inputs import Samples
+from sktransfer.backbones import Backbone
+from sktransfer.backbones._frozen_part import FrozenPart
+from sktransfer.inputs._base import Samples
 
 
 def predict(

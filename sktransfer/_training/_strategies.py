@@ -30,8 +30,10 @@ from sktransfer._training._dataset import ActivationDataset
 from sktransfer._training._idle_parameters import check_companions
 from sktransfer._training._settings import TrainingSettings, check_optimizer
 from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork, make_head
-from sktransfer.backbones import Backbone, Block, FrozenPart
-from sktransfer.inputs import Samples, augment_batch, make_augmentation
+from sktransfer.backbones import Backbone, Block
+from sktransfer.backbones._frozen_part import FrozenPart
+from sktransfer.inputs._base import Samples
+from sktransfer.inputs.images._augmentation import augment_batch, make_augmentation
 
 STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
 

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from sktransfer.backbones import Backbone, pool, pool_output
+from sktransfer.backbones import Backbone
+from sktransfer.backbones._feature_network import pool_output
+from sktransfer.backbones.graphs._pooling import pool
 
 
 def make_head(n_features: int, hidden_layer_sizes: Sequence[int], dropout: float, n_classes: int) -> nn.Sequential:

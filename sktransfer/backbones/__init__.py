@@ -8,38 +8,27 @@ import torch
 from torch import nn
 
 from sktransfer.backbones._backbone import Backbone
-from sktransfer.backbones._feature_network import pool_output
-from sktransfer.backbones._frozen_part import FrozenPart
-from sktransfer.backbones._loaded_network import count_networks, forget_networks
 from sktransfer.backbones._summary import BackboneSummary
 from sktransfer.backbones.graphs._base import Block, UntraceableError
-from sktransfer.backbones.graphs._pooling import POOLINGS, pool
 from sktransfer.backbones.sources import _torchvision
 from sktransfer.backbones.sources._base import Source
 from sktransfer.backbones.sources._custom import OwnSource
 from sktransfer.backbones.sources._torchvision import TorchvisionSource
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
-from sktransfer.inputs import ImagePreprocessing, Preprocessing, restore_preprocessing
+from sktransfer.inputs import ImagePreprocessing, restore_preprocessing
+from sktransfer.inputs._base import Preprocessing
 
 # The most layers, or labels, that are believed of a description. Real ones have less than a tenth.
 _MOST_COUNTED = 50_000
 
 __all__ = [
-    "POOLINGS",
     "Backbone",
     "BackboneSummary",
     "Block",
-    "FrozenPart",
     "ImagePreprocessing",
     "UntraceableError",
-    "count_networks",
-    "forget_networks",
-    "kind_of_input",
     "list_backbones",
     "load_backbone",
-    "pool",
-    "pool_output",
-    "refuse_other",
     "restore_backbone",
 ]
 

@@ -7,56 +7,23 @@ from typing import Any
 import numpy as np
 from scipy.sparse import issparse
 
-from sktransfer.inputs._base import (
-    Augmentation,
-    Preprocessing,
-    Reader,
-    Samples,
-    SamplesOf,
-    TolerantSamples,
-    batches_of,
-    load_batch,
-    load_batches,
-)
-from sktransfer.inputs._containers import as_rows, columns_are_mixed, is_missing, is_table, unwrap
-from sktransfer.inputs._refusals import as_array, check_form
+from sktransfer.inputs._base import Preprocessing, Reader
+from sktransfer.inputs._containers import columns_are_mixed, unwrap
 from sktransfer.inputs._texts import TextPreprocessing, TextReader
 from sktransfer.inputs._vectors import VectorReader
-from sktransfer.inputs.images._augmentation import augment_batch, make_augmentation
 from sktransfer.inputs.images._folder import load_image_folder
 from sktransfer.inputs.images._preprocessing import ImagePreprocessing
 from sktransfer.inputs.images._reader import ImageReader
-from sktransfer.inputs.images._shapes import check_image_shape
 from sktransfer.inputs.sounds._preprocessing import SoundPreprocessing
 from sktransfer.inputs.sounds._reader import SoundReader
 
 __all__ = [
-    "Augmentation",
     "ImagePreprocessing",
-    "Preprocessing",
-    "Reader",
-    "Samples",
-    "SamplesOf",
     "SoundPreprocessing",
     "TextPreprocessing",
-    "TolerantSamples",
-    "as_array",
-    "as_rows",
-    "augment_batch",
-    "batches_of",
-    "check_form",
-    "check_image_shape",
-    "is_missing",
-    "is_table",
-    "load_batch",
-    "load_batches",
     "load_image_folder",
-    "make_augmentation",
-    "make_reader",
-    "modality",
     "restore_preprocessing",
     "restore_reader",
-    "unwrap",
 ]
 
 

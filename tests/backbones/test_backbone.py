@@ -12,7 +12,8 @@ import torch
 from networks import tiny_cnn, tiny_vectors
 from torch import nn
 
-from sktransfer.backbones import Backbone, load_backbone, pool
+from sktransfer.backbones import Backbone, load_backbone
+from sktransfer.backbones.graphs._pooling import pool
 
 
 @pytest.fixture(scope="module")

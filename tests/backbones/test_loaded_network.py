@@ -13,7 +13,8 @@ from sklearn.base import clone
 from torch import nn
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor, cache_info, clear_cache
-from sktransfer.backbones import FrozenPart, load_backbone
+from sktransfer.backbones import load_backbone
+from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones._loaded_network import NETWORKS_KEPT
 from sktransfer.backbones.graphs._folding import make_ready, scale_convolutions
 

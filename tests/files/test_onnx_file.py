@@ -19,7 +19,7 @@ from torchvision.models import SwinTransformer, VisionTransformer
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer.backbones import ImagePreprocessing
-from sktransfer.inputs import load_batch
+from sktransfer.inputs._base import load_batch
 
 onnx = pytest.importorskip("onnx", reason="needs onnx, which writes the files")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime, which runs them")

@@ -14,7 +14,8 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 from torchvision.datasets import ImageFolder
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor, load_image_folder
-from sktransfer.inputs import as_rows, is_table, modality, unwrap
+from sktransfer.inputs import modality
+from sktransfer.inputs._containers import as_rows, is_table, unwrap
 
 
 class Untouchable(Dataset):

@@ -11,8 +11,8 @@ from networks import tiny_cnn
 from PIL import Image
 
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer.inputs import Samples, batches_of
-from sktransfer.inputs import load_batches as load
+from sktransfer.inputs._base import Samples, batches_of
+from sktransfer.inputs._base import load_batches as load
 
 
 class Counted(Samples):

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from scipy.sparse import csr_array
 
-from sktransfer.inputs import ImagePreprocessing, is_table, make_reader, modality
+from sktransfer.inputs import ImagePreprocessing, make_reader, modality
+from sktransfer.inputs._containers import is_table
 
 ROWS = np.zeros((3, 4))
 PICTURE = Image.new("RGB", (8, 8))

@@ -240,7 +240,7 @@ def test_a_sample_that_cannot_be_read_ends_a_pass_with_late_threads(threads, lat
 
 def test_an_interrupted_pass_leaves_no_thread_though_its_traceback_is_kept(threads, pictures, monkeypatch):
     """A notebook keeps the last traceback, and with it the frames of what was interrupted."""
-    from sktransfer.backbones import FrozenPart
+    from sktransfer.backbones._frozen_part import FrozenPart
 
     X = np.concatenate([pictures[0]] * 4)
     X = (X + np.arange(len(X), dtype=np.uint8)[:, None, None, None]).astype(np.uint8)  # no two are the same

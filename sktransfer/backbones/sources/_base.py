@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 from torch import nn
 
 from sktransfer.backbones.graphs._base import Graph
-from sktransfer.inputs import Preprocessing
+from sktransfer.inputs._base import Preprocessing
 
 
 class Source(Protocol):

@@ -27,7 +27,8 @@ from sktransfer.backbones.sources._hub_files import (
     explained,
 )
 from sktransfer.backbones.sources._sentence_models import SentenceModel
-from sktransfer.inputs import Preprocessing, SoundPreprocessing, TextPreprocessing
+from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
+from sktransfer.inputs._base import Preprocessing
 
 # Settings that would make a network remember, skip layers or hide parts of a sample at random.
 _SETTINGS = {"use_cache": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False}

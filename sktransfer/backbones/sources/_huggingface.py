@@ -27,7 +27,8 @@ from sktransfer.backbones.sources._hub_models import read_description
 from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files
 from sktransfer.backbones.sources._sentence_models import SentencePooling
 from sktransfer.backbones.sources._weights import fill, read_state_dict
-from sktransfer.inputs import Preprocessing, SoundPreprocessing, TextPreprocessing
+from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
+from sktransfer.inputs._base import Preprocessing
 
 
 @dataclass(frozen=True)

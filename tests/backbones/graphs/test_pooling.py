@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torchvision.ops import Permute
 
-from sktransfer.backbones import POOLINGS, load_backbone, pool
+from sktransfer.backbones import load_backbone
+from sktransfer.backbones.graphs._pooling import POOLINGS, pool
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

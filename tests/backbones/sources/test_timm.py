@@ -22,7 +22,8 @@ from torch import nn
 
 import sktransfer
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
-from sktransfer.backbones import UntraceableError, forget_networks, load_backbone, restore_backbone
+from sktransfer.backbones import UntraceableError, load_backbone, restore_backbone
+from sktransfer.backbones._loaded_network import forget_networks
 from sktransfer.backbones.sources._timm import TimmSource
 from sktransfer.backbones.sources._torchvision import TorchvisionSource
 

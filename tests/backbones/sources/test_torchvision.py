@@ -15,7 +15,8 @@ from torch import nn
 from torchvision import models
 from torchvision.models import get_model, get_model_weights, get_weight
 
-from sktransfer.backbones import ImagePreprocessing, forget_networks, list_backbones, load_backbone, restore_backbone
+from sktransfer.backbones import ImagePreprocessing, list_backbones, load_backbone, restore_backbone
+from sktransfer.backbones._loaded_network import forget_networks
 
 FAMILIES = [
     "alexnet",
@@ -258,7 +259,7 @@ def test_a_vision_transformer_is_built_for_the_image_size_of_its_weights(tmp_pat
 
 @pytest.mark.parametrize("name", ["vit_h_14", "regnet_y_128gf"])
 def test_random_networks_take_images_of_the_size_they_ask_for(name: str):
-    from sktransfer.backbones import TorchvisionSource
+    from sktransfer.backbones.sources._torchvision import TorchvisionSource
 
     source = TorchvisionSource(name, None)
     crop = source.preprocessing(nn.Identity()).crop

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from sktransfer.inputs import augment_batch, make_augmentation
+from sktransfer.inputs.images._augmentation import augment_batch, make_augmentation
 
 LEVELS = ["light", "standard", "strong"]
 

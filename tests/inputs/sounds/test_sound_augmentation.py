@@ -6,7 +6,8 @@ import torch
 from pretrained_models import make_sound_model, make_sounds
 
 from sktransfer import FineTunedClassifier
-from sktransfer.inputs import augment_batch, make_reader
+from sktransfer.inputs import make_reader
+from sktransfer.inputs.images._augmentation import augment_batch
 from sktransfer.inputs.sounds._preprocessing import SoundPreprocessing
 
 LEVELS = {"light": (3, 0.05, 0.0), "standard": (6, 0.1, 0.02), "strong": (12, 0.2, 0.1)}
