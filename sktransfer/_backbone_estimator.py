@@ -148,7 +148,9 @@ class BackboneEstimator(BaseEstimator):
         check_is_fitted(self, "backbone_")
         network, output, classes = self._computation()
         reader = self._reader
-        samples = reader.example(self.backbone_.sample_shape, 3)
+        shape = self.backbone_.sample_shape
+        assert shape is not None  # fit has seen a sample
+        samples = reader.example(shape, 3)
         export(network, samples, reader.varying, reader.description, path, output, classes)
 
     @abstractmethod

@@ -87,9 +87,8 @@ class Backbone:
         return self._shared.fingerprint
 
     @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one prepared sample, as the estimator that holds this backbone was fitted with."""
-        assert self._sample_shape is not None
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """Shape of one prepared sample, if an estimator that holds this backbone was fitted."""
         return self._sample_shape
 
     def __repr__(self) -> str:
