@@ -2,7 +2,8 @@
 
 import os
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -64,6 +65,35 @@ def name_some(values: Sequence[str], room: int = 380) -> str:
     """
     first = [repr(str(value)) for value in values[:5]]
     return ", ".join(first if sum(map(len, first)) <= room else [shortened(value, room // 5 - 2) for value in first])
+
+
+@contextmanager
+def named_extra(what: str, extra: str, more: str = "") -> Iterator[None]:
+    """Say how to install an optional package, where the import inside fails.
+
+    Parameters
+    ----------
+    what : str
+        What the package is for, with its name at the end, as the start of a sentence.
+    extra : str
+        The extra of this package that brings it.
+    more : str, default=""
+        What else there is to say.
+
+    Yields
+    ------
+    None
+        For the import.
+
+    Raises
+    ------
+    ImportError
+        If the package is not there, or a library that it needs.
+    """
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        raise ImportError(f'{what}, which is not installed: pip install "sktransfer[{extra}]"{more}.') from error
 
 
 def first_line(error: BaseException, most: int = 160) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from sktransfer._files._model_file import check_target
-from sktransfer._messages import first_line
+from sktransfer._messages import first_line, named_extra
 from sktransfer._process._locks import Lock
 
 # The version of ONNX's operators: torch from 2.6 to 2.15 writes it, and runtimes have known it since 2023.
@@ -220,10 +220,6 @@ def _check_file(file: Path) -> None:
 
 
 def _import_onnx() -> Any:
-    try:
+    with named_extra("A network is written for other runtimes by the package onnx", "onnx"):
         import onnx
-    except ImportError as error:
-        raise ImportError(
-            'A network is written for other runtimes by onnx, which is not installed: pip install "sktransfer[onnx]".'
-        ) from error
     return onnx

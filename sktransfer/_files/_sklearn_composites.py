@@ -16,6 +16,8 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
+from sktransfer._messages import named_extra
+
 # How parts of what skops writes may be packed, and those of an archive in it; the most that the latter may unpack to.
 _PACKINGS = ((zipfile.ZIP_STORED,), (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
 _MOST_UNPACKED = 2**28
@@ -193,11 +195,7 @@ def _harmless() -> frozenset[str]:
 
 
 def _skops() -> Any:
-    try:
+    what = "An estimator of scikit-learn around ours is saved and loaded by the package skops"
+    with named_extra(what, "skops", ". Our estimators by themselves do not need it"):
         import skops.io
-    except ImportError as error:
-        raise ImportError(
-            "An estimator of scikit-learn around ours is saved and loaded by skops, which is not installed: "
-            'pip install "sktransfer[skops]". Our estimators by themselves do not need it.'
-        ) from error
     return skops.io

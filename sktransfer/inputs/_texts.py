@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from sktransfer._messages import named_extra
 from sktransfer._process._versions import versions
 from sktransfer.inputs._base import Reader, Samples, UnreadableSampleError
 from sktransfer.inputs._containers import unwrap
@@ -139,12 +140,8 @@ class TextPreprocessing:
 
 @lru_cache(maxsize=16)
 def _tokenizer(description: str, max_length: int | None) -> "Tokenizer":
-    try:
+    with named_extra("Texts are read by the package tokenizers", "text"):
         from tokenizers import Tokenizer
-    except ImportError as error:
-        raise ImportError(
-            'Texts are read by the package tokenizers, which is not installed: pip install "sktransfer[text]".'
-        ) from error
     tokenizer = Tokenizer.from_str(description)
     tokenizer.no_padding()
     tokenizer.no_truncation()

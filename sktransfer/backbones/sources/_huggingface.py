@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from sktransfer._messages import first_line
+from sktransfer._messages import first_line, named_extra
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._base import UntraceableError
 from sktransfer.backbones.graphs._feeds import Feed, Tokens, Windows
@@ -162,11 +162,7 @@ class HuggingFaceSource:
 
 
 def _import_transformers() -> Any:
-    try:
+    what = 'A backbone "hf:..." is a network of the package transformers'
+    with named_extra(what, "text", ' for texts, or "sktransfer[audio]" for sounds'):
         import transformers
-    except ImportError as error:
-        raise ImportError(
-            'A backbone "hf:..." is a network of the package transformers, which is not installed: '
-            'pip install "sktransfer[text]" for texts, or "sktransfer[audio]" for sounds.'
-        ) from error
     return transformers

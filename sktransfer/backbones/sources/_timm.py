@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from sktransfer._messages import closest, shown
+from sktransfer._messages import closest, named_extra, shown
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones._code import is_library
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
@@ -167,13 +167,9 @@ class TimmSource:
         return self.name.removeprefix(PREFIX)
 
     def _timm(self) -> Any:
-        try:
+        with named_extra(f"Got backbone={self.name!r}, a network of the package timm", "timm"):
             import timm.data
             import timm.models
-        except ImportError as error:
-            raise ImportError(
-                f'Got backbone={self.name!r}; timm, which builds it, is not installed: pip install "sktransfer[timm]".'
-            ) from error
         return timm
 
     @property

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sktransfer._messages import named_extra
 from sktransfer.inputs._base import UnreadableSampleError
 from sktransfer.inputs.sounds._integrity import FORMATS, NAMES, check_length, check_whole
 
@@ -250,7 +251,7 @@ def import_reader(name: str) -> Any:
     ImportError
         If it is not installed.
     """
-    try:
+    with named_extra(f"Sounds are read by the package {name}", "audio"):
         if name == "soundfile":
             import soundfile
 
@@ -258,10 +259,6 @@ def import_reader(name: str) -> Any:
         import soxr
 
         return soxr
-    except (ImportError, OSError) as error:  # soundfile without libsndfile
-        raise ImportError(
-            f'Sounds are read by the package {name}, which is not installed: pip install "sktransfer[audio]".'
-        ) from error
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from sktransfer._messages import check_choice
+from sktransfer._messages import check_choice, named_extra
 
 # Feature extractors of transformers that turn a waveform into what a network takes, by name.
 EXTRACTORS = (
@@ -181,12 +181,8 @@ def _build_extractor(name: str, settings: str) -> Any:
     check_choice("feature extractor", name, EXTRACTORS)
     values = json.loads(settings)
     _check_sizes(values)
-    try:
+    with named_extra("Sounds are prepared by the package transformers", "audio"):
         import transformers
-    except ImportError as error:
-        raise ImportError(
-            'Sounds are prepared by the package transformers, which is not installed: pip install "sktransfer[audio]".'
-        ) from error
     return getattr(transformers, name)(**values)
 
 
