@@ -262,7 +262,7 @@ COLUMNS = {
 }
 
 
-@pytest.mark.parametrize("form", COLUMNS)
+@pytest.mark.parametrize("form", rest_exhaustive(COLUMNS, "Series of strings", "DataFrame of NaN", "polars"))
 def test_a_column_of_nothing_is_a_column_of_bad_samples(kind, form):
     good, settings, expected = kind
     column = COLUMNS[form](3)

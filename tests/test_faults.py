@@ -99,7 +99,7 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", rest_exhaustive(PHASES, "in the frozen pass", "in the solved head"))
 @pytest.mark.parametrize("fitted", rest_exhaustive([False, True], True), ids=["unfitted", "fitted before"])
 def test_ctrl_c_in_fit_leaves_the_estimator_as_it_was(phase, fitted, many, press, threads):
     network, parameters, calls = PHASES[phase]

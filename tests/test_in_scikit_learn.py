@@ -5,7 +5,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import sklearn
-from networks import tiny_cnn, tiny_vectors
+from networks import rest_exhaustive, tiny_cnn, tiny_vectors
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.decomposition import PCA
@@ -52,7 +52,7 @@ def searched(request, pictures, paths):
 # Searches and folds
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("n_jobs", rest_exhaustive([1, 2], 2))
 def test_grid_search_over_depth_rate_backbone_and_head(searched, n_jobs):
     X, y, parameters = searched
     grid = {

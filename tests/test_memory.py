@@ -83,6 +83,7 @@ def test_peak_memory_does_not_grow_with_the_number_of_paths(tmp_path):
     assert peaks[1] - peaks[0] < FLAT_MIB, f"peaks of 60 and of 1200 images: {peaks} MiB"
 
 
+@pytest.mark.exhaustive
 def test_a_memory_mapped_array_is_not_copied_whole(tmp_path):
     """Pages of the file are shared and count for nothing; what NumPy allocates besides must be a few images."""
     shapes = {"last": (60, 1000, 1000, 3), "first": (60, 3, 1000, 1000), "flat": (60, 3_000_000)}

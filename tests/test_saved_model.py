@@ -211,6 +211,7 @@ def test_a_head_on_a_large_backbone_is_small_without_it(pictures, path, tmp_path
     assert path.stat().st_size < 100_000
 
 
+@pytest.mark.exhaustive
 def test_a_new_process_with_another_number_of_threads_gives_the_same_to_rounding(pictures, path, tmp_path):
     estimator = classifier(precision="float32").fit(*pictures)
     sktransfer.save(estimator, path)
@@ -577,6 +578,7 @@ SAVER = textwrap.dedent(
 )
 
 
+@pytest.mark.exhaustive
 def test_a_kill_in_mid_save_leaves_a_whole_model(pictures, tmp_path):
     for name, seed in (("a", 0), ("b", 1)):
         sktransfer.save(extractor(random_state=seed).fit(pictures[0]), tmp_path / name)
@@ -614,6 +616,7 @@ FULL = textwrap.dedent(
 )
 
 
+@pytest.mark.exhaustive
 def test_a_disk_that_fills_up_leaves_the_old_model_and_nothing_else(pictures, tmp_path):
     pytest.importorskip("resource")
     sktransfer.save(extractor().fit(pictures[0]), tmp_path / "other")

@@ -278,6 +278,7 @@ for number in range(8):
 """
 
 
+@pytest.mark.exhaustive
 def test_processes_that_make_a_folder_at_once_all_keep_what_they_have(tmp_path):
     processes = [
         subprocess.Popen(
@@ -368,6 +369,7 @@ assert [len(store_for(Path(sys.argv[1], str(number)))) for number in range(150)]
 """
 
 
+@pytest.mark.exhaustive
 def test_hundreds_of_folders_need_few_handles_and_all_are_used_and_emptied(tmp_path):
     pytest.importorskip("resource")
     done = subprocess.run([sys.executable, "-c", MANY, str(tmp_path)], capture_output=True, text=True, check=False)

@@ -75,6 +75,7 @@ def test_a_forked_child_predicts_fits_and_transforms_as_its_parent(cache, tmp_pa
     assert run(code, tmp_path, cache) == ["True", "1", "4"]
 
 
+@pytest.mark.exhaustive
 def test_a_child_forked_in_the_middle_of_another_threads_pass_predicts(tmp_path):
     code = """
         ended = threading.Event()
@@ -95,6 +96,7 @@ def test_a_child_forked_in_the_middle_of_another_threads_pass_predicts(tmp_path)
     assert run(code, tmp_path) == ["True"] * 6
 
 
+@pytest.mark.exhaustive
 def test_processes_of_a_forking_pool_predict(tmp_path):
     code = """
         with multiprocessing.get_context("fork").Pool(2) as pool:

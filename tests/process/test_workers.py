@@ -295,6 +295,7 @@ CTRL_C = """
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals are those of POSIX")
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_ctrl_c_at_any_moment_leaves_no_thread_and_torch_as_it_was(n_jobs):

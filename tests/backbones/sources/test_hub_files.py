@@ -441,10 +441,10 @@ def weights_in_place(folder):
 
 @pytest.mark.parametrize(
     "change",
-    [
+    rest_exhaustive([
         to_lower, fewer_tokens, fewer_tokens_of_the_tokenizer, class_token, without_modules, without_normalize,
         a_prompt, shorter_vectors, other_activation, other_vocabulary, a_token_more, weights_in_place,
-    ],
+    ], to_lower, a_prompt, without_modules),
 )  # fmt: skip
 def test_an_edited_folder_is_another_network_in_the_same_process(change, sentences):
     texts = ["good film and bad story of the film", "GREAT", "good bad"]

@@ -453,6 +453,7 @@ CODE = """
 """
 
 
+@pytest.mark.exhaustive
 def test_a_model_is_fetched_from_the_hub_once(folder_of, tmp_path):
     folder = Path(folder_of("bert").removeprefix("hf:"))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)

@@ -499,6 +499,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
     return Said({case: line.removeprefix(case + " ") for case, line in lines.items()}, asked, address, folder)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("name", "file"), [("test_resnet", "model.safetensors"), ("test_vit", "vit.bin")])
 def test_weights_are_downloaded_once_and_then_need_no_network(name: str, file: str, said: Said):
     expected = load_backbone(f"timm:{name}", weights=said.home / file).fingerprint
