@@ -5,6 +5,7 @@ waits for another in every layer, and decoding goes on beside. On a GPU the next
 computes, and results come back without waiting for each.
 """
 
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,7 +18,7 @@ from torch import nn
 from sktransfer._computing._execution import Execution, Fits
 from sktransfer._messages import first_line
 from sktransfer._process._locks import Lock
-from sktransfer._process._workers import in_order
+from sktransfer._process._workers import LOOKS_EVERY, in_order
 from sktransfer.inputs._base import Samples, batches_of, load_batch, load_batches
 
 T = TypeVar("T")
@@ -168,13 +169,13 @@ def _in_threads(step: Callable[[T], torch.Tensor], batches: Iterator[T], threads
 
 
 @contextmanager
-def _each_alone(n_threads: int) -> Iterator[Callable[[], None]]:
+def _each_alone(started: Sequence[threading.Thread]) -> Iterator[Callable[[], None]]:
     """Give threads that are started inside one processor each, and new threads of the caller's as many as before.
 
     torch knows one number for all threads to come, which a thread takes for good when it first asks. So nobody else
     starts threads here meanwhile; and a thread that wakes when this is over leaves the number alone.
     """
-    begun, setting, over = threading.Semaphore(0), threading.Lock(), False
+    begun, setting, over = queue.SimpleQueue[threading.Thread](), threading.Lock(), False
 
     def begin() -> None:
         try:
@@ -183,14 +184,18 @@ def _each_alone(n_threads: int) -> Iterator[Callable[[], None]]:
                     torch.set_num_threads(1)
                     torch.get_num_threads()
         finally:  # whatever happens: the wait for it ends here
-            begun.release()
+            begun.put(threading.current_thread())
 
     with _STARTING:
         threads = torch.get_num_threads()
         try:
             yield begin
-            for _ in range(n_threads):
-                begun.acquire()
+            coming = set(started)
+            while coming:
+                try:
+                    coming.discard(begun.get(timeout=LOOKS_EVERY))
+                except queue.Empty:  # one that has ended does not begin
+                    coming = {thread for thread in coming if thread.is_alive()}
         finally:
             with setting:
                 over = True

@@ -2,7 +2,8 @@
 
 A thread waits for work and for nothing else, least of all for another thread, so one that wakes late keeps nobody but
 the taker of its result waiting. Work that was taken is answered, with a result or an error, and all threads end with
-the pass, whatever ended it.
+the pass, whatever ended it. Who waits for a thread looks now and then whether it is still there: one that somebody
+ended, as a debugger or a tracer can, leaves its work to the taker.
 """
 
 import atexit
@@ -12,9 +13,9 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, wait
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -22,12 +23,15 @@ R = TypeVar("R")
 # Seconds within which a thread that was made begins, however busy the machine is.
 BEGINS_WITHIN = 5.0
 
-# Begins a thread's life; entered before threads are started, and left once each has begun.
-Beginning = Callable[[int], contextlib.AbstractContextManager[Callable[[], None]]]
+# Seconds between two looks whether threads that are waited for are still there.
+LOOKS_EVERY = 0.5
+
+# Given the list that threads will be in, returns a context around their start; that gives what each of them does first.
+Beginning = Callable[[Sequence[threading.Thread]], contextlib.AbstractContextManager[Callable[[], None]]]
 
 
 @contextlib.contextmanager
-def _at_once(n_threads: int) -> Generator[Callable[[], None], None, None]:
+def _at_once(threads: Sequence[threading.Thread]) -> Generator[Callable[[], None], None, None]:
     yield lambda: None
 
 
@@ -55,8 +59,8 @@ def in_order(
     name : str
         Of the threads.
     beginning : callable, default=nothing
-        Given the number of threads, returns a context around their start, in which they are started; it gives what
-        each thread does first.
+        Given a list, returns a context in which threads are started and put into it; the context gives what each of
+        them does first.
 
     Yields
     ------
@@ -64,18 +68,48 @@ def in_order(
         What `work` returned; what it raised is raised here, and ends the threads.
     """
     team = _Team(name)
-    waiting: deque[Future[R]] = deque()
+    waiting: deque[_Task[T, R]] = deque()
     try:
-        with beginning(n_threads) as begin:
+        with beginning(team.threads) as begin:
             team.start(n_threads, begin)
         for item in items:
-            waiting.append(team.give(work, item))
+            waiting.append(team.give(_Task(work, item)))
             if len(waiting) > ahead:
-                yield waiting.popleft().result()
+                yield team.answer(waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield team.answer(waiting.popleft())
     finally:
         team.end()
+
+
+class _Task(Generic[T, R]):
+    """One piece of work, and who took it."""
+
+    def __init__(self, work: Callable[[T], R], item: T):
+        self._work, self._item = work, item
+        self._answer: Future[R] = Future()
+        self._taker: threading.Thread | None = None
+
+    def do(self, failed: BaseException | None) -> None:
+        """Do the work in this thread, or answer with why it cannot."""
+        self._taker = threading.current_thread()
+        if not self._answer.set_running_or_notify_cancel():
+            return  # the taker of results did it
+        try:
+            if failed is not None:
+                raise failed
+            self._answer.set_result(self._work(self._item))
+        except BaseException as error:
+            self._answer.set_exception(error)
+
+    def wait(self, threads: Sequence[threading.Thread]) -> R:
+        """Wait for the answer; where the thread that should give it has ended, do the work here."""
+        while not wait([self._answer], timeout=LOOKS_EVERY).done:
+            if all(thread.is_alive() for thread in threads):
+                continue
+            if self._answer.cancel() or not (self._taker is None or self._taker.is_alive()):
+                return self._work(self._item)
+        return self._answer.result()
 
 
 class _Team:
@@ -84,7 +118,7 @@ class _Team:
     def __init__(self, name: str):
         self._name = name
         self._tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
+        self.threads: list[threading.Thread] = []
         _TEAMS.add(self)
 
     def start(self, n_threads: int, begin: Callable[[], None]) -> None:
@@ -93,21 +127,24 @@ class _Team:
             thread = threading.Thread(
                 target=_work, args=(self._tasks, begin), name=f"{self._name}_{number}", daemon=True
             )
-            self._threads.append(thread)
+            self.threads.append(thread)
             thread.start()
 
-    def give(self, work: Callable[[T], R], item: T) -> Future[R]:
-        future: Future[R] = Future()
-        self._tasks.put((future, work, item))
-        return future
+    def give(self, task: "_Task[T, R]") -> "_Task[T, R]":
+        self._tasks.put(task)
+        return task
+
+    def answer(self, task: "_Task[T, R]") -> R:
+        return task.wait(self.threads)
 
     def end(self) -> None:
         """Let go of what no thread has taken, and wait until each has done what it has in hand."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._tasks.get_nowait()
-        self._tasks.put(None)
-        for thread in self._threads:
+        for _ in self.threads:
+            self._tasks.put(None)
+        for thread in self.threads:
             _join(thread)
 
 
@@ -131,15 +168,8 @@ def _work(tasks: "queue.SimpleQueue[Any]", begin: Callable[[], None]) -> None:
     except BaseException as error:  # told to whoever takes the results
         failed = error
     while (task := tasks.get()) is not None:
-        future, work, item = task
-        try:
-            if failed is not None:
-                raise failed
-            future.set_result(work(item))
-        except BaseException as error:
-            future.set_exception(error)
-        del task, future, work, item  # nothing is held while there is nothing to do
-    tasks.put(None)  # for the next thread
+        task.do(failed)
+        del task  # nothing is held while there is nothing to do
 
 
 _TEAMS: "weakref.WeakSet[_Team]" = weakref.WeakSet()

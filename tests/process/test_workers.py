@@ -15,7 +15,7 @@ import torch
 from networks import tiny_cnn, tiny_vectors
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
-from sktransfer._process._workers import in_order
+from sktransfer._process._workers import _Task, in_order
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_thread_that_cannot_begin_answers_with_the_reason():
     from contextlib import contextmanager
 
     @contextmanager
-    def beginning(n_threads):
+    def beginning(threads):
         def begin():
             raise OSError("not today")
 
@@ -107,6 +107,58 @@ def test_threads_that_cannot_be_started_end_those_that_were(monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         list(in_order(square, range(9), 4, ahead=4, name="sktransfer-test"))
+    assert not ours()
+
+
+@pytest.fixture(params=["one", "all"])
+def ended(request, monkeypatch):
+    """Threads that end before they do anything, as a debugger or a tracer can make them."""
+    original, names = threading.Thread.run, []
+
+    def run(self):
+        if self.name.startswith("sktransfer") and (request.param == "all" or self.name.endswith("_1")):
+            names.append(self.name)
+        else:
+            original(self)
+
+    monkeypatch.setattr(threading.Thread, "run", run)
+    monkeypatch.setattr("sktransfer._process._workers.LOOKS_EVERY", 0.02)
+    monkeypatch.setattr("sktransfer._computing._forward.LOOKS_EVERY", 0.02)
+    return names
+
+
+def test_a_thread_that_ends_by_itself_leaves_its_work_to_the_others(ended):
+    assert list(in_order(square, range(20), 3, ahead=3, name="sktransfer-test")) == [n**2 for n in range(20)]
+    assert ended
+    assert not ours()
+
+
+def test_a_pass_whose_threads_end_by_themselves_gives_the_same(ended, threads):
+    X = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    extractor = PretrainedFeatureExtractor(tiny_vectors, batch_size=20, random_state=0).fit(X)
+    found = extractor.transform(X)
+    assert ended
+    torch.set_num_threads(1)
+    np.testing.assert_allclose(found, extractor.transform(X), atol=1e-6)
+    assert not ours()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ends_with_work_in_hand_leaves_it_to_the_taker(monkeypatch):
+    monkeypatch.setattr("sktransfer._process._workers.LOOKS_EVERY", 0.02)
+    original, ended = _Task.do, []
+
+    def do(self, failed):
+        if threading.current_thread().name.endswith("_1"):
+            ended.append(self)
+            self._taker = threading.current_thread()
+            self._answer.set_running_or_notify_cancel()
+            raise SystemExit
+        original(self, failed)
+
+    monkeypatch.setattr(_Task, "do", do)
+    assert list(in_order(square, range(20), 2, ahead=3, name="sktransfer-test")) == [n**2 for n in range(20)]
+    assert len(ended) == 1
     assert not ours()
 
 
@@ -309,7 +361,7 @@ def test_ctrl_c_at_any_moment_leaves_no_thread_and_torch_as_it_was(n_jobs):
 def test_a_pass_that_nobody_goes_on_with_does_not_keep_the_process_from_ending():
     code = """
         import time
-        from sktransfer._process._workers import in_order
+        from sktransfer._process._workers import _Task, in_order
         kept = in_order(lambda item: time.sleep(0.01) or item, range(100), 4, ahead=4, name="sktransfer-test")
         print(next(kept))
     """
