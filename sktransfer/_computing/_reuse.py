@@ -30,6 +30,16 @@ SORTED_AT_ONCE = 4096
 WORTH_READING = 2**20
 
 
+def tell_nobody(message: str) -> None:
+    """Take a report of where activations came from, for who did not ask.
+
+    Parameters
+    ----------
+    message : str
+        The report.
+    """
+
+
 @dataclass(frozen=True)
 class Variant:
     """A change to samples that gives the same result for the same sample each time.
@@ -90,7 +100,7 @@ class Pass:
     samples: Samples
     execution: Execution
     variant: Variant | None = None
-    report: Callable[[str], None] = lambda message: None
+    report: Callable[[str], None] = tell_nobody
 
     @property
     def store(self) -> ActivationStore | None:
