@@ -434,7 +434,8 @@ CODE = """
     home, address = sys.argv[1:]
     os.environ.update(HF_ENDPOINT=address, HF_HOME=home, HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1")
     from sktransfer import PretrainedFeatureExtractor
-    from sktransfer.backbones import forget_networks, load_backbone
+    from sktransfer.backbones import load_backbone
+    from sktransfer.backbones._loaded_network import forget_networks
     from sktransfer.backbones.sources import _weights
     import huggingface_hub
     try:

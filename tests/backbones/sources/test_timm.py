@@ -431,7 +431,8 @@ CODE = """
     for name in ("HF_HUB_OFFLINE", "HF_HUB_CACHE"):
         os.environ.pop(name, None)
     import huggingface_hub
-    from sktransfer.backbones import forget_networks, load_backbone
+    from sktransfer.backbones import load_backbone
+    from sktransfer.backbones._loaded_network import forget_networks
     from sktransfer.backbones.sources import _weights
 
     def load(case, name):
