@@ -84,7 +84,10 @@ def weigh(sample_weight: Any, class_weight: Any, classes: np.ndarray, labels: np
         weights *= (of_classes / (of_classes.max() or 1.0))[labels]
     if not weights.any():
         times = "" if class_weight is None else f", with class_weight={reprlib.repr(class_weight)},"
-        raise ValueError(f"Got sample weights{times} whose sum is 0; expected at least one positive weight.")
+        raise ValueError(
+            f"Got sample weights{times} that are zero for all samples, so that their sum is 0; expected at least one "
+            "positive weight."
+        )
     return weights
 
 
@@ -94,7 +97,7 @@ def _plain_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
     weights = check_array(sample_weight, dtype=np.float64, ensure_2d=False, copy=True, input_name="sample_weight")
     if weights.shape != (n_samples,):
         raise ValueError(
-            f"Got sample_weight of shape {weights.shape}; expected one weight for each of {n_samples} samples."
+            f"Got sample_weight.shape={weights.shape}; expected one weight for each of {n_samples} samples."
         )
     if (weights < 0).any():
         raise ValueError(f"Got negative sample_weight={weights.min():g}; expected weights of at least 0.")

@@ -150,13 +150,17 @@ def test_every_lock_of_the_package_is_one_that_a_forked_child_finds_free():
 
     root = Path(sktransfer.__file__).parent
     plain = [
-        f"{file.relative_to(root)}:{number}"
+        f"{file.relative_to(root).as_posix()}:{number}"
         for file in sorted(root.rglob("*.py"))
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
         if "threading.Lock()" in line or "threading.RLock()" in line
     ]
     # The lock itself, one that lives for as long as a pass starts its threads, and those that are held while it forks.
-    assert {place.partition(":")[0] for place in plain} <= {"_locks.py", "_forward.py", "_shared_database.py"}
+    assert {place.partition(":")[0] for place in plain} <= {
+        "_process/_locks.py",
+        "_computing/_forward.py",
+        "_cache/_shared_database.py",
+    }
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
