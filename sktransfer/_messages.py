@@ -93,7 +93,7 @@ def named_extra(what: str, extra: str, more: str = "") -> Iterator[None]:
     try:
         yield
     except (ImportError, OSError) as error:
-        raise ImportError(f'{what}, which is not installed: pip install "sktransfer[{extra}]"{more}.') from error
+        raise ImportError(f'{what}. It is not installed: pip install "sktransfer[{extra}]"{more}.') from error
 
 
 def first_line(error: BaseException, most: int = 160) -> str:

@@ -85,8 +85,7 @@ def weigh(sample_weight: Any, class_weight: Any, classes: np.ndarray, labels: np
     if not weights.any():
         times = "" if class_weight is None else f", with class_weight={reprlib.repr(class_weight)},"
         raise ValueError(
-            f"Got sample weights{times} that are zero for all samples, so that their sum is 0; expected at least one "
-            "positive weight."
+            f"Got sample weights{times} that are all zero, so their sum is 0; expected at least one positive weight."
         )
     return weights
 

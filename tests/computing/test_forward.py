@@ -197,16 +197,19 @@ def test_features_on_a_gpu_are_those_of_the_cpu_and_nothing_but_shared_networks_
 @pytest.mark.exhaustive
 def test_import_is_fast_beside_torch_and_scikit_learn():
     code = """
-        import gc, time, torch, sklearn
-        gc.disable()  # a look through all that torch has made takes as long as the import
+        import gc, time
         start = time.process_time()  # of the processor: other programs may be at work
+        import torch, sklearn
+        theirs = time.process_time() - start
+        gc.disable()  # a look through all that torch has made takes as long as the import
+        start = time.process_time()
         import sktransfer
-        print(time.process_time() - start)
+        print((time.process_time() - start) / theirs)
     """
     plain = {name: value for name, value in os.environ.items() if name != "SCIPY_ARRAY_API"}
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    took = [float(subprocess.check_output(command, env=plain)) for _ in range(3)]
-    assert min(took) < 0.3
+    shares = [float(subprocess.check_output(command, env=plain)) for _ in range(3)]
+    assert min(shares) < 0.12  # seen: 0.06
 
 
 @pytest.mark.exhaustive

@@ -456,5 +456,5 @@ def test_a_sound_that_was_heard_is_not_heard_again_whatever_its_file_is_called(k
 @pytest.mark.parametrize("package", ["soundfile", "soxr"])
 def test_a_package_that_is_missing_is_named_with_what_installs_it(package, files, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf'the package {package}, which is not installed: pip install "sktransfer\['):
+    with pytest.raises(ImportError, match=rf'the package {package}. It is not installed: pip install "sktransfer\['):
         read(files, rate=8000)
