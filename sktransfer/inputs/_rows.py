@@ -1,6 +1,6 @@
-"""X, looked at once: its rows, and what can be said of them before and after a network is there.
+"""X, looked at once: its rows, and what can be said of them before and after the network is loaded.
 
-The same object is asked whichever way X goes on, so that nothing is unwrapped, or refused, twice.
+The same object is asked whichever way X goes on, so that nothing is unwrapped twice.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ class Rows:
 
     def __init__(self, X: Any, image_shape: Any = None):
         self.given = as_rows(X)
-        self.values = self.given if issparse(self.given) else unwrap(self.given)
+        self.values: Any = self.given if issparse(self.given) else unwrap(self.given)
         self._flat_images = image_shape is not None
         if isinstance(self.values, np.ndarray) and self.values.ndim == 0:
             raise ValueError(
