@@ -297,7 +297,7 @@ def test_a_table_with_words_after_a_fit_on_numbers_is_told_where_it_belongs(esti
     words = numbers.astype(object)
     words[:, 1] = "red"
     for result_of in results_of(fitted):
-        with pytest.raises(ValueError, match="Got X of 3 columns that are not all numbers.*ColumnTransformer"):
+        with pytest.raises(ValueError, match=r"Got X of 3 columns that are not all numbers.*ColumnTransformer"):
             result_of(words)
 
 
