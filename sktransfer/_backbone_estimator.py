@@ -30,9 +30,9 @@ from sktransfer._messages import check_choice
 from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore_backbone
 from sktransfer.backbones.graphs._pooling import POOLINGS
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
-from sktransfer.inputs import make_reader, modality, restore_reader
+from sktransfer.inputs import make_reader, restore_reader
 from sktransfer.inputs._base import Reader, Samples
-from sktransfer.inputs._containers import as_rows, is_table, unwrap
+from sktransfer.inputs._rows import Rows
 from sktransfer.inputs.images._shapes import check_image_shape
 
 
@@ -194,31 +194,20 @@ class BackboneEstimator(BaseEstimator):
     def _check_choice(self, name: str, known: Sequence[str]) -> None:
         check_choice(name, getattr(self, name), known)
 
-    def _rows(self, X: Any) -> Any:
-        """Refuse, before anything is loaded, what holds no samples; turn lists and tensors into rows."""
-        X = as_rows(X)
-        modality(X, self.image_shape, "images")
-        return X
-
-    def _learn(self, X: Any, tolerant: bool = False) -> tuple[Samples, Backbone, Reader]:
+    def _learn(self, rows: Rows, tolerant: bool = False) -> tuple[Samples, Backbone, Reader]:
         """Load the backbone and learn what X looks like; the caller keeps them once all else is well."""
-        X = as_rows(X)
-        look = modality(X, self.image_shape)
+        look, named = rows.kind(), isinstance(self.backbone, str) and not issparse(rows.values)
+        n_features = rows.values.shape[1] if look == "vectors" else None
         # Rows of numbers are nothing for a named network but for one of sounds, whose reader checks them.
-        named = isinstance(self.backbone, str) and look == "vectors" and not issparse(X)
-        checked = X if named else self._check_x(X, look, reset=True, tolerant=tolerant)
-        n_features = checked.shape[1] if look == "vectors" else None
+        unknown = look == "vectors" and named
+        checked = rows.values if unknown else self._checked(rows, look, reset=True, tolerant=tolerant)
         self._check_takes_vectors(n_features, kind_of_input(self.backbone))
         backbone = load_backbone(self.backbone, self.weights, seed=self._seed(), n_features=n_features)
         takes = backbone.preprocessing.kind
-        kind = modality(X, self.image_shape, takes)
+        kind = rows.kind(takes)
         self._check_takes_vectors(n_features, takes if kind == "vectors" else None)
         given = {name: getattr(self, name) for name in ("image_shape", "pixel_range", "max_length", "sampling_rate")}
         reader = make_reader(kind, backbone.preprocessing, **given)
-        if look == "vectors" and kind == "sounds" and not named:
-            # Such rows keep their type, which says what full scale is, and others may be longer.
-            del self.n_features_in_
-            checked = X
         return reader.learn(checked, tolerant), backbone, reader
 
     def _check_takes_vectors(self, n_features: int | None, takes: str | None) -> None:
@@ -234,24 +223,23 @@ class BackboneEstimator(BaseEstimator):
 
     def _read(self, X: Any, tolerant: bool = False) -> Samples:
         """Check X against what `fit` saw and return its samples; unreadable ones among them where that is tolerated."""
-        X = as_rows(X)
-        learned = self._reader.kind
-        if learned != "vectors" and is_table(X):
-            validate_data(self, X, reset=False, skip_check_array=True)
-        kind = modality(X, self.image_shape, "images" if learned == "vectors" else learned)
-        if kind == "vectors" != learned:
+        rows, learned = Rows(X, self.image_shape), self._reader.kind
+        if learned == "vectors":
+            rows.kind()  # which refuses what holds no numbers in plainer words
+        checked = self._checked(rows, learned, reset=False, tolerant=tolerant)
+        if rows.kind(learned) == "vectors" != learned:
             raise ValueError(f"Got X that holds vectors; expected {learned}, as in fit.")
-        return self._reader.read(self._check_x(X, learned, reset=False, tolerant=tolerant), tolerant)
+        return self._reader.read(checked, tolerant)
 
-    def _check_x(self, X: Any, kind: str, reset: bool, tolerant: bool = False) -> Any:
+    def _checked(self, rows: Rows, kind: str, reset: bool, tolerant: bool = False) -> Any:
+        """Let scikit-learn look at columns and their names, and at numbers; return what a reader reads."""
         if kind == "vectors":
-            return validate_data(self, X, reset=reset, dtype=np.float32)
-        if is_table(X):
-            numbers = isinstance(X, np.ndarray) and X.dtype.kind not in "OUST" and not isinstance(unwrap(X), list)
-            if numbers and kind != "sounds":
-                return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=not tolerant)
-            validate_data(self, X, reset=reset, skip_check_array=True)
-        return X
+            return validate_data(self, rows.given, reset=reset, dtype=np.float32)
+        if rows.are_numbers and kind != "sounds":
+            return validate_data(self, rows.given, reset=reset, dtype="numeric", ensure_all_finite=not tolerant)
+        if rows.have_columns:
+            validate_data(self, rows.given, reset=reset, skip_check_array=True)
+        return rows.values
 
     def _seed(self) -> int:
         """Draw the seed of whatever is random in `fit`, the same in each place that asks with a fixed state."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._training._prediction import extract, measure
+from sktransfer.inputs._rows import Rows
 
 ON_BAD_SAMPLE = ("raise", "nan")
 
@@ -189,7 +190,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         """
         self._check_parameters()
         with self._all_or_nothing():
-            samples, backbone, reader = self._learn(X, tolerant=self.on_bad_sample == "nan")
+            samples, backbone, reader = self._learn(Rows(X, self.image_shape), tolerant=self.on_bad_sample == "nan")
             part = backbone.feature_part(self.layer, self.pooling)
             n_features, shape = measure(part, samples, self._execution(reader), self.on_bad_sample == "nan")
             backbone.describe_use("all", shape, self.store_backbone)

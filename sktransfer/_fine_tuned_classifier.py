@@ -21,6 +21,7 @@ from sktransfer._training._settings import TrainingSettings
 from sktransfer._training._strategies import Task, check_settings, train
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer.backbones import Backbone
+from sktransfer.inputs._rows import Rows
 
 
 class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BackboneEstimator):
@@ -370,12 +371,13 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         return probability_network(self.backbone_, self.net_.module_), "probabilities", self.classes_
 
     def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
-        X = self._rows(X)
+        rows = Rows(X, self.image_shape)
+        rows.kind()  # which refuses a single row
         classes, labels = read_labels(y)
-        if getattr(X, "ndim", 2) != 3:  # which may be one picture: its reader says so
-            check_lengths(X.shape[0] if hasattr(X, "shape") else len(X), labels)
+        if not rows.may_be_one_picture:  # of which its reader says so
+            check_lengths(len(rows), labels)
         weights = weigh(sample_weight, self.class_weight, classes, labels)
-        samples, backbone, reader = self._learn(X)
+        samples, backbone, reader = self._learn(rows)
         check_lengths(len(samples), labels)
         backbone = backbone.ending_at(self.layer)
         frozen = "all" if self.strategy == "linear_probe" else self.freeze_depth

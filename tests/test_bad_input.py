@@ -291,6 +291,17 @@ def test_rows_of_numbers_after_a_fit_on_images_are_refused(estimator_class, imag
 
 
 @both
+def test_a_table_with_words_after_a_fit_on_numbers_is_told_where_it_belongs(estimator_class):
+    numbers = np.random.default_rng(0).normal(size=(6, 3))
+    fitted = estimator_class(tiny_vectors).fit(numbers, labels(numbers))
+    words = numbers.astype(object)
+    words[:, 1] = "red"
+    for result_of in results_of(fitted):
+        with pytest.raises(ValueError, match=r"Got X of 3 columns that are not all numbers.*ColumnTransformer"):
+            result_of(words)
+
+
+@both
 def test_samples_that_the_network_cannot_run_are_refused(estimator_class):
     X = np.random.default_rng(0).normal(size=(6, 5))
     message = refused(estimator_class(small_cnn), X, match=r"The backbone could not run samples of shape \(5,\)")

@@ -18,6 +18,7 @@ import sktransfer
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer._training._activation_sources import join
 from sktransfer.backbones import load_backbone
+from sktransfer.inputs._rows import Rows
 
 KINDS = [
     "images", "images of timm", "paths", "vectors", "texts", "causal texts", "sentences", "sounds", "long sounds",
@@ -74,7 +75,7 @@ def extractor(case, **settings):
 
 
 def prepared(model, X, row):
-    samples = model._reader.read(X)
+    samples = model._reader.read(Rows(X).values)
     return samples.prepare(samples.load(row)[None])
 
 

@@ -14,7 +14,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, wait
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -83,33 +82,54 @@ def in_order(
 
 
 class _Task(Generic[T, R]):
-    """One piece of work, and who took it."""
+    """One piece of work, and who took it.
+
+    The answer comes through a queue that is written in C. Waits that are written in Python, such as those of
+    `concurrent.futures`, may be left half-way by Ctrl-C, and the thread with the answer then finds a broken lock.
+    """
 
     def __init__(self, work: Callable[[T], R], item: T):
         self._work, self._item = work, item
-        self._answer: Future[R] = Future()
+        self._free = [True]
         self._taker: threading.Thread | None = None
+        self._answer: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
     def do(self, failed: BaseException | None) -> None:
         """Do the work in this thread, or answer with why it cannot."""
         self._taker = threading.current_thread()
-        if not self._answer.set_running_or_notify_cancel():
+        if not self._claim():
             return  # the taker of results did it
         try:
             if failed is not None:
                 raise failed
-            self._answer.set_result(self._work(self._item))
+            self._answer.put((self._work(self._item), None))
         except BaseException as error:
-            self._answer.set_exception(error)
+            self._answer.put((None, error))
 
     def wait(self, threads: Sequence[threading.Thread]) -> R:
         """Wait for the answer; where the thread that should give it has ended, do the work here."""
-        while not wait([self._answer], timeout=LOOKS_EVERY).done:
-            if all(thread.is_alive() for thread in threads):
-                continue
-            if self._answer.cancel() or not (self._taker is None or self._taker.is_alive()):
+        while True:
+            with contextlib.suppress(queue.Empty):
+                answer = self._answer.get(timeout=LOOKS_EVERY)
+                break
+            gone = not all(thread.is_alive() for thread in threads)
+            if gone and (self._claim() or not (self._taker is None or self._taker.is_alive())):
                 return self._work(self._item)
-        return self._answer.result()
+        return self._told(*answer)
+
+    def _claim(self) -> bool:
+        """Take the work, unless another thread has: of two that try at once, one gets it."""
+        with contextlib.suppress(IndexError):
+            return self._free.pop()
+        return False
+
+    def _told(self, result: Any, error: BaseException | None) -> R:
+        try:
+            if error is not None:
+                raise error
+            return result
+        finally:
+            del error  # its traceback holds this frame
 
 
 class _Team:

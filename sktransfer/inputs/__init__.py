@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
 from sktransfer.inputs._base import Preprocessing, Reader
-from sktransfer.inputs._containers import columns_are_mixed, unwrap
 from sktransfer.inputs._texts import TextPreprocessing, TextReader
 from sktransfer.inputs._vectors import VectorReader
 from sktransfer.inputs.images._folder import load_image_folder
@@ -36,57 +34,6 @@ _OF_KIND = {
 }
 
 
-def modality(X: Any, image_shape: Any = None, takes: str = "images") -> str:
-    """Tell what X holds: by its look, and where that leaves it open by what the network takes.
-
-    Rows of numbers are vectors, unless they are known to be flat images or the network takes sounds. Everything else,
-    strings above all, is whatever the network takes.
-
-    Parameters
-    ----------
-    X : array-like
-        What was given to `fit`.
-    image_shape : tuple of int or None, default=None
-        Whether rows of numbers are flat images.
-    takes : {"images", "texts", "sounds"}, default="images"
-        What the network takes, if it does not take vectors.
-
-    Returns
-    -------
-    {"images", "texts", "sounds", "vectors"}
-        What the samples are.
-
-    Raises
-    ------
-    ValueError
-        If X is one sample instead of several, none, a table of several columns that are no numbers, or nothing of the
-        kind: a data set of torch, a generator, a dict.
-    """
-    if issparse(X):
-        return "vectors"
-    rows = unwrap(X)
-    if isinstance(rows, np.ndarray) and rows.ndim == 0:
-        raise ValueError(
-            f"Got X of type {type(X).__name__}; expected several samples: an array, a list, a Series or a DataFrame."
-        )
-    if len(rows) == 0:
-        raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: X is empty.")
-    if isinstance(rows, np.ndarray) and rows.ndim == 2 and columns_are_mixed(rows):
-        raise ValueError(
-            f"Got X of {rows.shape[1]} columns that are not all numbers; expected one column of paths or texts, or "
-            "numbers alone. Give one column to each estimator, with scikit-learn's ColumnTransformer."
-        )
-    if isinstance(rows, np.ndarray) and rows.ndim == 1 and takes != "sounds":
-        raise ValueError(
-            f"Expected 2D array, got 1D array instead: X of shape {rows.shape} and type {rows.dtype}. Reshape your "
-            "data with X.reshape(-1, 1) if it is one column, or with X.reshape(1, -1) if it is one row; put a single "
-            "sound into a list: [X]."
-        )
-    if isinstance(rows, list) or rows.ndim >= 3 or (rows.ndim == 2 and image_shape is not None and takes == "images"):
-        return takes
-    return "sounds" if rows.ndim == 2 and takes == "sounds" else "vectors"
-
-
 def make_reader(
     kind: str,
     preprocessing: Preprocessing,
@@ -100,7 +47,7 @@ def make_reader(
     Parameters
     ----------
     kind : {"images", "texts", "sounds", "vectors"}
-        What `modality` said.
+        What `Rows.kind` said.
     preprocessing : Preprocessing
         What the network wants of a sample.
     image_shape, pixel_range, max_length, sampling_rate : object

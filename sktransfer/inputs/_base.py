@@ -211,7 +211,10 @@ class Reader(ABC):
 
     @abstractmethod
     def learn(self, X: Any, tolerant: bool = False) -> Samples:
-        """Learn what X looks like, from rows that can be read where a reader is tolerant, and return its samples."""
+        """Learn what X looks like, from rows that can be read where a reader is tolerant, and return its samples.
+
+        X is what `Rows` made of it, a list or an array, or an array that scikit-learn has checked since.
+        """
 
     @abstractmethod
     def read(self, X: Any, tolerant: bool = False) -> Samples:

@@ -188,19 +188,3 @@ def _lengths(X: "list[Any] | tuple[Any, ...]") -> str:
     lengths = [len(row) if hasattr(row, "__len__") else "a number" for row in X]
     other = next((row for row, length in enumerate(lengths) if length != lengths[0]), None)
     return "within a row" if other is None else f"row 0: {lengths[0]}, row {other}: {lengths[other]}"
-
-
-def is_table(X: Any) -> bool:
-    """Tell whether X has columns, named or not.
-
-    Parameters
-    ----------
-    X : array-like
-        Anything.
-
-    Returns
-    -------
-    bool
-        Whether its shape has two sides.
-    """
-    return len(getattr(as_rows(X), "shape", ())) == 2

@@ -18,7 +18,6 @@ import torch
 from sktransfer._messages import named_extra
 from sktransfer._process._versions import versions
 from sktransfer.inputs._base import Reader, Samples, UnreadableSampleError
-from sktransfer.inputs._containers import unwrap
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -256,13 +255,12 @@ class TextReader(Reader):
         return self.read(X, tolerant)
 
     def read(self, X: Any, tolerant: bool = False) -> TextSamples:
-        rows = unwrap(X)
-        if not isinstance(rows, list):
+        if not isinstance(X, list):
             raise ValueError(
-                f"Got X of shape {rows.shape} and type {rows.dtype}; expected texts: a list, array, Series or "
+                f"Got X of shape {X.shape} and type {X.dtype}; expected texts: a list, array, Series or "
                 "one-column DataFrame of strings."
             )
-        checked = [_check(text, row) for row, text in enumerate(rows)]
+        checked = [_check(text, row) for row, text in enumerate(X)]
         wrong = [error for error in checked if isinstance(error, UnreadableSampleError)]
         if wrong and not tolerant:
             count = f" ({len(wrong)} rows are no texts.)" if len(wrong) > 1 else ""

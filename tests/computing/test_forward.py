@@ -208,8 +208,9 @@ def test_import_is_fast_beside_torch_and_scikit_learn():
     """
     plain = {name: value for name, value in os.environ.items() if name != "SCIPY_ARRAY_API"}
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    shares = [float(subprocess.check_output(command, env=plain)) for _ in range(3)]
-    assert min(shares) < 0.12  # seen: 0.06
+    shares = [float(subprocess.check_output(command, env=plain)) for _ in range(5)]
+    # A third of a second beside five: of their share, since seconds of a processor grow where others use its caches.
+    assert min(shares) < 0.067
 
 
 @pytest.mark.exhaustive

@@ -14,8 +14,8 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 from torchvision.datasets import ImageFolder
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor, load_image_folder
-from sktransfer.inputs import modality
-from sktransfer.inputs._containers import as_rows, is_table, unwrap
+from sktransfer.inputs._containers import unwrap
+from sktransfer.inputs._rows import Rows
 
 
 class Untouchable(Dataset):
@@ -217,7 +217,7 @@ def test_other_forms_of_numbers_are_taken(form):
 def test_arrays_in_the_cells_of_a_column_are_samples():
     cells = pd.DataFrame({"sound": pd.Series([np.zeros(5), np.zeros(5), np.zeros(7)])})
     assert isinstance(unwrap(cells), list)
-    assert is_table(cells)
+    assert Rows(cells).have_columns
 
 
 # The cost of a look
@@ -262,11 +262,9 @@ LONG = {
 def test_a_long_sample_is_looked_at_without_a_loop_over_its_values(form):
     X = LONG[form]()
     with Calls() as calls:
-        rows = as_rows(X)
-        is_table(rows)
-        if getattr(rows, "ndim", 2) > 1:
-            modality(rows, takes="sounds")
-        unwrap(rows)
+        rows = Rows(X)
+        assert rows.kind(takes="sounds") in ("sounds", "vectors")
+        assert isinstance(rows.have_columns, bool)
     assert calls.count < N / 100
 
 

@@ -1,7 +1,9 @@
 """Threads that work ahead: results in order, and no thread is left, whatever ends a pass and however late one wakes."""
 
 import gc
+import itertools
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -356,6 +358,53 @@ def test_ctrl_c_at_any_moment_leaves_no_thread_and_torch_as_it_was(n_jobs):
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout.split()[1]) >= 18
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("error", [queue.Empty, IndexError, TimeoutError, StopIteration])
+def test_what_the_work_raises_is_raised_here_whatever_it_is(error):
+    task = _Task(lambda item: next(iter(())) if error is StopIteration else raise_(error("of the work")), 0)
+    thread = threading.Thread(target=task.do, args=(None,), daemon=True)
+    thread.start()
+    with pytest.raises(error):
+        task.wait([thread])
+
+
+def raise_(error):
+    raise error
+
+
+def test_ctrl_c_anywhere_in_a_wait_ends_it_and_breaks_nothing_for_the_thread_with_the_answer(monkeypatch):
+    died = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+
+    def wait_interrupted(at):
+        """Raise at the so many-th step of Python beneath the wait; return the answer if there were not so many."""
+        steps = itertools.count(1)
+
+        def trace(frame, event, argument):
+            if next(steps) == at:
+                raise KeyboardInterrupt
+            return trace
+
+        task = _Task(lambda item: time.sleep(0.01) or item, "answer")
+        thread = threading.Thread(target=task.do, args=(None,), daemon=True)
+        thread.start()
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            return task.wait([thread])
+        finally:
+            sys.settrace(before)
+            thread.join(10)
+            assert not thread.is_alive(), "it waits for a lock"
+
+    for at in itertools.count(1):
+        try:
+            assert wait_interrupted(at) == "answer"
+            break
+        except KeyboardInterrupt:
+            assert not died
+    assert at > 3
 
 
 def test_a_pass_that_nobody_goes_on_with_does_not_keep_the_process_from_ending():

@@ -21,7 +21,7 @@ from sklearn.utils import check_array
 from sktransfer._messages import name_some, shown
 from sktransfer._process._versions import versions
 from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
-from sktransfer.inputs._containers import stands_alone, unwrap
+from sktransfer.inputs._containers import stands_alone
 from sktransfer.inputs._refusals import as_array
 from sktransfer.inputs.images._augmentation import make_augmentation
 from sktransfer.inputs.images._decoding import check_size, convert, decode, row_name
@@ -163,7 +163,7 @@ class ImageReader(Reader):
 
     def _images(self, X: Any, tolerant: bool = False) -> "np.ndarray | list[Any]":
         """Return an array of shape (n, height, width, channels) or a list of paths, pictures and arrays."""
-        X, channels = unwrap(X), self.preprocessing.channels
+        channels = self.preprocessing.channels
         if isinstance(X, list):
             return _check_list(X, tolerant, channels)
         X = check_array(

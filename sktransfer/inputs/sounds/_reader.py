@@ -20,7 +20,6 @@ import torch
 from sktransfer._messages import name_some, shown
 from sktransfer._process._versions import versions
 from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
-from sktransfer.inputs._containers import unwrap
 from sktransfer.inputs._refusals import as_array
 from sktransfer.inputs.sounds._augmentation import make_sound_augmentation
 from sktransfer.inputs.sounds._decoding import RATES, Length, check_sound, look, read_array, read_file
@@ -111,13 +110,12 @@ class SoundReader(Reader):
 
     def _sounds(self, X: Any, tolerant: bool = False) -> tuple[list[Any], list[Length]]:
         """Return paths, arrays and errors, and the length of each sound."""
-        rows = unwrap(X)
-        if isinstance(rows, np.ndarray) and (rows.ndim == 1 or (rows.ndim == 2 and rows.shape[1] <= 2)):
+        if isinstance(X, np.ndarray) and (X.ndim == 1 or (X.ndim == 2 and X.shape[1] <= 2)):
             raise ValueError(
-                f"Got X of shape {rows.shape}, which looks like one sound; expected several. Put a single one into a "
+                f"Got X of shape {X.shape}, which looks like one sound; expected several. Put a single one into a "
                 "list: [X]."
             )
-        sounds = [_check(sound, row, self.sampling_rate) for row, sound in enumerate(rows)]
+        sounds = [_check(sound, row, self.sampling_rate) for row, sound in enumerate(X)]
         missing = [row for row, sound in enumerate(sounds) if isinstance(sound, str) and not os.path.isfile(sound)]
         if missing and not tolerant:
             raise FileNotFoundError(

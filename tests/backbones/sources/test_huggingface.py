@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer.backbones import UntraceableError, list_backbones, load_backbone
 from sktransfer.inputs import _texts
+from sktransfer.inputs._rows import Rows
 
 CUT = [kind for kind in TEXT_FAMILIES if kind not in ("t5", "longformer", "convbert", "ibert")]
 
@@ -175,7 +176,7 @@ def test_tokens_are_those_of_the_library(folder_of, texts):
 
     tokenizer = AutoTokenizer.from_pretrained(folder_of("bert").removeprefix("hf:"))
     model = PretrainedFeatureExtractor(folder_of("bert"), max_length=7).fit(texts[0])
-    samples = model._reader.read(texts[0])
+    samples = model._reader.read(Rows(texts[0]).values)
     for row, text in enumerate(texts[0]):
         expected = tokenizer(text, truncation=True, max_length=7)["input_ids"]
         assert samples.load(row).tolist() == expected

@@ -15,6 +15,7 @@ from torchvision.models import get_model_weights, get_weight, list_models
 
 from sktransfer import PretrainedFeatureExtractor
 from sktransfer.inputs import ImagePreprocessing, make_reader
+from sktransfer.inputs._rows import Rows
 from sktransfer.inputs.images import _decoding
 
 HEIGHT, WIDTH = 20, 26
@@ -22,7 +23,8 @@ HEIGHT, WIDTH = 20, 26
 
 def read(X, preprocessing=None, image_shape=None, pixel_range="auto"):
     """Prepare all of X as a network takes it; arrays at their own size unless told otherwise."""
-    samples = make_reader("images", preprocessing or ImagePreprocessing(), image_shape, pixel_range).learn(X)
+    reader = make_reader("images", preprocessing or ImagePreprocessing(), image_shape, pixel_range)
+    samples = reader.learn(Rows(X).values)
     return samples.prepare(torch.stack([samples.load(row) for row in range(len(samples))]))
 
 

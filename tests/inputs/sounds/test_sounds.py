@@ -16,6 +16,7 @@ from pretrained_models import SOUND_FAMILIES, make_sound_model, make_sounds
 import sktransfer
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer.inputs import SoundPreprocessing, make_reader
+from sktransfer.inputs._rows import Rows
 
 RATE = 16000
 EXTRACTORS = {
@@ -40,7 +41,7 @@ def preprocessing(window=None, rate=RATE):
 
 def read(X, window=None, sampling_rate=None, rate=RATE):
     """Return the windows of each sound, as they are loaded."""
-    samples = make_reader("sounds", preprocessing(window, rate), sampling_rate=sampling_rate).learn(X)
+    samples = make_reader("sounds", preprocessing(window, rate), sampling_rate=sampling_rate).learn(Rows(X).values)
     return [samples.load(row).numpy() for row in range(len(samples))]
 
 

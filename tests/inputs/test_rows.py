@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from scipy.sparse import csr_array
 
-from sktransfer.inputs import ImagePreprocessing, make_reader, modality
-from sktransfer.inputs._containers import is_table
+from sktransfer.inputs import ImagePreprocessing, make_reader
+from sktransfer.inputs._rows import Rows
 
 ROWS = np.zeros((3, 4))
 PICTURE = Image.new("RGB", (8, 8))
@@ -46,7 +46,7 @@ PICTURE = Image.new("RGB", (8, 8))
     ids=lambda X: f"{type(X).__name__}{getattr(X, 'shape', '')}",
 )
 def test_pictures_arrays_of_them_and_paths_are_images(X):
-    assert modality(X) == "images"
+    assert Rows(X).kind() == "images"
 
 
 @pytest.mark.parametrize(
@@ -63,30 +63,30 @@ def test_pictures_arrays_of_them_and_paths_are_images(X):
     ids=lambda X: type(X).__name__,
 )
 def test_rows_of_numbers_are_images_only_with_an_image_shape(X):
-    assert modality(X) == "vectors"
-    assert modality(X, image_shape=(2, 2)) == "images"
-    assert is_table(X)
+    assert Rows(X).kind() == "vectors"
+    assert Rows(X, image_shape=(2, 2)).kind() == "images"
+    assert Rows(X).have_columns
 
 
 def test_a_column_of_numbers_is_not_a_column_of_paths():
-    assert modality(pd.DataFrame({"age": [1.5, None]}, dtype=object)) == "vectors"
-    assert modality(np.ones((3, 1))) == "vectors"
+    assert Rows(pd.DataFrame({"age": [1.5, None]}, dtype=object)).kind() == "vectors"
+    assert Rows(np.ones((3, 1))).kind() == "vectors"
 
 
 def test_sparse_matrices_are_vectors():
-    assert modality(csr_array(ROWS)) == "vectors"
+    assert Rows(csr_array(ROWS)).kind() == "vectors"
 
 
 @pytest.mark.parametrize("X", ["a.png", Path("a.png"), PICTURE], ids=["str", "Path", "picture"])
 def test_one_sample_instead_of_several_is_refused(X):
     with pytest.raises(ValueError, match=r"Got X=.*; expected several samples: put a single path or picture"):
-        modality(X)
+        Rows(X).kind()
 
 
 @pytest.mark.parametrize("X", [None, 3, {"a": 1}, iter(["a.png"]), {"a.png"}], ids=lambda X: type(X).__name__)
 def test_what_has_no_rows_is_refused(X):
     with pytest.raises(ValueError, match=f"Got X of type {type(X).__name__}; expected several samples"):
-        modality(X)
+        Rows(X).kind()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_what_has_no_rows_is_refused(X):
 )
 def test_an_empty_x_is_refused(X):
     with pytest.raises(ValueError, match=r"Found array with 0 sample\(s\) while a minimum of 1 is required"):
-        modality(X)
+        Rows(X).kind()
 
 
 @pytest.mark.parametrize(
@@ -122,12 +122,12 @@ def test_an_empty_x_is_refused(X):
     ids=lambda X: type(X).__name__,
 )
 def test_what_has_no_columns_is_no_table(X):
-    assert not is_table(X)
+    assert not Rows(X).have_columns
 
 
 def test_a_column_of_paths_is_a_table():
-    assert is_table(pd.DataFrame({"file": ["a.png"]}))
-    assert is_table(np.array([["a.png"]]))
+    assert Rows(pd.DataFrame({"file": ["a.png"]})).have_columns
+    assert Rows(np.array([["a.png"]])).have_columns
 
 
 def test_each_kind_has_its_reader():
