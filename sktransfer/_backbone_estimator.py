@@ -28,6 +28,7 @@ from sktransfer._files._json_values import from_arrays, to_arrays
 from sktransfer._files._onnx_file import export
 from sktransfer._messages import check_choice
 from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore_backbone
+from sktransfer.backbones.graphs._layer_calls import twin
 from sktransfer.backbones.graphs._pooling import POOLINGS
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
 from sktransfer.inputs import make_reader, restore_reader
@@ -123,9 +124,10 @@ class BackboneEstimator(BaseEstimator):
     def to_onnx(self, path: "str | os.PathLike[str]") -> None:
         """Write what this estimator computes of prepared samples as an ONNX file, for runtimes without torch.
 
-        Beside it, at `path` + `".json"`, stands what has to be known to use it: how images are prepared, the range of
-        pixel values, the names of input and output, the classes. Above 2 GB the weights are at `path` + `".data"`. The
-        arithmetic is that of `precision="float32"`, and the operations those of opset 18.
+        A JSON file beside it, `path` + `".json"`, says how to use it: how images are prepared, the range of pixel
+        values, the names of input and output, the classes, and which of torch's exporters wrote the file. Weights of
+        more than 1.5 GB are in `path` + `".data"`. The arithmetic is that of `precision="float32"`, and the operations
+        those of opset 18.
 
         Parameters
         ----------
@@ -144,6 +146,11 @@ class BackboneEstimator(BaseEstimator):
             If the path is a folder.
         ValueError
             If ONNX has no operation for one of the network's, or the network depends on the size of the batch.
+
+        Warns
+        -----
+        UserWarning
+            If torch's older exporter wrote the file, because the newer one failed or onnxscript is not installed.
         """
         check_is_fitted(self, "backbone_")
         network, output, classes = self._computation()
@@ -151,7 +158,8 @@ class BackboneEstimator(BaseEstimator):
         shape = self.backbone_.sample_shape
         assert shape is not None  # fit has seen a sample
         samples = reader.example(shape, 3)
-        export(network, samples, reader.varying, reader.description, path, output, classes)
+        # The exporters change modules while they run; other threads may predict with this estimator's meanwhile.
+        export(twin(network), samples, reader.varying, reader.description, path, output, classes)
 
     @abstractmethod
     def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:

@@ -49,7 +49,7 @@ def versions(*libraries: str) -> str:
 
 # Libraries whose versions tell most where something differs between two machines; the last ones are optional.
 _REQUIRED = ("sktransfer", "torch", "torchvision", "scikit-learn", "skorch", "numpy", "Pillow", "safetensors", "joblib")
-_OPTIONAL = ("timm", "transformers", "tokenizers", "soundfile", "soxr", "skops", "onnx", "pandas")
+_OPTIONAL = ("timm", "transformers", "tokenizers", "soundfile", "soxr", "skops", "onnx", "onnxscript", "pandas")
 
 
 def installed(*libraries: str) -> dict[str, str]:

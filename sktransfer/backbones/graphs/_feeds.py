@@ -177,8 +177,8 @@ class Windows:
         return first if n_samples == 1 else torch.cat([first, shown.example(tuple(first.shape[1:]), n_samples - 1)])
 
     def padding(self, x: torch.Tensor) -> torch.Tensor | None:
-        padding = x.flatten(2)[..., 0].isnan()
-        return padding if bool(padding.any()) else None
+        padding = x[(slice(None), slice(None), *[0] * (x.ndim - 2))].isnan()
+        return padding if is_traced() or bool(padding.any()) else None
 
     def arguments(self, x: torch.Tensor, padding: torch.Tensor | None) -> dict[str, torch.Tensor]:
         return {self.argument: (x if padding is None else x.nan_to_num()).flatten(0, 1)}

@@ -273,10 +273,10 @@ def is_traced() -> bool:
     Returns
     -------
     bool
-        Whether torch's tracer is at work.
+        Whether one of torch's tracers is at work: that of TorchScript, or that of torch.export.
     """
-    asked: bool = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    return asked
+    by_torchscript: bool = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    return by_torchscript or torch.compiler.is_compiling()
 
 
 def output_of(result: Any) -> torch.Tensor:
