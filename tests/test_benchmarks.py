@@ -43,6 +43,15 @@ def test_texts_are_measured_without_weights_or_sentences(tmp_path):
     assert "48 generated sentences" in (tmp_path / "texts.md").read_text()
 
 
+def test_onnx_export_is_measured_without_weights():
+    pytest.importorskip("onnxruntime", reason="the runtime that reads ONNX")
+    pytest.importorskip("onnxscript", reason="what torch's newer exporter needs")
+    command = [sys.executable, "onnx_export.py", "--quick"]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| squeezenet1_1 | torch.export |" in done.stdout
+
+
 def test_texts_say_what_they_lack(tmp_path):
     done = _measure_texts(tmp_path)
     assert done.returncode == 2

@@ -18,6 +18,7 @@ import sktransfer
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer._training._activation_sources import join
 from sktransfer.backbones import load_backbone
+from sktransfer.inputs._base import load_batch
 from sktransfer.inputs._rows import Rows
 
 KINDS = [
@@ -219,6 +220,9 @@ def test_another_runtime_computes_the_same(case, tmp_path, freeze_depth):
     for row in range(4):
         (found,) = session.run(None, {"prepared": prepared(model, case.X, row).numpy()})
         np.testing.assert_allclose(found[0], expected[row], atol=1e-4)
+    samples = model._reader.read(Rows(case.X).values)
+    (together,) = session.run(None, {"prepared": samples.prepare(load_batch(samples, range(4))).numpy()})
+    np.testing.assert_allclose(together, expected[:4], atol=1e-4)
 
 
 def test_summary_and_html_show_each_block(case):

@@ -31,6 +31,7 @@ _ABOUT_THE_OLDER = "|".join(
         "You are using the legacy TorchScript-based ONNX export",
         r"`torch\.jit\.trace` is (deprecated|not supported)",
         "The feature will be removed",
+        "Setting `operator_export_type` to something other than default is deprecated",
     )
 )
 

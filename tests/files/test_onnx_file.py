@@ -1,4 +1,7 @@
-"""A fitted network, written for other runtimes, computes there what it computes here; a file beside says how to ask."""
+"""A fitted network, written for other runtimes, computes there what it computes here; a file beside says how to ask.
+
+Each test runs with either of torch's exporters.
+"""
 
 import json
 import pickle
@@ -6,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +17,65 @@ import pytest
 import torch
 from networks import tiny_cnn, tiny_vectors
 from PIL import Image
+from pretrained_models import make_text_model, make_texts
 from sklearn.exceptions import NotFittedError
 from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer._files import _onnx_export
 from sktransfer.backbones import ImagePreprocessing
 from sktransfer.inputs._base import load_batch
 
 onnx = pytest.importorskip("onnx", reason="needs onnx, which writes the files")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime, which runs them")
+
+NEWER, OLDER = "torch.export", "TorchScript"
+NEWER_IS_PREFERRED = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 9)
+
+
+@pytest.fixture(autouse=True, params=[NEWER, OLDER])
+def exporter(request, monkeypatch):
+    """The exporter that writes the file; where the older one would do it unasked, the test fails."""
+    if request.param == OLDER:
+        hide("onnxscript", monkeypatch)
+        request.applymarker(pytest.mark.filterwarnings("ignore:torch's older exporter wrote"))
+    else:
+        if not NEWER_IS_PREFERRED or find_spec("onnxscript") is None:
+            pytest.skip("torch's newer exporter needs torch 2.9 and onnxscript")
+        request.applymarker(pytest.mark.filterwarnings("error:torch's older exporter wrote"))
+    return request.param
+
+
+def hide(package, monkeypatch):
+    """Make a package look as if it were not installed."""
+    found = _onnx_export.find_spec
+    monkeypatch.setattr(_onnx_export, "find_spec", lambda name: None if name == package else found(name))
+
+
+def after_writing(change, monkeypatch, *, newer=True, older=True):
+    """Call `change` with the path of each file that torch has written."""
+    save, export = torch.onnx.ONNXProgram.save, torch.onnx.export
+
+    def newer_save(program, destination, **how):
+        save(program, destination, **how)
+        change(destination)
+
+    def older_export(network, args, f=None, **how):
+        program = export(network, args, f, **how)
+        if f is not None:
+            change(f)
+        return program
+
+    if newer:
+        monkeypatch.setattr(torch.onnx.ONNXProgram, "save", newer_save)
+    if older:
+        monkeypatch.setattr(torch.onnx, "export", older_export)
+
+
+def described(path):
+    """What the file beside an ONNX file says."""
+    return json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +123,7 @@ class Baked(nn.Module):
     """Takes the number of samples from Python."""
 
     def forward(self, x):
-        return x.reshape(len(x), -1)
+        return x.reshape(int(x.shape[0]), -1)
 
 
 class Unwritable(nn.Module):
@@ -78,6 +131,19 @@ class Unwritable(nn.Module):
 
     def forward(self, x):
         return torch.erfinv(x.tanh())
+
+
+class Picky(nn.Module):
+    """Looks at values, which only the older exporter allows."""
+
+    def forward(self, x):
+        if not bool(x.isfinite().all()):
+            raise ValueError("Got values that are not finite.")
+        return x.relu()
+
+
+def picky():
+    return nn.Sequential(nn.Linear(4, 8), Picky())
 
 
 def baked():
@@ -190,7 +256,7 @@ class TestTheFileBeside:
     def test_says_what_the_network_takes_and_gives(self, weights, pictures, tmp_path):
         X, y = pictures
         classifier(weights=weights).fit(X, y).to_onnx(tmp_path / "model.onnx")
-        said = json.loads((tmp_path / "model.onnx.json").read_text(encoding="utf-8"))
+        said = described(tmp_path / "model.onnx")
         written = onnx.load(tmp_path / "model.onnx")
         onnx.checker.check_model(written, full_check=True)
         assert [opset.version for opset in written.opset_import] == [said["opset"]]
@@ -207,7 +273,7 @@ class TestTheFileBeside:
     def test_suffices_to_classify_a_picture_without_sktransfer(self, paths, pictures, tmp_path):
         fitted = classifier(tiny_cropped, freeze_depth=1).fit(list(paths), pictures[1])
         fitted.to_onnx(tmp_path / "model.onnx")
-        said = json.loads((tmp_path / "model.onnx.json").read_text(encoding="utf-8"))
+        said = described(tmp_path / "model.onnx")
         how = said["preprocessing"]
         batch = []
         for path in paths:
@@ -241,7 +307,7 @@ class TestTheFileBeside:
     def test_holds_the_labels_with_their_type(self, labels, expected, rows, tmp_path):
         fitted = classifier(tiny_vectors).fit(rows[0], labels[np.arange(12) % 2])
         fitted.to_onnx(tmp_path / "model.onnx")
-        said = json.loads((tmp_path / "model.onnx.json").read_text(encoding="utf-8"))
+        said = described(tmp_path / "model.onnx")
         assert said["classes"] == expected
         assert [type(label) for label in said["classes"]] == [type(label) for label in expected]
         assert "classes_note" not in said
@@ -252,16 +318,44 @@ class TestTheFileBeside:
         fitted = classifier(tiny_vectors).fit(*rows)
         fitted.classes_ = np.array(["2024-01-01", "2025-01-01"], dtype="datetime64[ns]")
         fitted.to_onnx(tmp_path / "model.onnx")
-        said = json.loads((tmp_path / "model.onnx.json").read_text(encoding="utf-8"))
+        said = described(tmp_path / "model.onnx")
         assert [label[:10] for label in said["classes"]] == ["2024-01-01", "2025-01-01"]
         assert "datetime64" in said["classes_note"]
 
     def test_of_an_extractor_names_no_classes(self, weights, pictures, tmp_path):
         extractor(weights=weights).fit(pictures[0] / 255).to_onnx(tmp_path / "model.onnx")
-        said = json.loads((tmp_path / "model.onnx.json").read_text(encoding="utf-8"))
+        said = described(tmp_path / "model.onnx")
         assert "classes" not in said
         assert said["output"] == {"name": "features", "type": "float32", "shape": ["batch", 16]}
         assert said["value_range"] == [0, 1]
+
+    def test_names_the_exporter(self, exporter, rows, tmp_path):
+        extractor(tiny_vectors).fit(rows[0]).to_onnx(tmp_path / "model.onnx")
+        assert described(tmp_path / "model.onnx")["exporter"] == exporter
+
+    def test_of_texts_suffices_to_fill_up_the_shorter_ones(self, tmp_path):
+        pytest.importorskip("transformers", reason="only it makes networks for texts")
+        tokenizers = pytest.importorskip("tokenizers", reason="only it reads them")
+        texts = ["a good film", "a film that is not so good at all", "bad"]
+        fitted = extractor(make_text_model("bert", tmp_path / "bert"), max_length=6).fit(make_texts()[0])
+        fitted.to_onnx(tmp_path / "model.onnx")
+        said = described(tmp_path / "model.onnx")
+        assert (said["kind"], said["max_length"], said["padding"]) == ("texts", 6, -1)
+        assert said["input"] == {"name": "prepared", "type": "int64", "shape": ["batch", "tokens"]}
+        tokenizer = tokenizers.Tokenizer.from_str(said["preprocessing"]["tokenizer"])
+        tokenizer.enable_truncation(said["max_length"])
+        tokens = [tokenizer.encode(text).ids for text in texts]
+        longest = max(map(len, tokens))
+        assert min(map(len, tokens)) < longest
+        filled = np.array([row + [said["padding"]] * (longest - len(row)) for row in tokens])
+        np.testing.assert_allclose(run(tmp_path / "model.onnx", filled)[1], fitted.transform(texts), atol=1e-5)
+
+    def test_of_an_extractor_without_onnxruntime_is_the_same(self, rows, tmp_path, monkeypatch):
+        fitted = extractor(tiny_vectors).fit(rows[0])
+        fitted.to_onnx(tmp_path / "with.onnx")
+        hide("onnxruntime", monkeypatch)
+        fitted.to_onnx(tmp_path / "without.onnx")
+        assert (tmp_path / "with.onnx").read_bytes() == (tmp_path / "without.onnx").read_bytes()
 
 
 class TestNothingElseChanges:
@@ -278,23 +372,41 @@ class TestNothingElseChanges:
         assert make is extractor or not any(module.training for module in fitted.net_.module_.modules())
         np.testing.assert_array_equal(fitted.transform(X), bits)
 
-    def test_nothing_is_warned_of_or_printed(self, pictures, tmp_path, capfd):
+    def test_the_user_is_told_of_the_older_exporter_and_nothing_else(self, exporter, pictures, tmp_path, capfd):
         fitted = extractor(tiny_swin).fit(pictures[0])
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             fitted.to_onnx(tmp_path / "model.onnx")
+        caught = [one for one in caught if one.category is not ResourceWarning]
+        if exporter == NEWER or not NEWER_IS_PREFERRED:
+            assert [str(one.message) for one in caught] == []
+        else:
+            (only,) = caught
+            assert (only.category, only.filename) == (UserWarning, __file__)
+            assert "torch plans to remove that exporter" in str(only.message)
+            assert 'pip install "sktransfer[onnx]"' in str(only.message)
         assert capfd.readouterr() == ("", "")
 
     def test_torch_is_left_as_it_was_found(self, rows, tmp_path):
         def state():
-            return torch.backends.mha.get_fastpath_enabled(), torch._C._jit_is_onnx_log_enabled(), torch.get_rng_state()
+            return torch.backends.mha.get_fastpath_enabled(), torch.get_rng_state().tolist()
 
         fitted = extractor(tiny_vectors).fit(rows[0])
         before = state()
         fitted.to_onnx(tmp_path / "model.onnx")
-        after = state()
-        assert before[:2] == after[:2]
-        assert torch.equal(before[2], after[2])
+        assert state() == before
+
+    def test_no_function_of_torch_is_replaced_even_for_a_while(self, rows, tmp_path, monkeypatch):
+        before, replaced, whole = dict(vars(torch._C)), [], torch.onnx.export
+
+        def watched(*args, **how):
+            replaced.extend(name for name, value in before.items() if vars(torch._C).get(name) is not value)
+            return whole(*args, **how)
+
+        fitted = extractor(tiny_vectors).fit(rows[0])
+        monkeypatch.setattr(torch.onnx, "export", watched)
+        fitted.to_onnx(tmp_path / "model.onnx")
+        assert replaced == []
 
     def test_importing_sktransfer_imports_no_onnx(self):
         code = "import sys, sktransfer; print([name for name in sys.modules if name.startswith('onnx')])"
@@ -308,6 +420,18 @@ class TestNothingElseChanges:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(fitted.to_onnx, places))
         assert len({place.read_bytes() for place in places}) == 1
+
+    def test_another_thread_may_predict_meanwhile(self, weights, pictures, tmp_path):
+        X, y = pictures
+        fitted = classifier(weights=weights, freeze_depth=1).fit(X, y)
+        expected = fitted.predict_proba(X)
+        with ThreadPoolExecutor(1) as pool:
+            written = pool.submit(fitted.to_onnx, tmp_path / "model.onnx")
+            while not written.done():
+                np.testing.assert_allclose(
+                    fitted.predict_proba(X), expected, atol=1e-5
+                )  # torch.export rounds otherwise
+            written.result()
 
 
 class TestFiles:
@@ -329,39 +453,80 @@ class TestFiles:
         fitted.to_onnx(tmp_path / "model.onnx")
         before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
 
-        def interrupted(network, args, f, **rest):
-            Path(f).write_bytes(b"half")
+        def interrupt(file):
+            Path(file).write_bytes(b"half")
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(torch.onnx, "export", interrupted)
+        after_writing(interrupt, monkeypatch)
         with pytest.raises(KeyboardInterrupt):
             fitted.to_onnx(tmp_path / "model.onnx")
         assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
     def test_a_full_disk_is_called_that(self, rows, tmp_path, monkeypatch):
-        def full(network, args, f, **rest):
+        def fill(file):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(torch.onnx, "export", full)
+        after_writing(fill, monkeypatch)
         with pytest.raises(OSError, match="No space left"):
             extractor(tiny_vectors).fit(rows[0]).to_onnx(tmp_path / "model.onnx")
         assert list(tmp_path.iterdir()) == []
 
-    def test_weights_of_more_than_two_gigabytes_are_one_more(self, rows, tmp_path, monkeypatch):
+    def test_large_weights_are_one_more(self, rows, tmp_path, monkeypatch):
+        """What torch does above 1.5 or 2 GB, which would take minutes here."""
         X, y = rows
         fitted = classifier(tiny_vectors, freeze_depth=0).fit(X, y)
-        whole = torch.onnx.export
+        save = torch.onnx.ONNXProgram.save
 
-        def scattered(network, args, f, **rest):
-            """As torch does above that size, which would take minutes here: a file for each tensor."""
-            whole(network, args, f, **rest)
+        def scatter(file):
             how = {"save_as_external_data": True, "all_tensors_to_one_file": False, "size_threshold": 0}
-            onnx.save_model(onnx.load(f), f, **how)
+            onnx.save_model(onnx.load(file), file, **how)
 
-        monkeypatch.setattr(torch.onnx, "export", scattered)
+        after_writing(scatter, monkeypatch, newer=False)
+        monkeypatch.setattr(torch.onnx.ONNXProgram, "save", lambda *args: save(*args, external_data=True))
         check_same(fitted, X, tmp_path / "model.onnx")
         names = sorted(file.name for file in tmp_path.iterdir())
         assert names == ["model.onnx", "model.onnx.data", "model.onnx.json"]
+        assert len((tmp_path / "model.onnx.data").read_bytes()) > 100
+
+    def test_hold_no_path_of_this_machine(self, pictures, tmp_path):
+        extractor(tiny_swin).fit(pictures[0]).to_onnx(tmp_path / "model.onnx")
+        for file in tmp_path.iterdir():
+            content = file.read_bytes()
+            for word in (".py", "site-packages", "tests", str(Path.home()), str(tmp_path)):
+                assert word.encode() not in content, word
+
+
+class TestTheOlderExporter:
+    """It writes what the newer one cannot."""
+
+    def test_writes_what_the_newer_one_cannot(self, exporter, rows, tmp_path):
+        fitted = extractor(picky).fit(rows[0])
+        why = "the newer one failed" if exporter == NEWER else "the newer one needs the package onnxscript"
+        if NEWER_IS_PREFERRED:
+            with pytest.warns(UserWarning, match=rf"older exporter wrote 'model\.onnx', because {why} \(.*correct"):
+                check_same(fitted, rows[0], tmp_path / "model.onnx")
+        else:
+            check_same(fitted, rows[0], tmp_path / "model.onnx")
+        assert described(tmp_path / "model.onnx")["exporter"] == OLDER
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
+
+    def test_writes_what_the_newer_one_writes_wrongly(self, exporter, rows, tmp_path, monkeypatch):
+        if exporter == OLDER:
+            pytest.skip("nothing was tried before")
+
+        def spoil(file):
+            model = onnx.load(file)
+            negated = onnx.helper.make_node("Neg", ["before"], [model.graph.node[-1].output[0]])
+            model.graph.node[-1].output[0] = "before"
+            model.graph.node.append(negated)
+            onnx.save_model(model, file)
+            Path(f"{file}.left").write_text("behind")
+
+        fitted = extractor(tiny_vectors).fit(rows[0])
+        after_writing(spoil, monkeypatch, older=False)
+        with pytest.warns(UserWarning, match=r"the newer one failed \(the file computes something else"):
+            check_same(fitted, rows[0], tmp_path / "model.onnx")
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.onnx.json"]
 
 
 class TestErrors:
@@ -400,15 +565,12 @@ class TestErrors:
         assert list(tmp_path.iterdir()) == []
 
     def test_a_file_that_torch_wrote_wrongly_is_refused(self, rows, tmp_path, monkeypatch):
-        whole = torch.onnx.export
-
-        def wrong(network, args, f, **rest):
-            whole(network, args, f, **rest)
-            model = onnx.load(f)
+        def spoil(file):
+            model = onnx.load(file)
             model.graph.node[-1].op_type = "Nonsense"
-            onnx.save_model(model, f)
+            onnx.save_model(model, file)
 
-        monkeypatch.setattr(torch.onnx, "export", wrong)
+        after_writing(spoil, monkeypatch)
         with pytest.raises(ValueError, match=r"writes as ONNX wrongly \(.*Nonsense"):
             extractor(tiny_vectors).fit(rows[0]).to_onnx(tmp_path / "model.onnx")
         assert list(tmp_path.iterdir()) == []

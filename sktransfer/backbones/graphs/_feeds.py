@@ -7,7 +7,7 @@ the network turns into as many positions.
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -177,7 +177,8 @@ class Windows:
         return first if n_samples == 1 else torch.cat([first, shown.example(tuple(first.shape[1:]), n_samples - 1)])
 
     def padding(self, x: torch.Tensor) -> torch.Tensor | None:
-        padding = x[(slice(None), slice(None), *[0] * (x.ndim - 2))].isnan()
+        first: tuple[Any, ...] = (slice(None), slice(None), *[0] * (x.ndim - 2))
+        padding = x[first].isnan()
         return padding if is_traced() or bool(padding.any()) else None
 
     def arguments(self, x: torch.Tensor, padding: torch.Tensor | None) -> dict[str, torch.Tensor]:
