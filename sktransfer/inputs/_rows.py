@@ -36,7 +36,7 @@ class Rows:
 
     def __init__(self, X: Any, image_shape: Any = None):
         self.given = as_rows(X)
-        self.values = self.given if issparse(self.given) else unwrap(self.given)
+        self.values: Any = self.given if issparse(self.given) else unwrap(self.given)
         self._flat_images = image_shape is not None
         if isinstance(self.values, np.ndarray) and self.values.ndim == 0:
             raise ValueError(
