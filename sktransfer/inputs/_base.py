@@ -3,6 +3,7 @@
 Loading (opening, decoding, resizing) happens here, in threads that run ahead of the network, never all at once.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from joblib import effective_n_jobs
 
+from sktransfer._messages import name_some, shown
 from sktransfer._process._workers import in_order
 
 # Batches that may wait, loaded, beyond one a thread: enough to keep a network busy, few enough to keep memory flat.
@@ -72,10 +74,10 @@ class Samples(ABC):
             raise ValueError(f"Got augment={augment!r} for X that holds {self.kind}; expected None.")
         return None
 
-    kind: ClassVar[str] = "samples"
+    kind: str = "samples"
     """What to call them."""
 
-    decoding_takes_time: ClassVar[bool] = False
+    decoding_takes_time: bool = False
     """Whether it is worth keeping what `load` returns, where a sample is loaded more than once."""
 
     @property
@@ -99,14 +101,9 @@ class Samples(ABC):
     def n_values(self) -> int:
         """Number of values of one loaded sample, a piece of the size 1 where sizes differ."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample as the network takes it."""
-        return tuple(self.prepare(self.load(0)[None]).shape[1:])
-
 
 class SamplesOf(Samples):
-    """Other samples, as they are: for those that differ from them in one thing.
+    """Other samples, as they are in every respect: for those that differ from them in one thing.
 
     Parameters
     ----------
@@ -116,6 +113,7 @@ class SamplesOf(Samples):
 
     def __init__(self, samples: Samples):
         self._samples = samples
+        self.kind, self.decoding_takes_time = samples.kind, samples.decoding_takes_time
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -187,6 +185,42 @@ class TolerantSamples(SamplesOf):
         return "blank" if index in self.problems else super().stamp(index)
 
 
+def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[Any]:
+    """Refuse paths that are no files or, where that is tolerated, put errors in their places.
+
+    Parameters
+    ----------
+    rows : list
+        Paths as str, and anything else.
+    what : str
+        What the files are to be, such as `"an image"`.
+    tolerant : bool
+        Whether it is tolerated.
+
+    Returns
+    -------
+    list
+        The rows, with errors among them.
+
+    Raises
+    ------
+    FileNotFoundError
+        With the first of them.
+    """
+    missing = [row for row, path in enumerate(rows) if isinstance(path, str) and not os.path.isfile(path)]
+    if missing and not tolerant:
+        raise FileNotFoundError(
+            f"Got {len(missing)} of {len(rows)} paths that are no files; expected paths of {what.split()[1]}s, "
+            f"relative to {os.getcwd()!r} or absolute. The first: {name_some([rows[row] for row in missing])}."
+        )
+    rows = list(rows)
+    for row in missing:
+        rows[row] = UnreadableSampleError(
+            f"Got {shown(rows[row], 200)} (row {row}), which is no file; expected the path of {what}."
+        )
+    return rows
+
+
 class Reader(ABC):
     """What `fit` learned of X, and how any later X is read the same way."""
 
@@ -195,9 +229,9 @@ class Reader(ABC):
     varying: ClassVar[str | None] = None
     """What the second axis of a prepared batch counts, where samples differ in how many they have."""
 
-    def example(self, shape: tuple[int, ...], n_samples: int) -> torch.Tensor:
-        """Return prepared samples like one of this shape, without anything real in them."""
-        return torch.rand(n_samples, *shape, generator=torch.Generator().manual_seed(0))
+    @abstractmethod
+    def example(self, n_samples: int, n_features: int | None) -> torch.Tensor:
+        """Return prepared samples as they come of an X like that of `fit`, without anything real in them."""
 
     @property
     @abstractmethod

@@ -245,10 +245,11 @@ class TextReader(Reader):
         """
         return cls(TextPreprocessing.from_record(record["preprocessing"]), record["max_length"])
 
-    def example(self, shape: tuple[int, ...], n_samples: int) -> torch.Tensor:
-        """Return numbers of tokens; the last text is the shortest."""
-        example = self.preprocessing.example((max(shape[0], 4),), n_samples)
-        example[-1, -2:] = -1
+    def example(self, n_samples: int, n_features: int | None) -> torch.Tensor:
+        """Return numbers of tokens; where there are several texts, the last is the shortest."""
+        example = self.preprocessing.example(None, n_samples)
+        if n_samples > 1:
+            example[-1, -2:] = _PADDING
         return example
 
     def learn(self, X: Any, tolerant: bool = False) -> TextSamples:

@@ -54,6 +54,9 @@ class VectorReader(Reader):
     def from_record(cls, record: Mapping[str, Any]) -> "VectorReader":
         return cls()
 
+    def example(self, n_samples: int, n_features: int | None) -> torch.Tensor:
+        return torch.rand(n_samples, n_features or 1, generator=torch.Generator().manual_seed(0))
+
     def learn(self, X: Any, tolerant: bool = False) -> VectorSamples:
         return VectorSamples(X)
 

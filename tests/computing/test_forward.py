@@ -81,7 +81,7 @@ def test_threads_end_with_the_pass_and_with_its_failure(threads):
 
 
 def test_what_one_processor_computes_at_once_depends_on_the_size_of_samples():
-    run = Execution.plan(32, None, "cpu", "float32", 0, None)
+    run = Execution.plan(32, None, "cpu", "float32", 0)
     assert run.at_once(3 * 224 * 224) == 8
     assert run.at_once(3 * 32 * 32) == 32
     assert run.at_once(VALUES_AT_ONCE * 5) == 1
@@ -96,9 +96,9 @@ def test_workers_of_a_search_share_the_processors():
 
 def test_auto_is_bfloat16_only_where_the_processor_multiplies_it():
     fast = multiplies_bfloat16(torch.device("cpu"))
-    assert Execution.plan(32, None, "cpu", "auto", 0, None).bfloat16 == fast
-    assert Execution.plan(32, None, "cpu", "bfloat16", 0, None).bfloat16
-    assert not Execution.plan(32, None, "cpu", "float32", 0, None).bfloat16
+    assert Execution.plan(32, None, "cpu", "auto", 0).bfloat16 == fast
+    assert Execution.plan(32, None, "cpu", "bfloat16", 0).bfloat16
+    assert not Execution.plan(32, None, "cpu", "float32", 0).bfloat16
 
 
 @pytest.mark.parametrize(
