@@ -19,7 +19,6 @@ import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
@@ -27,6 +26,7 @@ from sktransfer._computing._execution import PRECISIONS, Execution
 from sktransfer._files._json_values import from_arrays, to_arrays
 from sktransfer._files._onnx_file import export
 from sktransfer._messages import check_choice
+from sktransfer._private_names import Interval, StrOptions
 from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore_backbone
 from sktransfer.backbones.graphs._pooling import POOLINGS
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
@@ -327,7 +327,8 @@ class BackboneEstimator(BaseEstimator):
         state = {name: value.code if isinstance(value, _Code) else value for name, value in state.items()}
         if _TENSORS in state:  # else it is not fitted, or an earlier version wrote it
             tensors, own = from_arrays(state.pop(_TENSORS)), state.pop(_OWN)
-            parameters = {name: state.pop(name) for name in self._get_param_names() if name in state}
+            names = sorted(inspect.signature(type(self)).parameters)
+            parameters = {name: state.pop(name) for name in names if name in state}
             state = parameters | self._learned_from_record(state, tensors, own)
         super().__setstate__(state)
         for name, parameter in inspect.signature(type(self).__init__).parameters.items():
