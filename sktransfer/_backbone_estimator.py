@@ -19,7 +19,6 @@ import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
@@ -29,6 +28,7 @@ from sktransfer._computing._reuse import Pass
 from sktransfer._files._json_values import from_arrays, to_arrays
 from sktransfer._files._onnx_file import export
 from sktransfer._messages import check_choice
+from sktransfer._private_names import Interval, StrOptions
 from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore_backbone
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones.graphs._pooling import POOLINGS
@@ -320,12 +320,13 @@ class BackboneEstimator(BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make what was learned of its records, and give parameters that came after the pickle their defaults."""
         state = {name: value.code if isinstance(value, _Code) else value for name, value in state.items()}
+        takes = inspect.signature(type(self)).parameters
         if _TENSORS in state:  # else it is not fitted, or an earlier version wrote it
             tensors, custom = from_arrays(state.pop(_TENSORS)), state.pop(_CUSTOM, None)
-            parameters = {name: state.pop(name) for name in self._get_param_names() if name in state}
+            parameters = {name: state.pop(name) for name in takes if name in state}
             state = parameters | self._learned_from_record(state, tensors, custom)
         super().__setstate__(state)
-        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+        for name, parameter in takes.items():
             if parameter.default is not parameter.empty:
                 self.__dict__.setdefault(name, parameter.default)
 

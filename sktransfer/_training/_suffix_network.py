@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sktransfer._private_names import NormBase
 from sktransfer.backbones import Backbone
 from sktransfer.backbones._feature_network import pool_output
 from sktransfer.backbones.graphs._pooling import pool
@@ -118,7 +119,7 @@ class SuffixNetwork(nn.Module):
                     name = name.rpartition(".")[0]
                     owner = modules[name]
                 thawed = any(parameter.requires_grad for parameter in owner.parameters())
-                counts = isinstance(module, nn.modules.batchnorm._NormBase)
+                counts = isinstance(module, NormBase)
                 module.training = thawed and (self.train_bn or not counts)
         return self
 
