@@ -28,7 +28,7 @@ from sktransfer._computing._reuse import Pass
 from sktransfer._files._json_values import from_arrays, to_arrays
 from sktransfer._files._onnx_file import export
 from sktransfer._messages import check_choice
-from sktransfer._private_names import Interval, StrOptions
+from sktransfer._process._private_names import Interval, StrOptions
 from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore_backbone
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones.graphs._pooling import POOLINGS

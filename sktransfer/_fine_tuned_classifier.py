@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
-from sktransfer._private_names import Interval, StrOptions
+from sktransfer._process._private_names import Interval, StrOptions
 from sktransfer._training._idle_parameters import warn_of_frozen_blocks
 from sktransfer._training._labels import check_lengths, read_labels, weigh
 from sktransfer._training._net_record import net_from_record, net_to_record

@@ -17,7 +17,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from sktransfer._messages import named_extra
-from sktransfer._private_names import scorers_and_calibrators
+from sktransfer._process._private_names import scorers_and_calibrators
 
 # How parts of what skops writes may be packed, and those of an archive in it; the most that the latter may unpack to.
 _PACKINGS = ((zipfile.ZIP_STORED,), (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sktransfer._private_names import NormBase
+from sktransfer._process._private_names import NormBase
 from sktransfer.backbones import Backbone
 from sktransfer.backbones._feature_network import pool_output
 from sktransfer.backbones.graphs._pooling import pool

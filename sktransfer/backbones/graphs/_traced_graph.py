@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from sktransfer._private_names import ConvNd, NormBase
+from sktransfer._process._private_names import ConvNd, NormBase
 from sktransfer.backbones._identity import Description, describe_operations
 from sktransfer.backbones.graphs._base import Block, Ready, UntraceableError
 from sktransfer.backbones.graphs._examples import Values, look

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from sktransfer._private_names import ConvNd
+from sktransfer._process._private_names import ConvNd
 
 # Operations that weigh all channels, not each by its own number.
 _PRODUCTS = {

@@ -19,10 +19,10 @@ from skorch import NeuralNetClassifier
 from torch import fx, nn
 
 import sktransfer
-from sktransfer._private_names import PRIVATE_NAMES
+from sktransfer._process._private_names import PRIVATE_NAMES
 
 PACKAGE = Path(sktransfer.__file__).parent
-LIST = "_private_names.py"
+LIST = "_process/_private_names.py"
 LIBRARIES = ("torch", "torchvision", "sklearn", "skorch", "timm", "transformers", "huggingface_hub", "PIL")
 
 # Single underscores that Python documents: named tuples, enumerations, and what abc and typing note in a class.
@@ -53,10 +53,8 @@ def test_the_private_name_is_still_there(dotted):
 
 @pytest.mark.parametrize("dotted", LISTED)
 def test_the_private_name_is_used(dotted):
-    code = {path: path.read_text() for path in SOURCES}
-    code[PACKAGE / LIST] = code[PACKAGE / LIST].partition("\nPRIVATE_NAMES = ")[0]
     name = dotted.rpartition(".")[2]
-    used = any(re.search(rf"\b{name}\b", text) for text in code.values()) or _uses_of_pattern(name)
+    used = name in WORDS or any(fnmatch(name, pattern) for pattern in PATTERNS)
     assert used, f"{dotted} is listed in {LIST} and used nowhere; remove it from the list"
 
 
@@ -124,7 +122,7 @@ def _has(owner: str, name: str) -> bool:
 def private_uses(path: Path, tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
     """Yield the line, the text and whether it is listed, of each private name of another library that a file uses."""
     own = own_names(tree)
-    file = _File(path.name == LIST, dict(_imported(tree)), own, own.union(*map(own_names, SOURCES.values())))
+    file = _File(path == PACKAGE / LIST, dict(_imported(tree)), own, own | OWN_OF_ALL)
     inside_others = _docstrings(tree) | _parts_of_words(tree) | _inner_attributes(tree)
     for node in ast.walk(tree):
         way = _WAYS.get(type(node))
@@ -271,9 +269,8 @@ def _asked_by_pattern(node: ast.AST) -> str | None:
     return text if text.startswith("_") else None
 
 
-def _uses_of_pattern(name: str) -> bool:
-    asked = [pattern for tree in SOURCES.values() for node in ast.walk(tree) if (pattern := _asked_by_pattern(node))]
-    return any(fnmatch(name, pattern) for pattern in asked)
-
-
 SOURCES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+OWN_OF_ALL = set[str]().union(*map(own_names, SOURCES.values()))
+PATTERNS = {pattern for tree in SOURCES.values() for node in ast.walk(tree) if (pattern := _asked_by_pattern(node))}
+# All that stands in the package but for the list itself, of which the first part uses names too.
+WORDS = {word for path in SOURCES for word in re.findall(r"\w+", path.read_text().partition("\nPRIVATE_NAMES = ")[0])}
