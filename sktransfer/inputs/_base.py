@@ -5,9 +5,10 @@ Loading (opening, decoding, resizing) happens here, in threads that run ahead of
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, ClassVar, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from joblib import effective_n_jobs
@@ -23,7 +24,8 @@ BATCHES_AHEAD = 2
 Augmentation = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Preprocessing(Protocol):
+@dataclass(frozen=True)
+class Preprocessing(ABC):
     """What a network wants of its samples. It travels with the weights, and is a record of plain values."""
 
     kind: ClassVar[str]
@@ -32,9 +34,29 @@ class Preprocessing(Protocol):
     @property
     def record(self) -> dict[str, Any]:
         """Its values, in words and numbers, for `restore_preprocessing`."""
+        return {"kind": self.kind, **asdict(self)}
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Build it again from its `record`."""
+        return cls(**{name: value for name, value in record.items() if name != "kind"})
+
+    @abstractmethod
     def example(self, shape: tuple[int, ...] | None, n_samples: int) -> torch.Tensor:
-        """Return prepared samples with nothing real in them, of the shape of one that was seen, if any was."""
+        """Return prepared samples with nothing real in them.
+
+        Parameters
+        ----------
+        shape : tuple of int or None
+            Of one sample that was seen, if any was.
+        n_samples : int
+            How many.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, ...)
+            Of the type that the network takes.
+        """
 
 
 class UnreadableSampleError(ValueError):
@@ -237,6 +259,11 @@ class Reader(ABC):
     @abstractmethod
     def record(self) -> dict[str, Any]:
         """What was learned, in words and numbers, for `restore_reader`."""
+
+    @classmethod
+    @abstractmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Build a reader that has learned the same from its `record`."""
 
     @property
     def description(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -94,19 +94,7 @@ class ImageReader(Reader):
         }
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "ImageReader":
-        """Build a reader again from its `record`.
-
-        Parameters
-        ----------
-        record : mapping
-            Words and numbers.
-
-        Returns
-        -------
-        ImageReader
-            That has learned the same.
-        """
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
         reader = cls(
             ImagePreprocessing.from_record(record["preprocessing"]),
             image_shape=record["image_shape"],

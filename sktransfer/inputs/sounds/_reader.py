@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -76,19 +76,7 @@ class SoundReader(Reader):
         return {"preprocessing": self.preprocessing.record, "sampling_rate": self.sampling_rate}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "SoundReader":
-        """Build a reader again from its `record`.
-
-        Parameters
-        ----------
-        record : mapping
-            Words and numbers.
-
-        Returns
-        -------
-        SoundReader
-            That reads the same.
-        """
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
         return cls(SoundPreprocessing.from_record(record["preprocessing"]), record["sampling_rate"])
 
     def example(self, n_samples: int, n_features: int | None) -> torch.Tensor:
