@@ -236,7 +236,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         return features
 
     def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:
-        return self.backbone_.feature_network(self.layer, self.pooling), "features", None
+        return self.backbone_.feature_part(self.layer, self.pooling).network(), "features", None
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -15,7 +15,6 @@ from torch import nn
 
 from sktransfer._messages import closest
 from sktransfer._process._locks import Lock
-from sktransfer.backbones._feature_network import FeatureNetwork
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones._loaded_network import LoadedNetwork, load, share
 from sktransfer.backbones._summary import BackboneSummary, BlockRow
@@ -108,22 +107,6 @@ class Backbone:
         """
         cut = self._cut(freeze_depth)
         return self._between(None, cut), self._traced.between(cut)
-
-    def split_features(self, freeze_depth: Any) -> tuple[nn.Module, nn.Module]:
-        """Cut the network in two and leave its classification layer out.
-
-        Parameters
-        ----------
-        freeze_depth : int, float or str
-            As in `split`.
-
-        Returns
-        -------
-        prefix, suffix : nn.Module
-            `suffix(prefix(x))` gives the features.
-        """
-        cut = self._cut(freeze_depth)
-        return self._between(None, cut), self._between(cut, self._cut("all"))
 
     def tail(self, freeze_depth: Any, train_bn: bool = False) -> nn.Module | None:
         """Return a copy of what is trained: the blocks behind a cut, up to the features.
@@ -226,21 +209,6 @@ class Backbone:
         cuts = [self._cut("all") if one is None else self._layer_cut(one) for one in layers]
         in_order = tuple(self._traced.in_order(cuts))
         return self._part(in_order, tuple(in_order.index(cut) for cut in cuts), pooling)
-
-    def feature_network(self, layer: Any = None, pooling: str = "avg") -> FeatureNetwork:
-        """Return the network that computes the features of one layer, or of several, concatenated.
-
-        Parameters
-        ----------
-        layer, pooling : object
-            As in `feature_part`.
-
-        Returns
-        -------
-        FeatureNetwork
-            From a prepared batch to a Tensor of shape (n, n_features), with the network's own layers.
-        """
-        return self.feature_part(layer, pooling).network()
 
     @property
     def features_have_channels_last(self) -> bool:

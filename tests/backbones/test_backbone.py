@@ -110,8 +110,8 @@ def test_without_the_classification_layer_they_compute_the_features(tiny: Backbo
     x = torch.rand(3, 3, 8, 8)
     features = tiny.split("all")[0](x)
     assert features.shape == (3, 16)
-    for depth in range(5):
-        prefix, tail = tiny.split_features(depth)
+    for depth in range(4):
+        prefix, tail = tiny.split(depth)[0], tiny.tail(depth, train_bn=True)
         assert torch.equal(tail(prefix(x)), features)
         assert not {name for name, _ in tail.named_parameters()} & {"11.weight", "11.bias"}
 
@@ -147,22 +147,22 @@ def test_what_is_frozen_and_what_is_trained_is_all_there_is_and_nothing_twice(mo
 
 def test_the_default_layer_is_what_enters_the_classification_layer(tiny: Backbone):
     x = torch.rand(3, 3, 8, 8)
-    assert torch.equal(tiny.feature_network()(x), tiny.split("all")[0](x))
+    assert torch.equal(tiny.feature_part().network()(x), tiny.split("all")[0](x))
 
 
 @pytest.mark.parametrize(("layer", "depth"), [(1, 1), (4, 4), (np.int64(2), 2), ("0", 1), ("5", 3)])
 def test_a_layer_is_a_block_by_name_or_by_number_from_one(tiny: Backbone, layer: object, depth: int):
     x = torch.rand(3, 3, 8, 8)
-    assert torch.equal(tiny.feature_network(layer)(x), pool(tiny.split(depth)[0](x), "avg"))
+    assert torch.equal(tiny.feature_part(layer).network()(x), pool(tiny.split(depth)[0](x), "avg"))
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
 def test_several_layers_are_joined_in_the_order_asked_for(tiny: Backbone, pooling: str):
     x = torch.rand(3, 3, 8, 8)
-    alone = {layer: tiny.feature_network(layer, pooling)(x) for layer in ("0", 2, 3, None)}
+    alone = {layer: tiny.feature_part(layer, pooling).network()(x) for layer in ("0", 2, 3, None)}
     for layers in ([3, "0", None], [None, 2], ("0", 2), ["0"], [2, 2], [None, "0", 2, "0"]):
         expected = torch.cat([alone[layer] for layer in layers], dim=1)
-        assert torch.equal(tiny.feature_network(layers, pooling)(x), expected)
+        assert torch.equal(tiny.feature_part(layers, pooling).network()(x), expected)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "flatten"])
@@ -178,9 +178,9 @@ def test_a_layer_is_not_changed_by_what_works_in_place_behind_it(pooling: str):
     backbone = load_backbone(network)
     x = torch.randn(3, 3, 8, 8)
     layers = ["1", "4.0", None]
-    alone = [backbone.feature_network(layer, pooling)(x) for layer in layers]
+    alone = [backbone.feature_part(layer, pooling).network()(x) for layer in layers]
     assert alone[1].min() < 0 <= alone[2].min()
-    assert torch.equal(backbone.feature_network(layers, pooling)(x), torch.cat(alone, dim=1))
+    assert torch.equal(backbone.feature_part(layers, pooling).network()(x), torch.cat(alone, dim=1))
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_a_layer_is_not_changed_by_what_works_in_place_behind_it(pooling: str):
 )
 def test_what_is_no_layer_is_refused_with_what_is_one(tiny: Backbone, layer: object, message: str):
     with pytest.raises(ValueError, match=message):
-        tiny.feature_network(layer)
+        tiny.feature_part(layer).network()
 
 
 def test_maps_have_no_class_token(tiny: Backbone):
     with pytest.raises(ValueError, match='Got pooling="cls" for activations of shape'):
-        tiny.feature_network(1, "cls")(torch.rand(1, 3, 8, 8))
+        tiny.feature_part(1, "cls").network()(torch.rand(1, 3, 8, 8))
 
 
 def test_features_may_be_moved_to_an_earlier_layer(tiny: Backbone):
@@ -392,8 +392,8 @@ USES = {
     "network": lambda b: b.network,
     "fingerprint": lambda b: b.fingerprint,
     "split": lambda b: b.split(1),
-    "split_features": lambda b: b.split_features(1),
-    "feature_network": lambda b: b.feature_network(),
+    "tail": lambda b: b.tail(1),
+    "feature_part": lambda b: b.feature_part().network(),
     "frozen_names": lambda b: b.frozen_names(1),
     "trained_blocks": lambda b: b.trained_blocks(1),
     "summary": lambda b: b.summary(),
@@ -435,9 +435,9 @@ def test_a_backbone_that_ends_early_finds_its_weights_and_its_end_again(on_file:
     assert torch.equal(again.split("all")[0](x), shorter.split("all")[0](x))
 
 
-def test_training_a_copied_part_leaves_the_backbone_as_it_was(tiny: Backbone):
+def test_training_a_tail_leaves_the_backbone_as_it_was(tiny: Backbone):
     before = tiny.fingerprint
-    tail = copy.deepcopy(tiny.split_features(2)[1]).train().requires_grad_(True)
+    tail = tiny.tail(2, train_bn=True).train().requires_grad_(True)
     optimizer = torch.optim.SGD(tail.parameters(), lr=1.0)
     for _ in range(3):
         tail(tiny.split(2)[0](torch.rand(4, 3, 8, 8))).sum().backward()
