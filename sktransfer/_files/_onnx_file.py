@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktransfer._files._model_file import check_target
+from sktransfer._files._whole_files import check_target
 from sktransfer._messages import first_line, named_extra
 from sktransfer._process._locks import Lock
 
