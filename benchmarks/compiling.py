@@ -25,7 +25,7 @@ def main():
     parser.add_argument("--output", type=Path, default=HERE / "results" / "compiling.md")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    run = Execution.plan(32, None, "cpu", "auto", 0, None)
+    run = Execution.plan(32, None, "cpu", "auto", 0)
     plain = load_backbone("resnet18", weights=None).feature_part().ready(run.device, run.bfloat16)
     compiled = torch.compile(plain)
     batch = torch.rand(IMAGES, 3, 224, 224).contiguous(memory_format=torch.channels_last)

@@ -6,6 +6,7 @@ from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._process import _earlier_modules
 from sktransfer._process._versions import show_versions
 from sktransfer._saved_model import load, save
+from sktransfer._training._suffix_network import restore_suffix
 from sktransfer.inputs import load_image_folder
 
 __version__ = "0.1.0"
@@ -20,6 +21,7 @@ __all__ = [
     "clear_cache",
     "load",
     "load_image_folder",
+    "restore_suffix",
     "save",
     "set_cache_limit",
     "show_versions",

@@ -19,15 +19,18 @@ import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
+from sktransfer._cache._folders import store_for
 from sktransfer._computing._execution import PRECISIONS, Execution
+from sktransfer._computing._reuse import Pass
 from sktransfer._files._json_values import from_arrays, to_arrays
 from sktransfer._files._onnx_file import export
 from sktransfer._messages import check_choice
+from sktransfer._process._private_names import Interval, StrOptions
 from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore_backbone
+from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones.graphs._layer_calls import twin
 from sktransfer.backbones.graphs._pooling import POOLINGS
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
@@ -48,7 +51,7 @@ def _is_span(bounds: Sequence[Any]) -> bool:
 Tensors = dict[str, torch.Tensor]
 
 # Names in the state of an estimator that its attributes do not have.
-_TENSORS, _OWN = "tensors", "own"
+_TENSORS, _CUSTOM = "tensors", "custom"
 
 
 def below(prefix: str, tensors: Tensors) -> Tensors:
@@ -155,9 +158,7 @@ class BackboneEstimator(BaseEstimator):
         check_is_fitted(self, "backbone_")
         network, output, classes = self._computation()
         reader = self._reader
-        shape = self.backbone_.sample_shape
-        assert shape is not None  # fit has seen a sample
-        samples = reader.example(shape, 3)
+        samples = reader.example(3, getattr(self, "n_features_in_", None))
         # The exporters change modules while they run; other threads may predict with this estimator's meanwhile.
         export(twin(network), samples, reader.varying, reader.description, path, output, classes)
 
@@ -253,9 +254,15 @@ class BackboneEstimator(BaseEstimator):
         """Draw the seed of whatever is random in `fit`, the same in each place that asks with a fixed state."""
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
-    def _execution(self, reader: Reader) -> Execution:
-        precision = "float32" if self.precision == "auto" and reader.kind == "vectors" else self.precision
-        return Execution.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose, self.feature_cache)
+    def _shown(self, backbone: Backbone, freeze_depth: Any, reader: Reader) -> Backbone:
+        """Return a backbone whose summary shows what this estimator makes of it."""
+        example = reader.example(1, getattr(self, "n_features_in_", None))
+        return backbone.showing(freeze_depth, tuple(example.shape[1:]))
+
+    def _way_through(self, part: FrozenPart, samples: Samples) -> Pass:
+        precision = "float32" if self.precision == "auto" and samples.kind == "vectors" else self.precision
+        execution = Execution.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose)
+        return Pass(part, samples, execution, store_for(self.feature_cache))
 
     # Written down: what was learned is records, whoever asks for them
 
@@ -272,13 +279,13 @@ class BackboneEstimator(BaseEstimator):
         record = {name: value for name, value in vars(self).items() if name not in self.get_params(deep=False)}
         tensors: Tensors = {}
         if "backbone_" in record:
-            record["backbone_"], held = self.backbone_.to_record()
+            record["backbone_"], held = self.backbone_.to_record(self.store_backbone)
             record["_reader"] = {"kind": self._reader.kind, **self._reader.record}
             tensors = {f"backbone_.{name}": tensor for name, tensor in held.items()}
         return record, tensors
 
     @classmethod
-    def _learned_from_record(cls, record: Mapping[str, Any], tensors: Tensors, own: Any) -> dict[str, Any]:
+    def _learned_from_record(cls, record: Mapping[str, Any], tensors: Tensors, custom: Any) -> dict[str, Any]:
         """Return, by attribute, what `_to_record` was written of.
 
         Parameters
@@ -287,7 +294,7 @@ class BackboneEstimator(BaseEstimator):
             From anyone.
         tensors : dict of str to Tensor
             From anyone.
-        own : nn.Module, callable or None
+        custom : nn.Module, callable or None
             The network that a person brought, or the function that returns it: a record holds no code.
 
         Returns
@@ -297,7 +304,7 @@ class BackboneEstimator(BaseEstimator):
         """
         learned = dict(record)
         if "backbone_" in learned:
-            learned["backbone_"] = restore_backbone(learned["backbone_"], below("backbone_.", tensors), own)
+            learned["backbone_"] = restore_backbone(learned["backbone_"], below("backbone_.", tensors), custom)
             reader = dict(learned["_reader"])
             learned["_reader"] = restore_reader(reader.pop("kind"), reader)
             if learned["_reader"].kind not in (learned["backbone_"].preprocessing.kind, "vectors"):
@@ -313,20 +320,21 @@ class BackboneEstimator(BaseEstimator):
         state = dict(super().__getstate__())
         record, tensors = self._to_record()
         if "backbone_" in record:
-            own, inside = self.backbone_.own, self.backbone_.own_holds_weights
+            custom, inside = self.backbone_.custom, self.backbone_.custom_holds_weights
             held = {name: one for name, one in tensors.items() if not (inside and name.startswith("backbone_."))}
-            state |= {**record, _TENSORS: to_arrays(held), _OWN: own}
+            state |= {**record, _TENSORS: to_arrays(held), _CUSTOM: custom}
         return {name: _Code.wrap(value) for name, value in state.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Make what was learned of its records, and give parameters that came after the pickle their defaults."""
         state = {name: value.code if isinstance(value, _Code) else value for name, value in state.items()}
+        takes = inspect.signature(type(self)).parameters
         if _TENSORS in state:  # else it is not fitted, or an earlier version wrote it
-            tensors, own = from_arrays(state.pop(_TENSORS)), state.pop(_OWN)
-            parameters = {name: state.pop(name) for name in self._get_param_names() if name in state}
-            state = parameters | self._learned_from_record(state, tensors, own)
+            tensors, custom = from_arrays(state.pop(_TENSORS)), state.pop(_CUSTOM, None)
+            parameters = {name: state.pop(name) for name in takes if name in state}
+            state = parameters | self._learned_from_record(state, tensors, custom)
         super().__setstate__(state)
-        for name, parameter in inspect.signature(type(self).__init__).parameters.items():
+        for name, parameter in takes.items():
             if parameter.default is not parameter.empty:
                 self.__dict__.setdefault(name, parameter.default)
 

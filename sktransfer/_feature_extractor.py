@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
-from sktransfer._training._prediction import extract, measure
+from sktransfer._training._prediction import count_features, extract
 from sktransfer.inputs._rows import Rows
 
 ON_BAD_SAMPLE = ("raise", "nan")
@@ -192,8 +192,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         with self._all_or_nothing():
             samples, backbone, reader = self._learn(Rows(X, self.image_shape), tolerant=self.on_bad_sample == "nan")
             part = backbone.feature_part(self.layer, self.pooling)
-            n_features, shape = measure(part, samples, self._execution(reader), self.on_bad_sample == "nan")
-            backbone.describe_use("all", shape, self.store_backbone)
+            n_features = count_features(self._way_through(part, samples), self.on_bad_sample == "nan")
+            backbone = self._shown(backbone, "all", reader)
             learned = {"backbone_": backbone, "_reader": reader, "n_features_out_": n_features}
             self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
         return self
@@ -224,7 +224,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self._check_on_bad_sample()
         tolerant = self.on_bad_sample == "nan"
         samples = self._read(X, tolerant)
-        features, problems = extract(part, samples, self._execution(self._reader), tolerant)
+        features, problems = extract(self._way_through(part, samples), tolerant)
         if problems:
             rows = ", ".join(map(str, list(problems)[:20])) + (", ..." if len(problems) > 20 else "")
             warnings.warn(
@@ -236,7 +236,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         return features
 
     def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:
-        return self.backbone_.feature_network(self.layer, self.pooling), "features", None
+        return self.backbone_.feature_part(self.layer, self.pooling).network(), "features", None
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
+from sktransfer._process._private_names import Interval, StrOptions
 from sktransfer._training._idle_parameters import warn_of_frozen_blocks
 from sktransfer._training._labels import check_lengths, read_labels, weigh
 from sktransfer._training._net_record import net_from_record, net_to_record
@@ -379,16 +379,15 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         weights = weigh(sample_weight, self.class_weight, classes, labels)
         samples, backbone, reader = self._learn(rows)
         check_lengths(len(samples), labels)
-        backbone = backbone.ending_at(self.layer)
-        frozen = "all" if self.strategy == "linear_probe" else self.freeze_depth
-        backbone.describe_use(frozen, samples.shape, self.store_backbone)
-        if not backbone.trained_blocks(frozen):
-            warn_of_frozen_blocks(self)
         views_seed = 0 if self.random_state is None else self._seed()
         settings = TrainingSettings.of(self, views_seed)
-        earlier = self._earlier(backbone, classes)
-        task = Task(classes, labels, weights)
-        trained = train(backbone, samples, task, self._execution(reader), settings, self._seed(), earlier)
+        depth = settings.freeze_depth
+        backbone = self._shown(backbone.ending_at(self.layer), depth, reader)
+        if not backbone.trained_blocks(depth):
+            warn_of_frozen_blocks(self)
+        earlier = self._earlier(backbone, classes, depth)
+        work = self._way_through(backbone.frozen_part(depth, self.pooling), samples)
+        trained = train(backbone, work, Task(classes, labels, weights), settings, self._seed(), earlier)
         learned = {
             "classes_": classes,
             "backbone_": backbone,
@@ -400,18 +399,20 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
 
     def _compute(self, X: Any, features: bool = False) -> np.ndarray:
-        return predict(self.backbone_, self.net_.module_, self._read(X), self._execution(self._reader), features)
+        module = self.net_.module_
+        part = self.backbone_.frozen_part(module.freeze_depth, module.pooling)
+        return predict(self.backbone_, module, self._way_through(part, self._read(X)), features)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_settings(self)
 
-    def _earlier(self, backbone: Backbone, classes: np.ndarray) -> SuffixNetwork | None:
+    def _earlier(self, backbone: Backbone, classes: np.ndarray, freeze_depth: Any) -> SuffixNetwork | None:
         """Return what to continue, or say why it cannot be continued."""
         if not self.warm_start or not hasattr(self, "net_"):
             return None
         same = np.array_equal(classes, self.classes_) and backbone.fingerprint == self.backbone_.fingerprint
-        if not same or backbone.freeze_depth != self.backbone_.freeze_depth:
+        if not same or freeze_depth != self.net_.module_.freeze_depth:
             raise ValueError(
                 "Got warm_start=True with other classes, another backbone or another freeze_depth than in the fit "
                 "before; expected the same. Set warm_start=False to start anew."
@@ -427,17 +428,22 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         return record, tensors
 
     @classmethod
-    def _learned_from_record(cls, record: Mapping[str, Any], tensors: Tensors, own: Any) -> dict[str, Any]:
-        learned = super()._learned_from_record(record, tensors, own)
+    def _learned_from_record(cls, record: Mapping[str, Any], tensors: Tensors, custom: Any) -> dict[str, Any]:
+        learned = super()._learned_from_record(record, tensors, custom)
         if "net_" in learned:
-            learned["net_"] = net_from_record(learned["net_"], below("net_.", tensors), learned["classes_"])
+            cut = {"freeze_depth": record["backbone_"]["freeze_depth"]}  # where earlier versions wrote it
+            learned["net_"] = net_from_record(cut | learned["net_"], below("net_.", tensors), learned["classes_"])
         return learned
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         net = self.__dict__.get("net_")
-        if isinstance(net, tuple):  # as an earlier version wrote it
-            self.net_ = net_from_record(net[0], net[1], self.classes_)
+        if net is None:
+            return
+        depth = TrainingSettings.of(self, 0).freeze_depth  # which earlier versions did not write with the net
+        if isinstance(net, tuple):
+            self.net_ = net_from_record({"freeze_depth": depth} | net[0], net[1], self.classes_)
+        vars(self.net_.module_).setdefault("freeze_depth", depth)
 
     @property
     def _n_features_out(self) -> int:

@@ -29,7 +29,7 @@ _AROUND = "around"
 # Libraries whose versions a file tells, for the case that it cannot be loaded.
 _TOLD = ("sktransfer", "torch", "torchvision", "scikit-learn", "skorch", "numpy")
 
-Own = nn.Module | Callable[..., nn.Module]
+Custom = nn.Module | Callable[..., nn.Module]
 
 
 def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
@@ -84,7 +84,7 @@ def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
     write_model(path, {"models": models, "versions": installed(*_TOLD)}, tensors)
 
 
-def load(path: "str | os.PathLike[str]", *, backbone: "Own | Mapping[str, Own] | None" = None) -> Any:
+def load(path: "str | os.PathLike[str]", *, backbone: "Custom | Mapping[str, Custom] | None" = None) -> Any:
     """Load what `save` has written. No code in the file is run, and nothing is downloaded.
 
     Parameters
@@ -136,13 +136,13 @@ def load(path: "str | os.PathLike[str]", *, backbone: "Own | Mapping[str, Own] |
 
 def _describe(estimator: BackboneEstimator) -> tuple[dict[str, Any], Tensors]:
     parameters = estimator.get_params(deep=False)
-    own = None
+    custom = None
     if not isinstance(parameters["backbone"], str):
-        own = _name(parameters.pop("backbone"))
+        custom = _name(parameters.pop("backbone"))
     plain = {name: _plain(name, value, estimator) for name, value in parameters.items()}
     record, tensors = estimator._to_record()
     attributes = {name: _plain(name, value, estimator) for name, value in record.items()}
-    return {"class": type(estimator).__name__, "own": own, "parameters": plain, "attributes": attributes}, tensors
+    return {"class": type(estimator).__name__, "custom": custom, "parameters": plain, "attributes": attributes}, tensors
 
 
 def _plain(name: str, value: Any, estimator: BackboneEstimator) -> Any:
@@ -160,26 +160,27 @@ def _plain(name: str, value: Any, estimator: BackboneEstimator) -> Any:
 
 
 def _restore(
-    model: Mapping[str, Any], tensors: Tensors, backbone: "Own | Mapping[str, Own] | None"
+    model: Mapping[str, Any], tensors: Tensors, backbone: "Custom | Mapping[str, Custom] | None"
 ) -> BackboneEstimator:
     if model["class"] not in _OURS:
         raise ValueError(f"an estimator of unknown class {model['class']!r}")
-    own = None
+    custom = None
     parameters = {name: _value(name, plain) for name, plain in model["parameters"].items()}
-    if model["own"] is not None:
-        own = backbone.get(model["own"]) if isinstance(backbone, Mapping) else backbone
-        if own is None:
+    named = model["custom"] if "custom" in model else model["own"]  # as earlier versions wrote it
+    if named is not None:
+        custom = backbone.get(named) if isinstance(backbone, Mapping) else backbone
+        if custom is None:
             raise ValueError(
-                f"its backbone is a network of your own, {shown(model['own'])}, and the file holds no code. Give the "
+                f"its backbone is a network of your own, {shown(named)}, and the file holds no code. Give the "
                 "network, or the function that returns it: sktransfer.load(path, backbone=...)"
             )
-        parameters["backbone"] = own
+        parameters["backbone"] = custom
     estimator = _OURS[model["class"]](**parameters)
     record = {name: from_plain(plain) for name, plain in model["attributes"].items()}
     strange = [name for name in record if name in parameters or hasattr(type(estimator), name)]
     if strange:
         raise ValueError(f"attributes {strange[:5]} that are not learned")
-    estimator.__dict__.update(estimator._learned_from_record(record, tensors, own))
+    estimator.__dict__.update(estimator._learned_from_record(record, tensors, custom))
     return estimator
 
 
@@ -192,7 +193,7 @@ def _value(name: str, plain: Any) -> Any:
     return from_plain(plain)
 
 
-def _name(backbone: Own) -> str:
+def _name(backbone: Custom) -> str:
     return type(backbone).__name__ if isinstance(backbone, nn.Module) else str(getattr(backbone, "__name__", backbone))
 
 

@@ -60,6 +60,13 @@ def test_texts_say_what_they_lack(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_what_freed_memory_brings_is_measured_without_anything_but_the_repository():
+    command = [sys.executable, "allocator.py", "--quick"]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| mobilenet_v3_small, arrays | 8 |" in done.stdout
+
+
 def _measure_texts(folder, *arguments):
     environment = {**os.environ, "SKTRANSFER_ASSETS": str(folder / "nothing")}
     command = [sys.executable, "texts.py", *arguments]

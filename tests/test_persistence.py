@@ -354,5 +354,7 @@ def test_pickles_name_no_module_of_ours_but_those_of_the_estimators(kind, weight
     for model in (fitted, named, on_rows, make_pipeline(named), copy.deepcopy(fitted)):
         assert modules_named_in(model) == {own}
     assert modules_named_in(fitted.backbone_) == {"sktransfer.backbones"}
+    if kind == "classifier":
+        assert modules_named_in(fitted.net_.module_) == {"sktransfer"}
     for part in (fitted._reader, on_rows._reader, fitted.backbone_.preprocessing):
         assert modules_named_in(part) == {"sktransfer.inputs"}

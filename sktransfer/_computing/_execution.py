@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from sktransfer._cache._folders import store_for
-from sktransfer._cache._memory_store import ActivationStore
 from sktransfer._computing._allocator import keep_freed_blocks
 from sktransfer._process._locks import Lock, cuda_was_lost
 
@@ -64,8 +62,6 @@ class Execution:
         Whether layers that tolerate it compute in bfloat16.
     verbose : int
         Whether to show progress.
-    store : ActivationStore or None, default=None
-        Where activations are kept.
     fits : Fits
         What was found out about the device's memory.
     """
@@ -75,7 +71,6 @@ class Execution:
     device: torch.device
     bfloat16: bool
     verbose: int
-    store: ActivationStore | None = None
     fits: Fits = field(default_factory=Fits, compare=False)
 
     @classmethod
@@ -86,13 +81,12 @@ class Execution:
         device: str,
         precision: str,
         verbose: int,
-        feature_cache: object,
     ) -> "Execution":
         """Find out what `"auto"` means on this machine.
 
         Parameters
         ----------
-        batch_size, n_jobs, device, precision, verbose, feature_cache : object
+        batch_size, n_jobs, device, precision, verbose : object
             As the estimators take them.
 
         Returns
@@ -127,7 +121,7 @@ class Execution:
         bfloat16 = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(chosen))
         # NumPy's integers overflow where they are small.
         threads = None if n_jobs is None else int(n_jobs)
-        return cls(int(batch_size), threads, chosen, bfloat16, int(verbose), store_for(feature_cache))
+        return cls(int(batch_size), threads, chosen, bfloat16, int(verbose))
 
     @property
     def arithmetic(self) -> str:

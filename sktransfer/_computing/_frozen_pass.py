@@ -4,8 +4,9 @@ What is wanted of them differs: all of them, what a network behind makes of them
 one to measure.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,35 +14,19 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from sktransfer._computing._execution import Execution
 from sktransfer._computing._forward import run_batch
-from sktransfer._computing._reuse import Batches, Pass, Variant, by_size, in_order
+from sktransfer._computing._reuse import Batches, Pass, by_size, in_order
 from sktransfer._messages import shortened
-from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.inputs._base import Samples, SamplesOf, TolerantSamples
 
 
-def stream(
-    part: FrozenPart,
-    samples: Samples,
-    execution: Execution,
-    variant: Variant | None = None,
-    report: Callable[[str], None] = lambda message: None,
-) -> Batches:
+def stream(work: Pass) -> Batches:
     """Run all samples through a frozen network, in order.
 
     Parameters
     ----------
-    part : FrozenPart
-        The network.
-    samples : Samples
-        What to run.
-    execution : Execution
-        How.
-    variant : Variant or None, default=None
-        How they are changed first.
-    report : callable, default=nothing
-        Told in a sentence where activations came from.
+    work : Pass
+        The network, the samples, and how.
 
     Yields
     ------
@@ -53,32 +38,27 @@ def stream(
     ValueError
         If the network does not take such samples.
     """
-    if execution.store is not None and part.identity is None:
-        report(f"No activation goes into the cache: {part.loaded.why_no_identity}, which cannot be written down whole.")
+    if work.cache is not None and work.part.identity is None:
+        why = work.part.loaded.why_no_identity
+        work.report(f"No activation goes into the cache: {why}, which cannot be written down whole.")
     # Generators are closed where they are used, not when the last traceback of an interrupted pass is gone, so that
     # their threads end with it.
     with (
-        tqdm(total=len(samples), unit="sample", disable=not execution.verbose, leave=False) as bar,
-        closing(in_order(Pass(part, samples, execution, variant, report))) as batches,
+        tqdm(total=len(work.samples), unit="sample", disable=not work.execution.verbose, leave=False) as bar,
+        closing(in_order(work)) as batches,
     ):
         for batch in batches:
             bar.update(len(batch))
             yield batch
 
 
-def collect(
-    part: FrozenPart,
-    samples: Samples,
-    execution: Execution,
-    variant: Variant | None = None,
-    report: Callable[[str], None] = lambda message: None,
-) -> Any:
+def collect(work: Pass) -> Any:
     """Run all samples through a frozen network and return the result.
 
     Parameters
     ----------
-    part, samples, run, variant, report : object
-        As in `stream`.
+    work : Pass
+        The network, the samples, and how.
 
     Returns
     -------
@@ -88,10 +68,10 @@ def collect(
     result: np.ndarray | None = None
     rest: list[np.ndarray] = []
     start = 0
-    with closing(stream(part, samples, execution, variant, report)) as batches:
+    with closing(stream(work)) as batches:
         for batch in batches:
             if result is None:
-                result = np.empty((len(samples), *batch.shape[1:]), dtype=np.float32)
+                result = np.empty((len(work.samples), *batch.shape[1:]), dtype=np.float32)
             if rest or batch.shape[1:] != result.shape[1:]:
                 rest = rest or list(result[:start])
                 rest.extend(batch.numpy())
@@ -102,37 +82,37 @@ def collect(
     return rest or result
 
 
-def apply(network: nn.Module, part: FrozenPart, samples: Samples, execution: Execution) -> np.ndarray:
+def apply(network: nn.Module, work: Pass) -> np.ndarray:
     """Run all samples through a frozen network and then through another.
 
     Parameters
     ----------
     network : nn.Module
-        What goes on from the activations: vectors out, on the run's device.
-    part, samples, execution : object
-        As in `stream`.
+        What goes on from the activations: vectors out, on the device of the pass.
+    work : Pass
+        The frozen network, the samples, and how.
 
     Returns
     -------
     float32 ndarray of shape (n_samples, n_values)
         In the order of the samples, though those of one size are computed together.
     """
-    order = by_size(samples, range(len(samples)))
-    with closing(stream(part, _Subset(samples, order), execution)) as batches:
-        parts = [run_batch(network, batch, execution).cpu().numpy() for batch in batches]
+    order = by_size(work.samples, range(len(work.samples)))
+    with closing(stream(replace(work, samples=_Subset(work.samples, order)))) as batches:
+        parts = [run_batch(network, batch, work.execution).cpu().numpy() for batch in batches]
     computed = np.concatenate(parts)
     result = np.empty_like(computed)
     result[order] = computed
     return result
 
 
-def collect_readable(part: FrozenPart, samples: Samples, execution: Execution) -> tuple[np.ndarray, dict[int, str]]:
+def collect_readable(work: Pass) -> tuple[np.ndarray, dict[int, str]]:
     """Run all samples through a frozen network, whether each can be read or not.
 
     Parameters
     ----------
-    part, samples, execution : object
-        As in `stream`.
+    work : Pass
+        The network, the samples, and how.
 
     Returns
     -------
@@ -141,34 +121,22 @@ def collect_readable(part: FrozenPart, samples: Samples, execution: Execution) -
     problems : dict of int to str
         Why, by row, in order.
     """
-    tolerant = TolerantSamples(samples)
-    result = collect(part, tolerant, execution)
+    tolerant = TolerantSamples(work.samples)
+    result = collect(replace(work, samples=tolerant))
     for row in np.flatnonzero(np.isnan(result).any(axis=1)):
         if row not in tolerant.problems:  # the same bytes as another's, which alone were tried
             tolerant.load(int(row))
     return result, dict(sorted(tolerant.problems.items()))
 
 
-def probe(
-    part: FrozenPart,
-    samples: Samples,
-    execution: Execution,
-    report: Callable[[str], None] = lambda message: None,
-    row: int = 0,
-) -> torch.Tensor:
+def probe(work: Pass, row: int = 0) -> torch.Tensor:
     """See what becomes of one sample, the first.
 
     Parameters
     ----------
-    part : FrozenPart
-        The network.
-    samples : Samples
-        At least one.
-    execution : Execution
-        How it is run. Where activations are kept, the first batch is computed and kept, so that nothing is computed for
-        the look alone; else the first sample.
-    report : callable, default=nothing
-        As in `stream`.
+    work : Pass
+        The network, the samples, and how. Where activations are kept, the first batch is computed and kept, so that
+        nothing is computed for the look alone; else the first sample.
     row : int, default=0
         Which sample is the first: those before it are left out.
 
@@ -177,38 +145,35 @@ def probe(
     Tensor of shape (1, ...)
         Its activation.
     """
-    kept = Pass(part, samples, execution).store is not None
-    few = _Subset(samples, range(row, min(len(samples), row + execution.batch_size) if kept else row + 1))
-    with closing(in_order(Pass(part, few, execution, None, report))) as batches:
+    n_samples, at_once = len(work.samples), work.execution.batch_size
+    few = range(row, row + 1 if work.store is None else min(n_samples, row + at_once))
+    with closing(in_order(replace(work, samples=_Subset(work.samples, few)))) as batches:
         return next(batches)[:1]
 
 
-def probe_readable(part: FrozenPart, samples: Samples, execution: Execution) -> tuple[torch.Tensor, tuple[int, ...]]:
+def probe_readable(work: Pass) -> torch.Tensor:
     """See what becomes of the first sample that can be read.
 
     Parameters
     ----------
-    part, samples, execution : object
+    work : Pass
         As in `probe`. Samples are loaded one by one until one of them can be.
 
     Returns
     -------
-    activation : Tensor of shape (1, ...)
+    Tensor of shape (1, ...)
         Its activation.
-    shape : tuple of int
-        Shape of that sample as the network takes it.
 
     Raises
     ------
     ValueError
         If no sample can be read.
     """
-    tolerant = TolerantSamples(samples)
+    tolerant = TolerantSamples(work.samples)
     for row in range(len(tolerant)):
-        sample = tolerant.load(row)
+        tolerant.load(row)
         if not tolerant.is_blank(row):
-            shape = tuple(tolerant.prepare(sample[None]).shape[1:])
-            return probe(part, tolerant, execution, row=row), shape
+            return probe(replace(work, samples=tolerant), row)
     raise ValueError(
         f"Got {len(tolerant)} samples, none of which could be read; expected at least one that can, from which the "
         f"shape of the features is learned. The first: {shortened(tolerant.problems[0])}"

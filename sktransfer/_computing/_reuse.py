@@ -90,6 +90,8 @@ class Pass:
         What to run.
     execution : Execution
         How.
+    cache : ActivationStore or None, default=None
+        Where activations may be kept.
     variant : Variant or None, default=None
         How they are changed first.
     report : callable, default=nothing
@@ -99,6 +101,7 @@ class Pass:
     part: FrozenPart
     samples: Samples
     execution: Execution
+    cache: ActivationStore | None = None
     variant: Variant | None = None
     report: Callable[[str], None] = tell_nobody
 
@@ -106,7 +109,7 @@ class Pass:
     def store(self) -> ActivationStore | None:
         """Where activations are kept: nowhere where that is not worth it, or would take one network's for another's."""
         writable = self.samples.recipe is not None and self.part.identity is not None  # of vectors there is no recipe
-        return self.execution.store if writable else None
+        return self.cache if writable else None
 
     def keys(self, part: FrozenPart, digests: Sequence[bytes]) -> list[bytes]:
         """Return what the activations of some samples, at the end of a part, are kept under."""

@@ -1,14 +1,12 @@
 """One file of JSON and tensors: a safetensors file whose header holds the JSON. There is no code in it to be run.
 
-It is written whole or not at all, under another name first; and each part has a checksum, since safetensors has none.
+It is written whole or not at all; and each part has a checksum, since safetensors has none.
 """
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 
 from sktransfer._files._file_kinds import expand, guess_kind, type_of
+from sktransfer._files._whole_files import check_target, written_whole
 from sktransfer._messages import shown
 
 # To be raised when what is written could be misread by those who read the version before.
@@ -51,76 +50,26 @@ def write_model(
     text = json.dumps({**description, "tensors": {name: _digest(tensor) for name, tensor in held.items()}})
     # One entry, since safetensors writes several in any order, and equal models are to be equal files.
     header = {_ENTRY: f"{VERSION} {_digest_text(text)}\n{text}"}
-    part = place.with_name(f".{place.name[:100]}.{secrets.token_hex(6)}.part")
-    try:
-        _write(part, held, header, path)
-        part.replace(place)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        if isinstance(error, OSError) and error.filename is not None:  # the name that it tells is not the one given
-            raise type(error)(
-                f"Could not write {shown(path)}: {error.strerror}. Give a folder that can be written."
-            ) from error
-        raise
-    _sync_folder(place.parent)
-
-
-def check_target(path: "str | os.PathLike[str]") -> Path:
-    """Return the path that a file is to be written to, or say why none can be.
-
-    Parameters
-    ----------
-    path : path-like
-        As a person gave it.
-
-    Returns
-    -------
-    Path
-        In a folder that exists; if anything is there already, it is a plain file, or a link to one.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder.
-    IsADirectoryError
-        If the path is a folder.
-    OSError
-        If it is a pipe, a device or a socket, which writing would replace.
-    """
-    place = expand(path)
-    kind = type_of(place)
-    if kind is not None:
-        error = IsADirectoryError if place.is_dir() else OSError
-        raise error(f"Got path={shown(path)}, which is {kind}; expected the name of a file.")
-    folder = Path(os.path.realpath(place)).parent
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"Got path={shown(path)}, whose folder does not exist; expected one that does. Make it first."
-        )
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"Got path={shown(path)}, in a folder that you may not write to; expected one you may.")
-    return place
+    with written_whole(place, path) as file:
+        _write(file, held, header, path)
 
 
 def _write(
-    part: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, str], path: "str | os.PathLike[str]"
+    file: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, str], path: "str | os.PathLike[str]"
 ) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    part.touch(exist_ok=False)
-    mode = part.stat().st_mode  # as the umask says; safetensors makes files for their owner alone
+    file.touch(exist_ok=False)
+    mode = file.stat().st_mode  # as the umask says; safetensors makes files for their owner alone
     try:
-        save_file(dict(tensors), part, metadata=dict(header))
+        save_file(dict(tensors), file, metadata=dict(header))
     except SafetensorError as error:
         raise OSError(
             f"Could not write {shown(path)}: {error}. What was there before is there still. Free space, or give "
             "another folder."
         ) from error
-    part.chmod(mode)
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
+    file.chmod(mode)
 
 
 def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -244,13 +193,3 @@ def _digest(tensor: torch.Tensor) -> str:
 
 def _digest_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the new name written down too, where the system lets a folder be opened."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

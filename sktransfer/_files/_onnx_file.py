@@ -5,19 +5,17 @@ Decoding, resizing and normalising stay outside it, so a JSON file beside it say
 
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from sktransfer._files._model_file import check_target
 from sktransfer._files._onnx_export import OPSET, ExportTask, import_onnx, write_network
+from sktransfer._files._whole_files import check_target, written_whole
 from sktransfer._messages import shown
 
 _INPUT = "prepared"
@@ -87,9 +85,8 @@ def export(
         **described,
         **({} if classes is None else _describe_classes(classes)),
     }
-    # In a folder of their own, the files have their final names: the network names the file of its weights.
-    with tempfile.TemporaryDirectory(prefix=".sktransfer-", dir=place.parent) as folder:
-        task = ExportTask(network, samples, expected, varying, _INPUT, output_name, Path(folder, place.name))
+    with written_whole(place, path) as file:
+        task = ExportTask(network, samples, expected, varying, _INPUT, output_name, file)
         description["exporter"], why_older = write_network(task)
         if why_older:
             warnings.warn(
@@ -99,9 +96,7 @@ def export(
                 stacklevel=3,  # the line that called to_onnx
             )
         text = json.dumps(description, indent=2, ensure_ascii=False, default=lambda value: value.item())
-        Path(folder, f"{place.name}.json").write_text(f"{text}\n", encoding="utf-8")
-        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == place.name):
-            file.replace(place.with_name(file.name))
+        file.with_name(f"{place.name}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 # What the JSON file says

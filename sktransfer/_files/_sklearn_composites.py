@@ -17,6 +17,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from sktransfer._messages import named_extra
+from sktransfer._process._private_names import scorers_and_calibrators
 
 # How parts of what skops writes may be packed, and those of an archive in it; the most that the latter may unpack to.
 _PACKINGS = ((zipfile.ZIP_STORED,), (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
@@ -177,19 +178,17 @@ def _strange(written: bytes) -> list[str]:
 def _harmless() -> frozenset[str]:
     """Names of types and functions that skops does not know, and that only hold or compute what they are given."""
     import numpy as np
-    from sklearn import calibration, feature_selection, metrics, model_selection
-    from sklearn.metrics import _scorer
-    from sklearn.utils import Bunch, _metadata_requests
+    from sklearn import feature_selection, metrics, model_selection
+    from sklearn.utils import Bunch
+    from sklearn.utils.metadata_routing import MetadataRequest
 
     modules = (model_selection, metrics, feature_selection)
     public = [vars(module).get(name) for module in modules for name in module.__all__]
     splitters = [one for one in public if inspect.isclass(one) and hasattr(one, "get_n_splits")]
     functions = [one for one in public if inspect.isfunction(one)]
-    scorers = [one for one in vars(_scorer).values() if inspect.isclass(one) and one.__module__ == _scorer.__name__]
-    requests = [_metadata_requests.MetadataRequest, _metadata_requests.MethodMetadataRequest]
-    calibrators = [getattr(calibration, name, None) for name in ("_CalibratedClassifier", "_SigmoidCalibration")]
-    known = [Placeholder, Bunch, np.dtype, *splitters, *functions, *scorers, *requests, *calibrators]
-    names = {f"{one.__module__}.{one.__qualname__}" for one in known if one is not None}
+    requests = [MetadataRequest, type(MetadataRequest(owner="").fit)]
+    known = [Placeholder, Bunch, np.dtype, *splitters, *functions, *requests, *scorers_and_calibrators()]
+    names = {f"{one.__module__}.{one.__qualname__}" for one in known}
     names |= {"numpy.ma.MaskedArray", "numpy.ma.core.MaskedArray"}  # as numpy 2 and 1 call it
     return frozenset(names | {"sklearn.compose._column_transformer._RemainderColsList"})  # up to scikit-learn 1.6
 

@@ -16,6 +16,8 @@ _NOW = {
     "sktransfer.inputs._image_preprocessing": "sktransfer.inputs.images._preprocessing",
     "sktransfer.inputs._images": "sktransfer.inputs.images._reader",
 }
+# Names that changed with their modules.
+_RENAMED = {"OwnSource": "CustomSource"}
 
 
 class _Moved(ModuleType):
@@ -24,7 +26,7 @@ class _Moved(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(pkgutil.resolve_name(_NOW[self.__name__]), name)
+        return getattr(pkgutil.resolve_name(_NOW[self.__name__]), _RENAMED.get(name, name))
 
 
 def install() -> None:

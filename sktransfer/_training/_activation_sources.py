@@ -7,7 +7,7 @@ sample; and what would not fit is computed each time.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 
@@ -16,12 +16,10 @@ import torch
 from torch import nn
 
 from sktransfer._cache._memory_store import COUNTS, PROCESS_CACHE, activation_keys
-from sktransfer._computing._execution import Execution
 from sktransfer._computing._forward import Change, compute
 from sktransfer._computing._frozen_pass import collect
-from sktransfer._computing._reuse import Variant
+from sktransfer._computing._reuse import Pass, Variant
 from sktransfer._process._seeding import generator_kept, seeded
-from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.inputs._base import Augmentation, Samples, SamplesOf
 from sktransfer.inputs.images._augmentation import augment_batch
 
@@ -123,18 +121,14 @@ class ComputedActivations(Activations):
 
     Parameters
     ----------
-    part : FrozenPart
-        The frozen part.
-    samples : Samples
-        What enters it.
-    execution : Execution
-        How it is run.
+    work : Pass
+        The samples, and their way through the frozen part.
     augmentation : callable or None
         Changes a loaded sample at random.
     """
 
-    def __init__(self, part: FrozenPart, samples: Samples, execution: Execution, augmentation: Augmentation | None):
-        self.part, self.samples, self.execution = part, samples, execution
+    def __init__(self, work: Pass, augmentation: Augmentation | None):
+        self.part, self.samples, self.execution = work.part, work.samples, work.execution
         self._change = None if augmentation is None else _each(augmentation)
 
     def __len__(self) -> int:
@@ -177,22 +171,21 @@ class _Decoded(SamplesOf):
         return sample
 
 
-def decoded_once(samples: Samples, execution: Execution) -> Samples:
+def decoded_once(work: Pass) -> Samples:
     """Return samples that are decoded once, though several epochs or several depths of a search load them.
 
     Parameters
     ----------
-    samples : Samples
-        What is to be trained on.
-    execution : Execution
-        Whether anything is to be kept.
+    work : Pass
+        Whose samples are to be trained on, and whether anything is to be kept.
 
     Returns
     -------
     Samples
         The same, if they are few enough to take a quarter of the process's memory for activations at most.
     """
-    if execution.store is None or samples.recipe is None or not samples.decoding_takes_time:
+    samples = work.samples
+    if work.cache is None or samples.recipe is None or not samples.decoding_takes_time:
         return samples
     first = samples.load(0)
     fits = first.numel() * first.element_size() * sizes_in_all(samples) <= PROCESS_CACHE.limit // 4
@@ -235,30 +228,17 @@ class Augmented:
         return Variant(f"augment={self.name} seed={self.seed} view={number}", change)
 
 
-def activations(
-    part: FrozenPart,
-    samples: Samples,
-    execution: Execution,
-    first: torch.Tensor,
-    augmented: Augmented | None = None,
-    report: Callable[[str], None] = lambda message: None,
-) -> Activations:
+def activations(work: Pass, first: torch.Tensor, augmented: Augmented | None = None) -> Activations:
     """Return what a frozen part makes of samples: kept where it can be and fits, else computed each time.
 
     Parameters
     ----------
-    part : FrozenPart
-        The frozen part.
-    samples : Samples
-        What enters it.
-    execution : Execution
-        How it is run.
+    work : Pass
+        The samples, and their way through the frozen part.
     first : Tensor of shape (1, ...)
         One activation, to measure.
     augmented : Augmented or None, default=None
         How samples are augmented.
-    report : callable, default=nothing
-        Told in a sentence what was decided.
 
     Returns
     -------
@@ -266,22 +246,22 @@ def activations(
         One row a sample.
     """
     views = 1 if augmented is None else augmented.n_views or 0
-    needed = int(first.numel() * 4 * sizes_in_all(samples) * views)
+    needed = int(first.numel() * 4 * sizes_in_all(work.samples) * views)
     if needed > KEPT_BYTES:
-        report(
+        work.report(
             f"Activations are computed in each epoch: {needed / 2**30:.1f} GiB would be needed to keep them, and "
             f"{KEPT_BYTES / 2**30:.1f} GiB are kept at most."
         )
     elif views == 0:
-        report("Activations are computed in each epoch: the samples below them are augmented anew.")
+        work.report("Activations are computed in each epoch: the samples below them are augmented anew.")
     else:
-        report(f"Activations are kept: {needed / 2**20:.1f} MiB.")
+        work.report(f"Activations are kept: {needed / 2**20:.1f} MiB.")
         if augmented is None:
-            return KeptActivations(collect(part, samples, execution, report=report))
-        keyed = execution if augmented.name is not None else replace(execution, store=None)
-        variants = [augmented.view(number, samples) for number in range(views)]
-        return ViewedActivations([collect(part, samples, keyed, variant, report) for variant in variants])
-    return ComputedActivations(part, samples, execution, None if augmented is None else augmented.augmentation)
+            return KeptActivations(collect(work))
+        keyed = work if augmented.name is not None else replace(work, cache=None)
+        variants = [augmented.view(number, work.samples) for number in range(views)]
+        return ViewedActivations([collect(replace(keyed, variant=variant)) for variant in variants])
+    return ComputedActivations(work, None if augmented is None else augmented.augmentation)
 
 
 def take_batches(

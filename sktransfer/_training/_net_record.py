@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sktransfer._training._suffix_network import SuffixNetwork
+from sktransfer._training._suffix_network import restore_suffix
 
 
 def net_to_record(net: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -57,4 +57,4 @@ def net_from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tenso
 
     if record["n_classes"] != len(classes):
         raise ValueError(f"a head for {record['n_classes']} classes and {len(classes)} labels")
-    return untrained_net(SuffixNetwork.from_record(record, tensors), classes, record["history"])
+    return untrained_net(restore_suffix(record, tensors), classes, record["history"])

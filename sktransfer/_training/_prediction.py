@@ -8,30 +8,25 @@ import copy
 import numpy as np
 from torch import nn
 
-from sktransfer._computing._execution import Execution, lend
+from sktransfer._computing._execution import lend
 from sktransfer._computing._frozen_pass import apply, collect, collect_readable, probe, probe_readable
+from sktransfer._computing._reuse import Pass
 from sktransfer._messages import shortened
 from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork
 from sktransfer.backbones import Backbone
-from sktransfer.backbones._frozen_part import FrozenPart
-from sktransfer.inputs._base import Samples
 
 
-def predict(
-    backbone: Backbone, module: SuffixNetwork, samples: Samples, execution: Execution, features: bool = False
-) -> np.ndarray:
+def predict(backbone: Backbone, module: SuffixNetwork, work: Pass, features: bool = False) -> np.ndarray:
     """Run samples through the frozen part and then through what was trained.
 
     Parameters
     ----------
     backbone : Backbone
-        What runs frozen.
+        From which what was trained was cut.
     module : SuffixNetwork
         What was trained.
-    samples : Samples
-        What to run.
-    execution : Execution
-        How.
+    work : Pass
+        The samples, and their way through the frozen part.
     features : bool, default=False
         Whether to stop in front of the head.
 
@@ -46,10 +41,10 @@ def predict(
         If the network gives NaN or infinity for a sample.
     """
     module.attach(backbone)
-    module.compute_in(execution.bfloat16)
+    module.compute_in(work.execution.bfloat16)
     suffix = FeaturesOf(module) if features else module
-    with lend(suffix, execution.device):
-        result = apply(suffix, backbone.frozen_part(module.pooling), samples, execution)
+    with lend(suffix, work.execution.device):
+        result = apply(suffix, work)
     strange = np.flatnonzero(~np.isfinite(result).all(axis=1))
     if len(strange):
         raise ValueError(
@@ -59,19 +54,13 @@ def predict(
     return result
 
 
-def extract(
-    part: FrozenPart, samples: Samples, execution: Execution, tolerant: bool
-) -> tuple[np.ndarray, dict[int, str]]:
+def extract(work: Pass, tolerant: bool) -> tuple[np.ndarray, dict[int, str]]:
     """Run samples through a frozen part that ends in features.
 
     Parameters
     ----------
-    part : FrozenPart
-        The part.
-    samples : Samples
-        What to run.
-    execution : Execution
-        How.
+    work : Pass
+        The samples, and their way through the part.
     tolerant : bool
         Whether a sample that cannot be read is a row of NaN instead of an error.
 
@@ -83,30 +72,25 @@ def extract(
         What was wrong with samples that could not be read, in short, by row, in order.
     """
     if not tolerant:
-        return np.asarray(collect(part, samples, execution)), {}
-    features, problems = collect_readable(part, samples, execution)
+        return np.asarray(collect(work)), {}
+    features, problems = collect_readable(work)
     return features, {row: shortened(problem) for row, problem in problems.items()}
 
 
-def measure(part: FrozenPart, samples: Samples, execution: Execution, tolerant: bool) -> tuple[int, tuple[int, ...]]:
+def count_features(work: Pass, tolerant: bool) -> int:
     """Run one sample through a frozen part that ends in features, to learn their number.
 
     Parameters
     ----------
-    part, samples, execution, tolerant : object
+    work, tolerant : object
         As in `extract`.
 
     Returns
     -------
-    n_features : int
+    int
         Their number.
-    shape : tuple of int
-        Shape of the sample as the network takes it.
     """
-    first, shape = (
-        probe_readable(part, samples, execution) if tolerant else (probe(part, samples, execution), samples.shape)
-    )
-    return int(first.shape[1]), shape
+    return int((probe_readable(work) if tolerant else probe(work)).shape[1])
 
 
 def probability_network(backbone: Backbone, module: SuffixNetwork) -> nn.Module:
@@ -127,4 +111,5 @@ def probability_network(backbone: Backbone, module: SuffixNetwork) -> nn.Module:
     suffix = copy.deepcopy(module).requires_grad_(False)  # the copy is without its tail, as a pickle is
     suffix.attach(backbone)
     suffix.compute_in(bfloat16=False)
-    return nn.Sequential(backbone.frozen_part(module.pooling).network(), suffix, nn.Softmax(dim=1)).eval()
+    frozen = backbone.frozen_part(module.freeze_depth, module.pooling)
+    return nn.Sequential(frozen.network(), suffix, nn.Softmax(dim=1)).eval()

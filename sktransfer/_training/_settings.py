@@ -22,6 +22,7 @@ class TrainingSettings:
     """The parameters of the classifier that say how to train, under the same names and with the same meaning."""
 
     strategy: str
+    freeze_depth: Any
     pooling: str
     hidden_layer_sizes: Sequence[int]
     dropout: float
@@ -47,7 +48,10 @@ class TrainingSettings:
     def of(cls, estimator: Any, views_seed: int) -> "TrainingSettings":
         """Take them from an estimator that has such parameters."""
         names = [field.name for field in fields(cls) if field.name != "views_seed"]
-        return cls(**{name: getattr(estimator, name) for name in names}, views_seed=views_seed)
+        given = {name: getattr(estimator, name) for name in names}
+        if estimator.strategy == "linear_probe":  # which trains the head alone
+            given["freeze_depth"] = "all"
+        return cls(**given, views_seed=views_seed)
 
     def __post_init__(self) -> None:
         # NumPy's numbers are right values too, but not what torch and scikit-learn take everywhere.

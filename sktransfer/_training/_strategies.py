@@ -16,6 +16,7 @@ from torch import nn
 from sktransfer._computing._execution import Execution, lend
 from sktransfer._computing._forward import run_batch
 from sktransfer._computing._frozen_pass import probe
+from sktransfer._computing._reuse import Pass
 from sktransfer._messages import check_choice
 from sktransfer._process._seeding import generator_kept, seeded
 from sktransfer._training._activation_sources import (
@@ -31,7 +32,6 @@ from sktransfer._training._idle_parameters import check_companions
 from sktransfer._training._settings import TrainingSettings, check_optimizer
 from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork, make_head
 from sktransfer.backbones import Backbone, Block
-from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.inputs._base import Samples
 from sktransfer.inputs.images._augmentation import augment_batch, make_augmentation
 
@@ -113,25 +113,22 @@ class Trained:
 
 def train(
     backbone: Backbone,
-    samples: Samples,
+    work: Pass,
     task: Task,
-    execution: Execution,
     settings: TrainingSettings,
     seed: int,
     earlier: SuffixNetwork | None = None,
 ) -> Trained:
-    """Train what lies behind the backbone's `freeze_depth`, by the strategy of the settings.
+    """Train what lies behind the settings' `freeze_depth`, by their strategy.
 
     Parameters
     ----------
     backbone : Backbone
         It is not changed.
-    samples : Samples
-        What enters it.
+    work : Pass
+        The samples, and their way through the backbone's frozen part.
     task : Task
         What is to be learned.
-    execution : Execution
-        How the frozen part is run.
     settings : TrainingSettings
         The strategy and its numbers.
     seed : int
@@ -144,9 +141,9 @@ def train(
     Trained
         On the CPU.
     """
-    _try_augmentation(samples, settings.augment)
+    _try_augmentation(work.samples, settings.augment)
     with seeded(seed):
-        return _train(backbone, samples, task, execution, settings, earlier)
+        return _train(backbone, work, task, settings, earlier)
 
 
 def _try_augmentation(samples: Samples, augment: Any) -> None:
@@ -158,20 +155,15 @@ def _try_augmentation(samples: Samples, augment: Any) -> None:
 
 
 def _train(
-    backbone: Backbone,
-    samples: Samples,
-    task: Task,
-    execution: Execution,
-    settings: TrainingSettings,
-    earlier: SuffixNetwork | None,
+    backbone: Backbone, work: Pass, task: Task, settings: TrainingSettings, earlier: SuffixNetwork | None
 ) -> Trained:
     # skorch, and scikit-learn's linear models, come in when something is trained.
     from sktransfer._training._epochs import train_suffix, untrained_net
     from sktransfer._training._solved_head import SOLVABLE, solve_head
 
-    blocks = () if settings.strategy == "linear_probe" else tuple(backbone.trained_blocks(backbone.freeze_depth))
+    execution, blocks = work.execution, tuple(backbone.trained_blocks(settings.freeze_depth))
     rows, held_out = _hold_out(task, settings)
-    sources = _Sources(backbone.frozen_part(settings.pooling), samples, execution, settings)
+    sources = _Sources(work, settings)
     module = _start(backbone, sources.first, task, execution, settings, earlier)
     training = task.of(sources.changing, rows)
     validation = task.of(sources.plain, _by_size(sources.plain, held_out)) if len(held_out) else None
@@ -204,33 +196,27 @@ class _Sources:
     Each is made when first wanted: which of them that is depends on the strategy.
     """
 
-    def __init__(self, part: FrozenPart, samples: Samples, execution: Execution, settings: TrainingSettings):
-        self._part, self._samples, self._execution = part, decoded_once(samples, execution), execution
-        augmentation = samples.augmentation(settings.augment)
+    def __init__(self, work: Pass, settings: TrainingSettings):
+        report = print if work.execution.verbose else work.report
+        self._work = replace(work, samples=decoded_once(work), report=report)
+        augmentation = work.samples.augmentation(settings.augment)
         name = settings.augment if isinstance(settings.augment, str) else None
         self._augmented = augmentation and Augmented(augmentation, name, settings.augment_views, settings.views_seed)
 
     @cached_property
     def first(self) -> torch.Tensor:
         """The activation of one sample, to measure."""
-        execution = self._execution if self._augmented is None else replace(self._execution, store=None)
         with generator_kept():
-            return probe(self._part, self._samples, execution, self._report)
+            return probe(self._work if self._augmented is None else replace(self._work, cache=None))
 
     @cached_property
     def plain(self) -> Activations:
         with generator_kept():
-            return activations(self._part, self._samples, self._execution, self.first, None, self._report)
+            return activations(self._work, self.first)
 
     @cached_property
     def changing(self) -> Activations:
-        if self._augmented is None:
-            return self.plain
-        return activations(self._part, self._samples, self._execution, self.first, self._augmented, self._report)
-
-    def _report(self, message: str) -> None:
-        if self._execution.verbose:
-            print(message)  # noqa: T201
+        return self.plain if self._augmented is None else activations(self._work, self.first, self._augmented)
 
 
 def _by_size(source: Activations, rows: np.ndarray) -> np.ndarray:
@@ -275,9 +261,9 @@ def _start(
         module = copy.deepcopy(earlier)
         module.attach(backbone)
         return module
-    tail = backbone.tail(backbone.freeze_depth, settings.train_bn)
-    channels_last = backbone.features_have_channels_last
-    module = SuffixNetwork(tail, nn.Identity(), settings.pooling, settings.train_bn, channels_last).eval()
+    depth, channels_last = settings.freeze_depth, backbone.features_have_channels_last
+    tail = backbone.tail(depth, settings.train_bn)
+    module = SuffixNetwork(tail, nn.Identity(), settings.pooling, settings.train_bn, channels_last, depth).eval()
     width = _features(module, KeptActivations(first.numpy()), np.arange(1), execution).shape[1]
     module.head = make_head(width, settings.hidden_layer_sizes, settings.dropout, len(task.classes))
     return module.eval()

@@ -6,9 +6,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from sktransfer._process._private_names import NormBase
 from sktransfer.backbones import Backbone
 from sktransfer.backbones._feature_network import pool_output
 from sktransfer.backbones.graphs._pooling import pool
+
+# Attributes of a suffix that its record holds as they are.
+_PLAIN = ("pooling", "train_bn", "channels_last", "freeze_depth", "in_bfloat16")
 
 
 def make_head(n_features: int, hidden_layer_sizes: Sequence[int], dropout: float, n_classes: int) -> nn.Sequential:
@@ -55,6 +59,8 @@ class SuffixNetwork(nn.Module):
         Whether BatchNorm layers of thawed blocks update their statistics.
     channels_last : bool, default=False
         Whether the channels of a map that leaves the tail are its last axis.
+    freeze_depth : int, float or str, default="all"
+        Where the backbone was cut.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class SuffixNetwork(nn.Module):
         pooling: str,
         train_bn: bool,
         channels_last: bool = False,
+        freeze_depth: Any = "all",
     ):
         super().__init__()
         self.tail = tail
@@ -71,6 +78,7 @@ class SuffixNetwork(nn.Module):
         self.pooling = pooling
         self.train_bn = train_bn
         self.channels_last = channels_last
+        self.freeze_depth = freeze_depth
         self.in_bfloat16 = False
         self._tail_state: dict[str, torch.Tensor] | None = None
 
@@ -111,7 +119,7 @@ class SuffixNetwork(nn.Module):
                     name = name.rpartition(".")[0]
                     owner = modules[name]
                 thawed = any(parameter.requires_grad for parameter in owner.parameters())
-                counts = isinstance(module, nn.modules.batchnorm._NormBase)
+                counts = isinstance(module, NormBase)
                 module.training = thawed and (self.train_bn or not counts)
         return self
 
@@ -119,14 +127,14 @@ class SuffixNetwork(nn.Module):
         """Cut the tail from its backbone again and put its tensors back, after a pickle left the traced graph out."""
         state = self._tail_state  # another thread may do the same meanwhile
         if self.tail is None and state is not None:
-            tail = backbone.tail(backbone.freeze_depth, self.train_bn)
+            tail = backbone.tail(self.freeze_depth, self.train_bn)
             assert tail is not None
             try:
                 tail.load_state_dict(state)
             except RuntimeError as error:
                 raise ValueError(
                     f"Got tuned blocks that do not match the part of {backbone.name!r} behind "
-                    f"freeze_depth={backbone.freeze_depth!r}: {error}. Load the model with the versions of torch and "
+                    f"freeze_depth={self.freeze_depth!r}: {error}. Load the model with the versions of torch and "
                     "torchvision that it was saved with, or fit again."
                 ) from error
             # In the order in memory that training left: other orders round otherwise.
@@ -134,7 +142,7 @@ class SuffixNetwork(nn.Module):
             self.tail, self._tail_state = tail.eval().requires_grad_(False), None
 
     def to_record(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """Return what it takes to build this network again with `from_record`.
+        """Return what it takes to build this network again with `restore_suffix`.
 
         Returns
         -------
@@ -150,54 +158,59 @@ class SuffixNetwork(nn.Module):
             "hidden_layer_sizes": [layer.out_features for layer in linear[:-1]],
             "dropout": dropouts[0] if dropouts else 0.0,
             "n_classes": linear[-1].out_features,
-            **{name: getattr(self, name) for name in ("pooling", "train_bn", "channels_last", "in_bfloat16")},
+            **{name: getattr(self, name) for name in _PLAIN},
         }
         tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
         left, tail = self._tail_state, self.tail  # in this order: another thread may attach the tail meanwhile
         tuned = left or {} if tail is None else tail.state_dict()
         return record, tensors | {f"tail.{name}": tensor.cpu() for name, tensor in tuned.items()}
 
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> "SuffixNetwork":
-        """Build a network again from what `to_record` returned.
-
-        Parameters
-        ----------
-        record : mapping
-            Words and numbers.
-        tensors : mapping of str to Tensor
-            Of `head` and `tail`.
-
-        Returns
-        -------
-        SuffixNetwork
-            In eval mode; its tail comes once `attach` gives it the backbone.
-
-        Raises
-        ------
-        ValueError
-            If the tensors are not those of such a network.
-        """
-        parts: dict[str, dict[str, torch.Tensor]] = {"head": {}, "tail": {}}
-        for name, tensor in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
-        sizes = record["n_features"], record["hidden_layer_sizes"], record["dropout"], record["n_classes"]
-        if len(parts["head"]) != 2 * (len(sizes[1]) + 1):  # before there are layers to compare
-            raise ValueError("a head whose tensors are not those of its layers")
-        with torch.device("meta"):  # whatever sizes a file claims, memory is that of its tensors
-            head = make_head(*sizes)
-        try:
-            head.load_state_dict(parts["head"], assign=True)
-        except RuntimeError as error:
-            raise ValueError("a head whose tensors are not those of its layers") from error
-        network = cls(None, head, record["pooling"], record["train_bn"], record["channels_last"])
-        network.compute_in(record["in_bfloat16"])
-        network._tail_state = parts["tail"] or None
-        return network.eval().requires_grad_(False)
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return SuffixNetwork.from_record, self.to_record()
+        return restore_suffix, self.to_record()
+
+
+def restore_suffix(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> SuffixNetwork:
+    """Build the trained part of a network again, as pickles and copies of it do.
+
+    Parameters
+    ----------
+    record : mapping
+        Words and numbers: what the module's `to_record` returned first.
+    tensors : mapping of str to Tensor
+        Of its head and its tuned blocks: what `to_record` returned second.
+
+    Returns
+    -------
+    nn.Module
+        In eval mode. Tuned blocks among it run once it is given the backbone that they were cut from.
+
+    Raises
+    ------
+    ValueError
+        If the tensors are not those of such a network.
+    """
+    parts: dict[str, dict[str, torch.Tensor]] = {"head": {}, "tail": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    sizes = record["n_features"], record["hidden_layer_sizes"], record["dropout"], record["n_classes"]
+    if len(parts["head"]) != 2 * (len(sizes[1]) + 1):  # before there are layers to compare
+        raise ValueError("a head whose tensors are not those of its layers")
+    with torch.device("meta"):  # whatever sizes a file claims, memory is that of its tensors
+        head = make_head(*sizes)
+    try:
+        head.load_state_dict(parts["head"], assign=True)
+    except RuntimeError as error:
+        raise ValueError("a head whose tensors are not those of its layers") from error
+    plain = {name: record[name] for name in _PLAIN}
+    in_bfloat16 = plain.pop("in_bfloat16")
+    network = SuffixNetwork(None, head, **plain)
+    network.compute_in(in_bfloat16)
+    network._tail_state = parts["tail"] or None
+    return network.eval().requires_grad_(False)
+
+
+restore_suffix.__module__ = "sktransfer"  # where it is public, which pickles name
 
 
 class FeaturesOf(nn.Module):

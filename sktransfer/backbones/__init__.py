@@ -12,7 +12,7 @@ from sktransfer.backbones._summary import BackboneSummary
 from sktransfer.backbones.graphs._base import Block, UntraceableError
 from sktransfer.backbones.sources import _torchvision
 from sktransfer.backbones.sources._base import Source
-from sktransfer.backbones.sources._custom import OwnSource
+from sktransfer.backbones.sources._custom import CustomSource
 from sktransfer.backbones.sources._torchvision import TorchvisionSource
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
 from sktransfer.inputs import ImagePreprocessing, restore_preprocessing
@@ -137,14 +137,14 @@ def load_backbone(
     elif isinstance(backbone, str):
         source = TorchvisionSource(backbone, weights, seed)
     else:
-        source = OwnSource(backbone, weights, seed, n_features)
+        source = CustomSource(backbone, weights, seed, n_features)
     return Backbone(source)
 
 
 def restore_backbone(
     record: Mapping[str, Any],
     tensors: Mapping[str, torch.Tensor],
-    own: nn.Module | Callable[..., nn.Module] | None = None,
+    custom: nn.Module | Callable[..., nn.Module] | None = None,
 ) -> Backbone:
     """Build a backbone again from what its `to_record` returned.
 
@@ -154,7 +154,7 @@ def restore_backbone(
         Plain values.
     tensors : mapping of str to Tensor
         Its parameters and buffers; empty where they were left out, to be found again by name when first needed.
-    own : nn.Module, callable or None, default=None
+    custom : nn.Module, callable or None, default=None
         The network, or a function that returns it, where a person brought it: a record holds no code.
 
     Returns
@@ -168,15 +168,16 @@ def restore_backbone(
         If a network of one's own is not given, or the tensors do not match it.
     """
     kind, values = record["kind"], record["source"]
+    kind = "custom" if kind == "own" else kind  # as earlier versions called it
     prepared = restore_preprocessing(record["preprocessing"])
-    if kind not in ("own", "hf", "torchvision", "timm"):
+    if kind not in ("custom", "hf", "torchvision", "timm"):
         raise ValueError(f"a backbone of unknown kind {kind!r}")
     _check_record(kind, values, prepared)
     source: Source
-    if kind == "own":
-        if own is None:
+    if kind == "custom":
+        if custom is None:
             raise ValueError("expected the network of your own that it was fitted with")
-        source = OwnSource(own, **values)
+        source = CustomSource(custom, **values)
     elif kind == "hf":
         from sktransfer.backbones.sources._huggingface import HuggingFaceSource
 
@@ -192,7 +193,7 @@ def restore_backbone(
 
 def _check_record(kind: str, values: Mapping[str, Any], prepared: Preprocessing) -> None:
     """Refuse a record that leaves something out: a source would look for it in a folder, or ask a hub."""
-    if kind != "own" and not isinstance(values.get("name"), str):
+    if kind != "custom" and not isinstance(values.get("name"), str):
         raise ValueError(f"a backbone of kind {kind!r} without a name")
     weights = values.get("weights")
     if not (weights is None or isinstance(weights, str | os.PathLike)) or not isinstance(values.get("seed", 0), int):

@@ -15,7 +15,6 @@ from torch import nn
 
 from sktransfer._messages import closest
 from sktransfer._process._locks import Lock
-from sktransfer.backbones._feature_network import FeatureNetwork
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones._loaded_network import LoadedNetwork, load, share
 from sktransfer.backbones._summary import BackboneSummary, BlockRow
@@ -45,18 +44,14 @@ class Backbone:
         In order, from the input; the classification layer is not one of them.
     preprocessing : Preprocessing
         What the network wants of a sample.
-    freeze_depth : int, float or str
-        How much of it is frozen; `"all"` unless an estimator set it.
     """
 
     def __init__(self, source: Source):
         self._source = source
         self._finding = Lock()
         self._end: Any = None
+        self._shown: tuple[Any, tuple[int, ...] | None] = ("all", None)
         self._install(load(source))
-        self.freeze_depth: Any = "all"
-        self._store_weights = True
-        self._sample_shape: tuple[int, ...] | None = None
 
     def _install(self, loaded: LoadedNetwork) -> None:
         self._loaded: LoadedNetwork | None = loaded
@@ -86,11 +81,6 @@ class Backbone:
         """Digest of every parameter and buffer, as 64 hexadecimal digits."""
         return self._shared.fingerprint
 
-    @property
-    def sample_shape(self) -> tuple[int, ...] | None:
-        """Shape of one prepared sample, if an estimator that holds this backbone was fitted."""
-        return self._sample_shape
-
     def __repr__(self) -> str:
         return f"<Backbone {self.name!r}, weights={self.weights_name!r}, {len(self.blocks)} blocks>"
 
@@ -118,22 +108,6 @@ class Backbone:
         cut = self._cut(freeze_depth)
         return self._between(None, cut), self._traced.between(cut)
 
-    def split_features(self, freeze_depth: Any) -> tuple[nn.Module, nn.Module]:
-        """Cut the network in two and leave its classification layer out.
-
-        Parameters
-        ----------
-        freeze_depth : int, float or str
-            As in `split`.
-
-        Returns
-        -------
-        prefix, suffix : nn.Module
-            `suffix(prefix(x))` gives the features.
-        """
-        cut = self._cut(freeze_depth)
-        return self._between(None, cut), self._between(cut, self._cut("all"))
-
     def tail(self, freeze_depth: Any, train_bn: bool = False) -> nn.Module | None:
         """Return a copy of what is trained: the blocks behind a cut, up to the features.
 
@@ -155,11 +129,13 @@ class Backbone:
         part = copy.deepcopy(self._between(self._cut(freeze_depth), self._cut("all")))
         return part if train_bn else scale_convolutions(part)
 
-    def frozen_part(self, pooling: str) -> FrozenPart:
-        """Return what runs frozen: up to `freeze_depth`, or up to the features where nothing behind it has weights.
+    def frozen_part(self, freeze_depth: Any, pooling: str) -> FrozenPart:
+        """Return what runs frozen: up to a cut, or up to the features where nothing behind it has weights.
 
         Parameters
         ----------
+        freeze_depth : int, float or str
+            As in `split`.
         pooling : str
             How maps and tokens become features, where it comes to them.
 
@@ -168,8 +144,8 @@ class Backbone:
         FrozenPart
             From prepared samples to activations, or to features.
         """
-        if self.trained_blocks(self.freeze_depth):
-            return self._part((self._cut(self.freeze_depth),))
+        if self.trained_blocks(freeze_depth):
+            return self._part((self._cut(freeze_depth),))
         return self.feature_part(None, pooling)
 
     def trained_blocks(self, freeze_depth: Any) -> list[Block]:
@@ -233,21 +209,6 @@ class Backbone:
         cuts = [self._cut("all") if one is None else self._layer_cut(one) for one in layers]
         in_order = tuple(self._traced.in_order(cuts))
         return self._part(in_order, tuple(in_order.index(cut) for cut in cuts), pooling)
-
-    def feature_network(self, layer: Any = None, pooling: str = "avg") -> FeatureNetwork:
-        """Return the network that computes the features of one layer, or of several, concatenated.
-
-        Parameters
-        ----------
-        layer, pooling : object
-            As in `feature_part`.
-
-        Returns
-        -------
-        FeatureNetwork
-            From a prepared batch to a Tensor of shape (n, n_features), with the network's own layers.
-        """
-        return self.feature_part(layer, pooling).network()
 
     @property
     def features_have_channels_last(self) -> bool:
@@ -319,10 +280,34 @@ class Backbone:
         """
         if layer is None:
             return self
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = self._copy()
         other._end = layer
         other._install(self._shared)
+        return other
+
+    def showing(self, freeze_depth: Any, sample_shape: tuple[int, ...]) -> "Backbone":
+        """Return this backbone, whose `summary` shows what is frozen of it and what becomes of such a sample.
+
+        Parameters
+        ----------
+        freeze_depth : int, float or str
+            As in `split`.
+        sample_shape : tuple of int
+            Shape of one prepared sample.
+
+        Returns
+        -------
+        Backbone
+            The same but for that.
+        """
+        self._cut(freeze_depth)
+        other = self._copy()
+        other._shown = freeze_depth, sample_shape
+        return other
+
+    def _copy(self) -> "Backbone":
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
         return other
 
     # What a person sees
@@ -333,14 +318,14 @@ class Backbone:
         Parameters
         ----------
         freeze_depth : int, float, str or None, default=None
-            What to call frozen; `None` is the backbone's own.
+            What to call frozen; `None` is what the estimator whose `backbone_` this is keeps frozen, else all of it.
 
         Returns
         -------
         BackboneSummary
             A row a block; prints as text, and as a table in a notebook.
         """
-        frozen = self.frozen_names(self.freeze_depth if freeze_depth is None else freeze_depth)
+        frozen = self.frozen_names(self._shown[0] if freeze_depth is None else freeze_depth)
         sizes = {name: parameter.numel() for name, parameter in self.network.named_parameters()}
         rows = []
         for number, (block, shape) in enumerate(zip(self.blocks, self._output_shapes(), strict=True), start=1):
@@ -352,44 +337,32 @@ class Backbone:
         return self.summary()._repr_html_()
 
     def _output_shapes(self) -> list[tuple[int, ...]]:
-        example = self.preprocessing.example(self._sample_shape, 1)
+        example = self.preprocessing.example(self._shown[1], 1)
         try:
             with torch.no_grad():
                 return [tuple(x.shape[1:]) for _, x in self._traced.interpret(example)]
         except (RuntimeError, AssertionError, TypeError, IndexError, ValueError):
             return [()] * len(self.blocks)  # a network of one's own that no sample has been seen for
 
-    def describe_use(self, freeze_depth: Any, sample_shape: tuple[int, ...], store_weights: bool) -> None:
-        """Remember how an estimator uses this backbone.
-
-        Parameters
-        ----------
-        freeze_depth : int, float or str
-            How much is frozen.
-        sample_shape : tuple of int
-            Shape of one prepared sample.
-        store_weights : bool
-            Whether a pickle holds the weights, or only their fingerprint.
-        """
-        self._cut(freeze_depth)
-        self.freeze_depth = freeze_depth
-        self._sample_shape = sample_shape
-        self._store_weights = store_weights
-
     # Written down: one record, whoever asks for it
 
     @property
-    def own(self) -> Any:
+    def custom(self) -> Any:
         """The module, or the function that returns it, where a person brought the network; else `None`."""
         return getattr(self._source, "backbone", None)
 
     @property
-    def own_holds_weights(self) -> bool:
+    def custom_holds_weights(self) -> bool:
         """Whether what a person brought is a module, which holds its weights itself."""
         return self._source.keeps_network
 
-    def to_record(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    def to_record(self, store_weights: bool = True) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Return what it takes to build this backbone again with `restore_backbone`, but for a person's own network.
+
+        Parameters
+        ----------
+        store_weights : bool, default=True
+            Whether the weights go with it, or only their fingerprint; a person's own module always keeps them.
 
         Returns
         -------
@@ -398,7 +371,7 @@ class Backbone:
         tensors : dict of str to Tensor
             Parameters and buffers, as they are; empty where they are to be found again by name.
         """
-        stored = self._store_weights or self.own_holds_weights
+        stored = store_weights or self.custom_holds_weights
         record = {
             "kind": self._source.kind,
             "source": self._source.record,
@@ -406,9 +379,8 @@ class Backbone:
             "preprocessing": self.preprocessing.record,
             "blocks": [asdict(block) for block in self.blocks],
             "layer": self._end,
-            "freeze_depth": self.freeze_depth,
-            "sample_shape": self._sample_shape,
-            "store_weights": self._store_weights,
+            "freeze_depth": self._shown[0],
+            "sample_shape": self._shown[1],
         }
         return record, dict(self.network.state_dict()) if stored else {}
 
@@ -435,8 +407,8 @@ class Backbone:
         backbone.blocks = tuple(Block(**block) for block in record["blocks"])
         backbone._loaded = backbone._graph = None
         backbone._finding = Lock()
-        backbone._source, backbone._end, backbone.freeze_depth = source, record["layer"], record["freeze_depth"]
-        backbone._sample_shape, backbone._store_weights = record["sample_shape"], record["store_weights"]
+        backbone._source, backbone._end = source, record["layer"]
+        backbone._shown = record["freeze_depth"], record["sample_shape"]
         backbone.__dict__["_fingerprint"] = record["fingerprint"]
         if tensors:
             backbone._take(tensors)
@@ -447,13 +419,14 @@ class Backbone:
     def __reduce__(self) -> tuple[Any, ...]:
         from sktransfer.backbones import restore_backbone
 
-        record, tensors = self.to_record()
-        return restore_backbone, (record, {} if self.own_holds_weights else tensors, self.own)
+        record, tensors = self.to_record(store_weights=self._loaded is not None)
+        return restore_backbone, (record, {} if self.custom_holds_weights else tensors, self.custom)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what earlier versions of this package pickled."""
         self.__dict__.update(state)
         self._finding = Lock()
+        self._shown = self.__dict__.pop("freeze_depth"), self.__dict__.pop("_sample_shape", None)
         tensors = self.__dict__.pop("_state", None)
         if tensors is not None or self._source.keeps_network:
             self._take(tensors)
@@ -462,7 +435,7 @@ class Backbone:
         if tensors is None:
             network = self._source.architecture()
         else:
-            with nullcontext() if self.own else no_larger_than(tensors):
+            with nullcontext() if self.custom else no_larger_than(tensors):
                 network = self._source.architecture()
             fill(network, tensors, network.state_dict(), "the file")
         self._install(share(LoadedNetwork(network, self._source)))

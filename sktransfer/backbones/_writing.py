@@ -49,6 +49,9 @@ _NOTED = {*vars(nn.Module()), "_compiled_call_impl"} - {"training"}
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _HOOK_FLAGS = ("_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs", "_forward_hooks_always_called")
 
+# What `functools.cache` makes of a function.
+_CACHED = type(functools.cache(lambda: None))
+
 # Operators that come with a library, by the first part of their names; anybody may add others.
 _OPERATORS = {"aten", "prim", "prims", "quantized", "torchvision"}
 
@@ -288,7 +291,7 @@ class Writer:
         known = name_in_library(value)
         if known is not None:
             return known
-        if isinstance(value, functools._lru_cache_wrapper):
+        if isinstance(value, _CACHED):
             return f"cached {self.write(value.__wrapped__, where)}"
         owner = getattr(value, "__objclass__", None)
         if owner is not None and vars(owner).get(value.__name__) is value:

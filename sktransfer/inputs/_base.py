@@ -3,14 +3,17 @@
 Loading (opening, decoding, resizing) happens here, in threads that run ahead of the network, never all at once.
 """
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, ClassVar, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from joblib import effective_n_jobs
 
+from sktransfer._messages import name_some, shown
 from sktransfer._process._workers import in_order
 
 # Batches that may wait, loaded, beyond one a thread: enough to keep a network busy, few enough to keep memory flat.
@@ -21,7 +24,8 @@ BATCHES_AHEAD = 2
 Augmentation = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Preprocessing(Protocol):
+@dataclass(frozen=True)
+class Preprocessing(ABC):
     """What a network wants of its samples. It travels with the weights, and is a record of plain values."""
 
     kind: ClassVar[str]
@@ -30,9 +34,29 @@ class Preprocessing(Protocol):
     @property
     def record(self) -> dict[str, Any]:
         """Its values, in words and numbers, for `restore_preprocessing`."""
+        return {"kind": self.kind, **asdict(self)}
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Build it again from its `record`."""
+        return cls(**{name: value for name, value in record.items() if name != "kind"})
+
+    @abstractmethod
     def example(self, shape: tuple[int, ...] | None, n_samples: int) -> torch.Tensor:
-        """Return prepared samples with nothing real in them, of the shape of one that was seen, if any was."""
+        """Return prepared samples with nothing real in them.
+
+        Parameters
+        ----------
+        shape : tuple of int or None
+            Of one sample that was seen, if any was.
+        n_samples : int
+            How many.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, ...)
+            Of the type that the network takes.
+        """
 
 
 class UnreadableSampleError(ValueError):
@@ -72,10 +96,10 @@ class Samples(ABC):
             raise ValueError(f"Got augment={augment!r} for X that holds {self.kind}; expected None.")
         return None
 
-    kind: ClassVar[str] = "samples"
+    kind: str = "samples"
     """What to call them."""
 
-    decoding_takes_time: ClassVar[bool] = False
+    decoding_takes_time: bool = False
     """Whether it is worth keeping what `load` returns, where a sample is loaded more than once."""
 
     @property
@@ -99,14 +123,9 @@ class Samples(ABC):
     def n_values(self) -> int:
         """Number of values of one loaded sample, a piece of the size 1 where sizes differ."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample as the network takes it."""
-        return tuple(self.prepare(self.load(0)[None]).shape[1:])
-
 
 class SamplesOf(Samples):
-    """Other samples, as they are: for those that differ from them in one thing.
+    """Other samples, as they are in every respect: for those that differ from them in one thing.
 
     Parameters
     ----------
@@ -116,6 +135,7 @@ class SamplesOf(Samples):
 
     def __init__(self, samples: Samples):
         self._samples = samples
+        self.kind, self.decoding_takes_time = samples.kind, samples.decoding_takes_time
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -187,6 +207,42 @@ class TolerantSamples(SamplesOf):
         return "blank" if index in self.problems else super().stamp(index)
 
 
+def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[Any]:
+    """Refuse paths that are no files or, where that is tolerated, put errors in their places.
+
+    Parameters
+    ----------
+    rows : list
+        Paths as str, and anything else.
+    what : str
+        What the files are to be, such as `"an image"`.
+    tolerant : bool
+        Whether it is tolerated.
+
+    Returns
+    -------
+    list
+        The rows, with errors among them.
+
+    Raises
+    ------
+    FileNotFoundError
+        With the first of them.
+    """
+    missing = [row for row, path in enumerate(rows) if isinstance(path, str) and not os.path.isfile(path)]
+    if missing and not tolerant:
+        raise FileNotFoundError(
+            f"Got {len(missing)} of {len(rows)} paths that are no files; expected paths of {what.split()[1]}s, "
+            f"relative to {os.getcwd()!r} or absolute. The first: {name_some([rows[row] for row in missing])}."
+        )
+    rows = list(rows)
+    for row in missing:
+        rows[row] = UnreadableSampleError(
+            f"Got {shown(rows[row], 200)} (row {row}), which is no file; expected the path of {what}."
+        )
+    return rows
+
+
 class Reader(ABC):
     """What `fit` learned of X, and how any later X is read the same way."""
 
@@ -195,14 +251,19 @@ class Reader(ABC):
     varying: ClassVar[str | None] = None
     """What the second axis of a prepared batch counts, where samples differ in how many they have."""
 
-    def example(self, shape: tuple[int, ...], n_samples: int) -> torch.Tensor:
-        """Return prepared samples like one of this shape, without anything real in them."""
-        return torch.rand(n_samples, *shape, generator=torch.Generator().manual_seed(0))
+    @abstractmethod
+    def example(self, n_samples: int, n_features: int | None) -> torch.Tensor:
+        """Return prepared samples as they come of an X like that of `fit`, without anything real in them."""
 
     @property
     @abstractmethod
     def record(self) -> dict[str, Any]:
         """What was learned, in words and numbers, for `restore_reader`."""
+
+    @classmethod
+    @abstractmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Build a reader that has learned the same from its `record`."""
 
     @property
     def description(self) -> dict[str, Any]:

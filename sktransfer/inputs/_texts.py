@@ -8,16 +8,16 @@ import hashlib
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 
 from sktransfer._messages import named_extra
 from sktransfer._process._versions import versions
-from sktransfer.inputs._base import Reader, Samples, UnreadableSampleError
+from sktransfer.inputs._base import Preprocessing, Reader, Samples, UnreadableSampleError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -33,7 +33,7 @@ _TEXTS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
-class TextPreprocessing:
+class TextPreprocessing(Preprocessing):
     """How a network wants its texts: its tokenizer, and how many tokens it was made for.
 
     Parameters
@@ -57,42 +57,7 @@ class TextPreprocessing:
     prompt: str = ""
     kind: ClassVar[str] = "texts"
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """Its values, for `restore_preprocessing`."""
-        return {"kind": self.kind, **asdict(self)}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "TextPreprocessing":
-        """Build it again from its `record`.
-
-        Parameters
-        ----------
-        record : mapping
-            Words and numbers.
-
-        Returns
-        -------
-        TextPreprocessing
-            The same.
-        """
-        return cls(**{name: value for name, value in record.items() if name != "kind"})
-
     def example(self, shape: tuple[int, ...] | None, n_samples: int) -> torch.Tensor:
-        """Return prepared samples with nothing real in them.
-
-        Parameters
-        ----------
-        shape : tuple of int or None
-            (number of tokens,) of one sample that was seen, if any was.
-        n_samples : int
-            How many.
-
-        Returns
-        -------
-        int64 Tensor of shape (n_samples, n_tokens)
-            Numbers of tokens, without repeats if there are enough.
-        """
         length = shape[0] if shape else min(8, self.max_length)
         return torch.arange(n_samples * length).view(n_samples, length) % self.vocabulary
 
@@ -230,25 +195,14 @@ class TextReader(Reader):
         return {**super().description, "max_length": self.max_length, "padding": _PADDING}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "TextReader":
-        """Build a reader again from its `record`.
-
-        Parameters
-        ----------
-        record : mapping
-            Words and numbers.
-
-        Returns
-        -------
-        TextReader
-            That reads the same.
-        """
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
         return cls(TextPreprocessing.from_record(record["preprocessing"]), record["max_length"])
 
-    def example(self, shape: tuple[int, ...], n_samples: int) -> torch.Tensor:
-        """Return numbers of tokens; the last text is the shortest."""
-        example = self.preprocessing.example((max(shape[0], 4),), n_samples)
-        example[-1, -2:] = -1
+    def example(self, n_samples: int, n_features: int | None) -> torch.Tensor:
+        """Return numbers of tokens; where there are several texts, the last is the shortest."""
+        example = self.preprocessing.example(None, n_samples)
+        if n_samples > 1:
+            example[-1, -2:] = _PADDING
         return example
 
     def learn(self, X: Any, tolerant: bool = False) -> TextSamples:

@@ -1,7 +1,7 @@
 """Plain rows of numbers, given to the network as they stand: whoever wants them scaled puts a scaler in front."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -51,8 +51,11 @@ class VectorReader(Reader):
         return {}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "VectorReader":
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
         return cls()
+
+    def example(self, n_samples: int, n_features: int | None) -> torch.Tensor:
+        return torch.rand(n_samples, n_features or 1, generator=torch.Generator().manual_seed(0))
 
     def learn(self, X: Any, tolerant: bool = False) -> VectorSamples:
         return VectorSamples(X)

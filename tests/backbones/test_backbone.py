@@ -12,7 +12,7 @@ import torch
 from networks import tiny_cnn, tiny_vectors
 from torch import nn
 
-from sktransfer.backbones import Backbone, load_backbone
+from sktransfer.backbones import Backbone, load_backbone, restore_backbone
 from sktransfer.backbones.graphs._pooling import pool
 
 
@@ -110,8 +110,8 @@ def test_without_the_classification_layer_they_compute_the_features(tiny: Backbo
     x = torch.rand(3, 3, 8, 8)
     features = tiny.split("all")[0](x)
     assert features.shape == (3, 16)
-    for depth in range(5):
-        prefix, tail = tiny.split_features(depth)
+    for depth in range(4):
+        prefix, tail = tiny.split(depth)[0], tiny.tail(depth, train_bn=True)
         assert torch.equal(tail(prefix(x)), features)
         assert not {name for name, _ in tail.named_parameters()} & {"11.weight", "11.bias"}
 
@@ -147,22 +147,22 @@ def test_what_is_frozen_and_what_is_trained_is_all_there_is_and_nothing_twice(mo
 
 def test_the_default_layer_is_what_enters_the_classification_layer(tiny: Backbone):
     x = torch.rand(3, 3, 8, 8)
-    assert torch.equal(tiny.feature_network()(x), tiny.split("all")[0](x))
+    assert torch.equal(tiny.feature_part().network()(x), tiny.split("all")[0](x))
 
 
 @pytest.mark.parametrize(("layer", "depth"), [(1, 1), (4, 4), (np.int64(2), 2), ("0", 1), ("5", 3)])
 def test_a_layer_is_a_block_by_name_or_by_number_from_one(tiny: Backbone, layer: object, depth: int):
     x = torch.rand(3, 3, 8, 8)
-    assert torch.equal(tiny.feature_network(layer)(x), pool(tiny.split(depth)[0](x), "avg"))
+    assert torch.equal(tiny.feature_part(layer).network()(x), pool(tiny.split(depth)[0](x), "avg"))
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
 def test_several_layers_are_joined_in_the_order_asked_for(tiny: Backbone, pooling: str):
     x = torch.rand(3, 3, 8, 8)
-    alone = {layer: tiny.feature_network(layer, pooling)(x) for layer in ("0", 2, 3, None)}
+    alone = {layer: tiny.feature_part(layer, pooling).network()(x) for layer in ("0", 2, 3, None)}
     for layers in ([3, "0", None], [None, 2], ("0", 2), ["0"], [2, 2], [None, "0", 2, "0"]):
         expected = torch.cat([alone[layer] for layer in layers], dim=1)
-        assert torch.equal(tiny.feature_network(layers, pooling)(x), expected)
+        assert torch.equal(tiny.feature_part(layers, pooling).network()(x), expected)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "flatten"])
@@ -178,9 +178,9 @@ def test_a_layer_is_not_changed_by_what_works_in_place_behind_it(pooling: str):
     backbone = load_backbone(network)
     x = torch.randn(3, 3, 8, 8)
     layers = ["1", "4.0", None]
-    alone = [backbone.feature_network(layer, pooling)(x) for layer in layers]
+    alone = [backbone.feature_part(layer, pooling).network()(x) for layer in layers]
     assert alone[1].min() < 0 <= alone[2].min()
-    assert torch.equal(backbone.feature_network(layers, pooling)(x), torch.cat(alone, dim=1))
+    assert torch.equal(backbone.feature_part(layers, pooling).network()(x), torch.cat(alone, dim=1))
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_a_layer_is_not_changed_by_what_works_in_place_behind_it(pooling: str):
 )
 def test_what_is_no_layer_is_refused_with_what_is_one(tiny: Backbone, layer: object, message: str):
     with pytest.raises(ValueError, match=message):
-        tiny.feature_network(layer)
+        tiny.feature_part(layer).network()
 
 
 def test_maps_have_no_class_token(tiny: Backbone):
     with pytest.raises(ValueError, match='Got pooling="cls" for activations of shape'):
-        tiny.feature_network(1, "cls")(torch.rand(1, 3, 8, 8))
+        tiny.feature_part(1, "cls").network()(torch.rand(1, 3, 8, 8))
 
 
 def test_features_may_be_moved_to_an_earlier_layer(tiny: Backbone):
@@ -236,7 +236,7 @@ def test_features_may_be_moved_into_a_block(mobilenet: Backbone):
 
 def test_a_summary_has_a_row_a_block_and_counts_each_parameter_once():
     backbone = load_backbone("resnet18", weights=None)
-    backbone.describe_use("layer2.1", (3, 64, 64), True)
+    backbone = backbone.showing("layer2.1", (3, 64, 64))
     summary = backbone.summary()
     assert [row.number for row in summary.rows] == list(range(1, 10))
     assert [row.name for row in summary.rows] == [block.name for block in backbone.blocks]
@@ -278,7 +278,7 @@ def test_a_summary_shows_in_a_notebook_as_a_table_of_escaped_text():
 
     network.__name__ = "<script>alert(1)</script>"
     backbone = load_backbone(network)
-    backbone.describe_use(1, (4,), True)
+    backbone = backbone.showing(1, (4,))
     html = backbone.summary()._repr_html_()
     assert html.count("<tr>") == 1 + 2 + 1
     assert html.count("<td>frozen</td>") == html.count("<td>trained</td>") == 1
@@ -293,7 +293,7 @@ def test_a_summary_of_a_network_whose_samples_nobody_has_seen_leaves_their_shape
     backbone = load_backbone(tiny_vectors)
     assert [row.output_shape for row in backbone.summary().rows] == [(), ()]
     assert "?" in str(backbone.summary())
-    backbone.describe_use(1, (4,), True)
+    backbone = backbone.showing(1, (4,))
     assert [row.output_shape for row in backbone.summary().rows] == [(32,), (16,)]
     assert [row.state for row in backbone.summary().rows] == ["frozen", "trained"]
 
@@ -303,10 +303,11 @@ def test_a_backbone_says_what_it_is(mobilenet: Backbone):
     assert (mobilenet.name, mobilenet.weights_name) == ("mobilenet_v2", "random, seed 0")
 
 
-def test_a_use_that_cannot_be_is_refused_and_not_remembered(tiny: Backbone):
+def test_what_a_summary_shows_is_a_depth_that_there_is_and_leaves_the_backbone_as_it_was(tiny: Backbone):
     with pytest.raises(ValueError, match="Got freeze_depth=9"):
-        tiny.describe_use(9, (3, 8, 8), False)
-    assert tiny.freeze_depth == "all"
+        tiny.showing(9, (3, 8, 8))
+    assert tiny.showing(0, (3, 8, 8)).summary().n_frozen == 0
+    assert tiny.summary().n_trainable == 0
 
 
 # How it travels
@@ -332,11 +333,10 @@ def test_a_copy_has_the_same_bits_and_shares_the_one_network_of_the_process(trav
     assert not any(module.training for module in again.network.modules())
 
 
-def test_a_copy_remembers_its_use_and_where_it_ends(tiny: Backbone):
+def test_a_copy_remembers_what_it_shows_and_where_it_ends(tiny: Backbone):
     shorter = tiny.ending_at("5")
-    shorter.describe_use(2, (3, 8, 8), True)
+    shorter = shorter.showing(2, (3, 8, 8))
     again = through_a_pickle(shorter)
-    assert again.freeze_depth == 2
     assert [row.output_shape for row in again.summary().rows] == [row.output_shape for row in shorter.summary().rows]
     assert [row.state for row in again.summary().rows] == ["frozen", "frozen", "trained"]
     x = torch.rand(2, 3, 8, 8)
@@ -358,8 +358,9 @@ def test_a_pickle_can_be_read_where_the_weights_file_is_gone(tmp_path: Path):
 
 def left_out(backbone: Backbone) -> bytes:
     """A pickle without the weights."""
-    backbone.describe_use(3, (3, 64, 64), False)
-    return pickle.dumps(backbone)
+    record, tensors = backbone.showing(3, (3, 64, 64)).to_record(store_weights=False)
+    assert not tensors
+    return pickle.dumps(restore_backbone(record, tensors))
 
 
 @pytest.fixture
@@ -374,12 +375,12 @@ def test_weights_may_be_left_out_of_a_pickle_and_are_found_again(on_file: Backbo
     assert len(written) < 10_000
     again = pickle.loads(written)
     assert len(pickle.dumps(again)) < 10_000, "unread, it can be written again"
-    assert (again.name, len(again.blocks), again.freeze_depth) == ("squeezenet1_1", 9, 3)
+    assert (again.name, len(again.blocks)) == ("squeezenet1_1", 9)
     assert again._loaded is None, "and they are looked for only once they are needed"
     x = torch.rand(2, 3, 64, 64)
     assert torch.equal(again.split("all")[0](x), on_file.split("all")[0](x))
     assert again.fingerprint == on_file.fingerprint
-    assert len(pickle.dumps(again)) < 10_000
+    assert [row.state for row in again.summary().rows] == ["frozen"] * 3 + ["trained"] * 6
 
 
 def test_random_weights_that_were_left_out_are_drawn_again():
@@ -391,8 +392,8 @@ USES = {
     "network": lambda b: b.network,
     "fingerprint": lambda b: b.fingerprint,
     "split": lambda b: b.split(1),
-    "split_features": lambda b: b.split_features(1),
-    "feature_network": lambda b: b.feature_network(),
+    "tail": lambda b: b.tail(1),
+    "feature_part": lambda b: b.feature_part().network(),
     "frozen_names": lambda b: b.frozen_names(1),
     "trained_blocks": lambda b: b.trained_blocks(1),
     "summary": lambda b: b.summary(),
@@ -434,9 +435,9 @@ def test_a_backbone_that_ends_early_finds_its_weights_and_its_end_again(on_file:
     assert torch.equal(again.split("all")[0](x), shorter.split("all")[0](x))
 
 
-def test_training_a_copied_part_leaves_the_backbone_as_it_was(tiny: Backbone):
+def test_training_a_tail_leaves_the_backbone_as_it_was(tiny: Backbone):
     before = tiny.fingerprint
-    tail = copy.deepcopy(tiny.split_features(2)[1]).train().requires_grad_(True)
+    tail = tiny.tail(2, train_bn=True).train().requires_grad_(True)
     optimizer = torch.optim.SGD(tail.parameters(), lr=1.0)
     for _ in range(3):
         tail(tiny.split(2)[0](torch.rand(4, 3, 8, 8))).sum().backward()

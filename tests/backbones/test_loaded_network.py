@@ -150,7 +150,7 @@ def test_two_threads_load_one_network():
 def test_a_ready_part_computes_the_same_with_fewer_layers(depth):
     backbone = load_backbone(lively(tiny_cnn()))
     x = torch.rand(3, 3, 16, 16)
-    part = backbone.split_features(depth)[0]
+    part = backbone.split(depth)[0]
     ready = make_ready(part, CPU, False, {})
     torch.testing.assert_close(ready(x), part(x), rtol=1e-5, atol=1e-5)
     shared = {tensor.data_ptr() for tensor in part.state_dict().values()}
@@ -171,14 +171,14 @@ def test_a_convolution_that_is_used_twice_or_read_elsewhere_keeps_its_batch_norm
 
     backbone = load_backbone(lively(Twice()))
     x = torch.rand(2, 3, 8, 8)
-    part = backbone.split_features("all")[0]
+    part = backbone.split("all")[0]
     torch.testing.assert_close(make_ready(part, CPU, False, {})(x), part(x))
     torch.testing.assert_close(scale_convolutions(part)(x), part(x))
 
 
 def test_weights_for_bfloat16_are_cast_once_and_norms_stay():
     backbone = load_backbone("convnext_tiny", weights=None)
-    ready = make_ready(backbone.split_features("all")[0], CPU, True, {})
+    ready = make_ready(backbone.split("all")[0], CPU, True, {})
     kinds = {type(module).__name__: {p.dtype for p in module.parameters()} for module in ready.modules()}
     assert kinds["Conv2d"] == kinds["Linear"] == {torch.bfloat16}
     norms = {name: kind for name, kind in kinds.items() if "Norm" in name}

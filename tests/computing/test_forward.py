@@ -15,6 +15,7 @@ from networks import rest_exhaustive, tiny_cnn
 from torch import nn
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer._computing._allocator import SWITCH, keep_freed_blocks
 from sktransfer._computing._execution import VALUES_AT_ONCE, Execution, lend, multiplies_bfloat16
 
 
@@ -81,7 +82,7 @@ def test_threads_end_with_the_pass_and_with_its_failure(threads):
 
 
 def test_what_one_processor_computes_at_once_depends_on_the_size_of_samples():
-    run = Execution.plan(32, None, "cpu", "float32", 0, None)
+    run = Execution.plan(32, None, "cpu", "float32", 0)
     assert run.at_once(3 * 224 * 224) == 8
     assert run.at_once(3 * 32 * 32) == 32
     assert run.at_once(VALUES_AT_ONCE * 5) == 1
@@ -96,9 +97,9 @@ def test_workers_of_a_search_share_the_processors():
 
 def test_auto_is_bfloat16_only_where_the_processor_multiplies_it():
     fast = multiplies_bfloat16(torch.device("cpu"))
-    assert Execution.plan(32, None, "cpu", "auto", 0, None).bfloat16 == fast
-    assert Execution.plan(32, None, "cpu", "bfloat16", 0, None).bfloat16
-    assert not Execution.plan(32, None, "cpu", "float32", 0, None).bfloat16
+    assert Execution.plan(32, None, "cpu", "auto", 0).bfloat16 == fast
+    assert Execution.plan(32, None, "cpu", "bfloat16", 0).bfloat16
+    assert not Execution.plan(32, None, "cpu", "float32", 0).bfloat16
 
 
 @pytest.mark.parametrize(
@@ -215,8 +216,16 @@ def test_import_is_fast_beside_torch_and_scikit_learn():
 
 @pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="this is about glibc")
-@pytest.mark.parametrize("setting", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
-def test_freed_memory_is_kept_for_the_next_layer_unless_the_user_says_otherwise(setting):
+@pytest.mark.parametrize(
+    ("setting", "kept"),
+    [
+        ({}, False),
+        ({SWITCH: "0"}, False),
+        ({SWITCH: "1"}, True),
+        ({SWITCH: "1", "MALLOC_TRIM_THRESHOLD_": "131072"}, False),
+    ],
+)
+def test_freed_memory_is_kept_for_the_next_layer_where_the_environment_asks_for_it(setting, kept):
     code = """
         import resource
         import numpy as np
@@ -233,11 +242,19 @@ def test_freed_memory_is_kept_for_the_next_layer_unless_the_user_says_otherwise(
         extractor.transform(X)
         print(keep_freed_blocks(), (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / len(X))
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC", "GLIBC"))}
+    others = ("MALLOC", "GLIBC", SWITCH)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done, faults = subprocess.check_output(command, env={**environment, **setting}, text=True).split()[-2:]
-    assert done == str(not setting)
-    assert (float(faults) < 300) == (not setting), "of 4 KiB an image, whose every map is 3 MiB"
+    assert done == str(kept)
+    if kept:
+        assert float(faults) < 300, "of 4 KiB an image, whose every map is 3 MiB"
+
+
+def test_the_variable_for_freed_memory_takes_0_and_1_only(monkeypatch):
+    monkeypatch.setenv(SWITCH, "yes")
+    with pytest.raises(ValueError, match=f"Got {SWITCH}='yes' in the environment; expected \"1\""):
+        keep_freed_blocks.__wrapped__()
 
 
 class Lent(nn.Module):

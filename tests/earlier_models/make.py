@@ -1,6 +1,7 @@
 """Writes a folder of small models as this version does: `PYTHONPATH=tests python tests/earlier_models/make.py NUMBER`.
 
 A folder, once committed, is never written again: `tests/test_earlier_models.py` loads all of them with today's code.
+Some are written by the oldest versions of torch and scikit-learn that the package allows: `about.json` says by which.
 """
 
 import json

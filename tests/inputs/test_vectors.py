@@ -67,7 +67,7 @@ def test_a_loaded_row_shares_no_memory_with_x():
     given = X.copy()
     samples = make_reader("vectors", ImagePreprocessing(), None, "auto").learn(given)
     assert len(samples) == len(given)
-    assert samples.shape == (4,)
+    assert samples.load(0).shape == (4,)
     samples.load(2).zero_()
     np.testing.assert_array_equal(given, X)
 

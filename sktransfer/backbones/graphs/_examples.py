@@ -116,8 +116,8 @@ def _try(network: nn.Module, nodes: list[fx.Node], shape: tuple[int, ...], devic
 
 
 def _run(network: nn.Module, node: fx.Node, values: Values) -> Any:
-    args = fx.node.map_arg(node.args, values.__getitem__)
-    kwargs: dict[str, Any] = fx.node.map_arg(node.kwargs, values.__getitem__)
+    args = fx.map_arg(node.args, values.__getitem__)
+    kwargs: dict[str, Any] = fx.map_arg(node.kwargs, values.__getitem__)
     if node.op == "get_attr":
         owner, _, name = str(node.target).rpartition(".")
         return getattr(network.get_submodule(owner), name)

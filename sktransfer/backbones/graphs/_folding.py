@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils import fuse_conv_bn_eval
 
 from sktransfer.backbones.graphs._base import Ready
 from sktransfer.backbones.graphs._parts import Part

@@ -152,9 +152,8 @@ def _without(hidden: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor
 def _beside(module: nn.Module, path: str, prefix: str = "") -> Iterator[tuple[str, "nn.Module | nn.Parameter"]]:
     """Yield what stands beside a path: modules, and parameters of the modules on the path."""
     on_the_way, _, rest = path.partition(".")
-    for name, parameter in module._parameters.items():
-        if parameter is not None:
-            yield f"{prefix}{name}", parameter
+    for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+        yield f"{prefix}{name}", parameter
     for name, child in module.named_children():
         if name != on_the_way:
             yield f"{prefix}{name}", child
@@ -166,7 +165,7 @@ def _nest(root: nn.Module, path: str, thing: "nn.Module | nn.Parameter") -> None
     """Give a module a descendant, or a parameter, of this path."""
     *owners, name = path.split(".")
     for owner in owners:
-        if owner not in root._modules:
+        if owner not in dict(root.named_children()):
             root.add_module(owner, nn.Module())
         root = root.get_submodule(owner)
     if isinstance(thing, nn.Parameter):

@@ -87,7 +87,7 @@ def trace(network: nn.Module, untraced: Untraced) -> fx.Graph:
     tracer = _ScopedTracer(untraced)
     try:
         graph = tracer.trace(network)
-    except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError, AssertionError) as error:
+    except (TypeError, RuntimeError, ValueError, AssertionError) as error:
         raise UntraceableError(
             f"Got a {type(network).__name__} whose forward cannot be traced ({first_line(error)}); expected operations "
             "that do not depend on the values of the input. Mark what branches with torch.fx.wrap, or put it in a "

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from sktransfer._process._private_names import ConvNd, NormBase
 from sktransfer.backbones._identity import Description, describe_operations
 from sktransfer.backbones.graphs._base import Block, Ready, UntraceableError
 from sktransfer.backbones.graphs._examples import Values, look
@@ -113,7 +114,7 @@ class NetworkGraph:
         """Tell whether a map's channels are its last axis, by the last operation that says so."""
         while node is not self._input:
             layer = self._modules.get(str(node.target)) if node.op == "call_module" else None
-            if isinstance(layer, (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)):
+            if isinstance(layer, (ConvNd, NormBase, nn.GroupNorm)):
                 return False
             if type(layer) in (nn.Linear, nn.LayerNorm):
                 return True
@@ -150,7 +151,7 @@ class NetworkGraph:
             elif node.op != "output":
                 copies[node] = graph.node_copy(node, copies.__getitem__)
         last: Any = end.args[0] if end.op == "output" else end
-        result: Any = fx.node.map_arg(last, copies.__getitem__)
+        result: Any = fx.map_arg(last, copies.__getitem__)
         if numbers:
             found, taken = tuple(map(copies.__getitem__, numbers)), tuple(ahead[n](graph, result) for n in numbers)
             result = graph.call_function(agree, (result, found, taken, end.name))

@@ -11,6 +11,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from sktransfer._process._private_names import ConvNd
+
 # Operations that weigh all channels, not each by its own number.
 _PRODUCTS = {
     *(getattr(functional, f"{kind}{n}d") for kind in ("conv", "conv_transpose") for n in (1, 2, 3)),
@@ -107,7 +109,7 @@ def _weight_shape(name: str, modules: dict[str, nn.Module]) -> torch.Size | None
         return parameter.shape if isinstance(parameter, torch.Tensor) else None
     layer = modules[name]
     shape = next(_matrices(layer), None)
-    if shape is not None and isinstance(layer, nn.modules.conv._ConvNd):
+    if shape is not None and isinstance(layer, ConvNd):
         return torch.Size((layer.out_channels, layer.in_channels, *shape[2:]))
     return shape
 

@@ -1,12 +1,13 @@
 """What a kind of backbone owes: enough to build its networks, and to build them again from a pickle."""
 
+import contextlib
 import os
 from collections.abc import Hashable
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
+from sktransfer._process._files import file_stamp
 from sktransfer.backbones.graphs._base import Graph
 from sktransfer.inputs._base import Preprocessing
 
@@ -56,8 +57,8 @@ class Source(Protocol):
         """Return this source holding a network, the same as its own, that others share."""
 
 
-def file_stamp(path: "str | os.PathLike[str]") -> Hashable:
-    """Return what tells a file from others, and from what it was before: where it is, its size and its dates.
+def file_key(path: "str | os.PathLike[str]") -> Hashable:
+    """Return what tells a file from others, and from what it was before.
 
     Parameters
     ----------
@@ -67,13 +68,9 @@ def file_stamp(path: "str | os.PathLike[str]") -> Hashable:
     Returns
     -------
     tuple
-        The date of the last change of anything is among them, which nobody can set: a file that is written to in place
-        has another one, whatever its size and its other date.
+        Where it is, and its stamp.
     """
     place = os.path.expanduser(path)  # noqa: PTH111 (which leaves the home of an unknown user as it is)
-    try:
+    with contextlib.suppress(OSError, ValueError):
         place = os.path.realpath(place)
-        found = Path(place).stat()
-    except (OSError, ValueError):  # a circle of links, a name that is too long, a zero byte in it
-        return place, None
-    return place, found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_dev
+    return place, file_stamp(place)

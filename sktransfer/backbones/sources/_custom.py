@@ -23,8 +23,8 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class OwnSource:
-    """A network of one's own.
+class CustomSource:
+    """A network that a person brings.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class OwnSource:
     weights: str | os.PathLike[str] | None
     seed: int = 0
     n_features: int | None = None
-    kind: ClassVar[str] = "own"
+    kind: ClassVar[str] = "custom"
 
     def __post_init__(self) -> None:
         # Whoever brought the module may go on to train it, change its layers, or keep it on a GPU.
@@ -103,7 +103,7 @@ class OwnSource:
             fill(network, read_state_dict(self._path), used, shown(Path(self._path)))
         return network
 
-    def adopt(self, network: nn.Module) -> "OwnSource":
+    def adopt(self, network: nn.Module) -> "CustomSource":
         if not self.keeps_network:
             return self
         same = copy.copy(self)

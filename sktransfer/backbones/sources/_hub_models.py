@@ -131,7 +131,7 @@ def _load_tokenizer(files: ModelFiles, config: Any) -> Any:
         for name, value in settings.items():
             Path(folder, name).write_text(json.dumps(value), encoding="utf-8")
         config = copy.deepcopy(config)
-        config._name_or_path = files.place  # some tokenizers of known models are mended by their name
+        config.name_or_path = files.place  # some tokenizers of known models are mended by their name
         with explained(files, "tokenizer", _TOKENIZER_ADVICE):
             return AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False, local_files_only=True)
 

@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -20,13 +19,14 @@ from sktransfer.backbones.graphs._base import UntraceableError
 from sktransfer.backbones.graphs._feeds import Feed, Tokens, Windows
 from sktransfer.backbones.graphs._layer_check import check
 from sktransfer.backbones.graphs._layer_graph import LayerGraph
-from sktransfer.backbones.sources._base import file_stamp
+from sktransfer.backbones.sources._base import file_key
 from sktransfer.backbones.sources._hub_architectures import build_config, check_memory, encoder, main_input, on_paper
 from sktransfer.backbones.sources._hub_files import PREFIX, ModelFiles, explained
 from sktransfer.backbones.sources._hub_models import read_description
 from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files
 from sktransfer.backbones.sources._sentence_models import SentencePooling
 from sktransfer.backbones.sources._weights import fill, read_state_dict
+from sktransfer.backbones.sources._weights_file import is_path
 from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
 from sktransfer.inputs._base import Preprocessing
 
@@ -65,8 +65,7 @@ class HuggingFaceSource:
 
     def __post_init__(self) -> None:
         _import_transformers()
-        named = isinstance(self.weights, str) and self.weights != "DEFAULT"
-        if named and not (os.sep in str(self.weights) or Path(str(self.weights)).suffix):
+        if self.weights not in (None, "DEFAULT") and not is_path(self.weights):
             raise ValueError(f'Got weights={self.weights!r} for {self.name!r}; expected "DEFAULT", a path, or None.')
         if self.config is None:
             for name, value in read_description(self._files.place).items():
@@ -85,8 +84,8 @@ class HuggingFaceSource:
         if self.weights is None:
             return self.name, None, self.seed, said
         if self.weights != "DEFAULT":
-            return self.name, said, (file_stamp(self.weights),)
-        return (self.name, said, tuple(map(file_stamp, weight_files(self._files)))) if self._files.is_folder else None
+            return self.name, said, (file_key(self.weights),)
+        return (self.name, said, tuple(map(file_key, weight_files(self._files)))) if self._files.is_folder else None
 
     @property
     def config_text(self) -> str:

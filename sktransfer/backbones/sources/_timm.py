@@ -20,7 +20,7 @@ from sktransfer._process._seeding import seeded
 from sktransfer.backbones._code import is_library
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
 from sktransfer.backbones.sources import _weights
-from sktransfer.backbones.sources._base import file_stamp
+from sktransfer.backbones.sources._base import file_key
 from sktransfer.backbones.sources._weights import fetch, fill, place_of, read_state_dict, without_prefix
 from sktransfer.backbones.sources._weights_file import is_path
 from sktransfer.inputs import ImagePreprocessing
@@ -78,7 +78,7 @@ class TimmSource:
             return self.name, None, self.seed
         tag = self._tag()
         file = self.weights if tag is None else self._download().find()
-        return self.name, tag, None if file is None else file_stamp(file)
+        return self.name, tag, None if file is None else file_key(file)
 
     @property
     def record(self) -> dict[str, Any]:

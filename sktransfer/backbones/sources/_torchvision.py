@@ -13,7 +13,7 @@ from torch import nn
 from sktransfer._messages import check_choice, closest, shown
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
-from sktransfer.backbones.sources._base import file_stamp
+from sktransfer.backbones.sources._base import file_key
 from sktransfer.backbones.sources._weights import fetch, fill, place_of, read_state_dict
 from sktransfer.backbones.sources._weights_file import check_tensors, is_path
 from sktransfer.inputs import ImagePreprocessing
@@ -71,7 +71,7 @@ class TorchvisionSource:
         if self.weights is None:
             return self.name, None, self.seed
         enum = self._enum()
-        return self.name, file_stamp(self.weights if enum is None else place_of(enum))
+        return self.name, file_key(self.weights if enum is None else place_of(enum))
 
     @property
     def record(self) -> dict[str, Any]:
@@ -143,12 +143,10 @@ class TorchvisionSource:
         """Return the member that the weights name, or `None` for a path and for random weights."""
         from torchvision.models import get_model_weights
 
-        if self.weights is None or isinstance(self.weights, os.PathLike):
-            return None
         known = get_model_weights(self.name)
-        if self.weights in known.__members__:
+        if isinstance(self.weights, str) and self.weights in known.__members__:
             return known[self.weights]
-        if is_path(self.weights):
+        if self.weights is None or is_path(self.weights):
             return None
         raise ValueError(
             f"Got weights={shown(self.weights)} for {self.name!r}; expected a path, None, or one of its weights: "

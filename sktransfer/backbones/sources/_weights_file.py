@@ -23,7 +23,7 @@ _NO_FILES = {
 }  # fmt: skip
 
 
-def is_path(weights: str) -> bool:
+def is_path(weights: str | os.PathLike[str]) -> bool:
     """Tell whether a text stands for a file rather than for the name of weights.
 
     Parameters
@@ -36,6 +36,8 @@ def is_path(weights: str) -> bool:
     bool
         True where it has a separator or an ending, or there is such a file.
     """
+    if not isinstance(weights, str):
+        return True
     return os.sep in weights or bool(Path(weights).suffix) or os.path.lexists(weights)
 
 

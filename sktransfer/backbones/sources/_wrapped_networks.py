@@ -66,7 +66,7 @@ def unwrap_network(network: nn.Module) -> nn.Module:
 
 
 def _check_tensor(name: str, tensor: torch.Tensor, network: str) -> None:
-    if nn.parameter.is_lazy(tensor):
+    if isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer)):
         raise ValueError(
             f"Got a {network} as backbone whose {name!r} has no shape yet; expected a network whose layers are all "
             "initialised. Run one batch through it first, or give its lazy layers their sizes."

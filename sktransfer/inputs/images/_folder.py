@@ -174,8 +174,7 @@ def _files_below(folder: Path, around: set[Path]) -> Iterator[Path]:
 
 def _endings() -> set[str]:
     """Return the endings of the files that can be read, and no others."""
-    Image.init()
-    return {ending for ending, kind in Image.EXTENSION.items() if kind in FORMATS}
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
 
 
 def _tell(skipped: list[str], n_found: int) -> None:

@@ -5,15 +5,14 @@ pictures of more than 8 bits, follow the same rules; pictures of 8 bits say them
 """
 
 import math
-import os
 import warnings
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from sktransfer._process._files import file_stamp
 from sktransfer.inputs._base import UnreadableSampleError
 from sktransfer.inputs.images._decoding import decode, row_name
 from sktransfer.inputs.images._deep_pictures import deep_file, is_deep
@@ -318,18 +317,15 @@ def _deep(image: Any) -> np.dtype[Any] | None:
 
 
 def _values(image: Any, row: int, channels: int) -> Values | None:
-    state: object = None
-    if isinstance(image, str) and os.path.isfile(image):
-        about = Path(image).stat()
-        state = (about.st_dev, about.st_ino, about.st_mtime_ns, about.st_ctime_ns, about.st_size, channels)
-        if state in _FILES_SEEN:
-            return _FILES_SEEN[state]
+    stamp = file_stamp(image) if isinstance(image, str) else None
+    if (stamp, channels) in _FILES_SEEN:
+        return _FILES_SEEN[stamp, channels]
     pixels = decode(image, row_name(image, row), channels)
     if isinstance(pixels, Image.Image):
         return None
     values = Values.of(pixels)
-    if state is not None:
+    if stamp is not None:
         if len(_FILES_SEEN) >= _MOST_FILES:
             _FILES_SEEN.clear()
-        _FILES_SEEN[state] = values
+        _FILES_SEEN[stamp, channels] = values
     return values

@@ -3,16 +3,18 @@
 The operations, and their order, are those of torchvision's own presets.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 
+from sktransfer.inputs._base import Preprocessing
+
 
 @dataclass(frozen=True)
-class ImagePreprocessing:
+class ImagePreprocessing(Preprocessing):
     """How a network wants its images: travels with its weights.
 
     A network of one's own may carry one as its attribute `preprocessing`.
@@ -62,42 +64,7 @@ class ImagePreprocessing:
                     "one for each channel."
                 )
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """Its values, for `restore_preprocessing`."""
-        return {"kind": self.kind, **asdict(self)}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "ImagePreprocessing":
-        """Build it again from its `record`.
-
-        Parameters
-        ----------
-        record : mapping
-            Words and numbers.
-
-        Returns
-        -------
-        ImagePreprocessing
-            The same.
-        """
-        return cls(**{name: value for name, value in record.items() if name != "kind"})
-
     def example(self, shape: tuple[int, ...] | None, n_samples: int) -> torch.Tensor:
-        """Return prepared samples with nothing in them.
-
-        Parameters
-        ----------
-        shape : tuple of int or None
-            Of one sample that was seen, if any was.
-        n_samples : int
-            How many.
-
-        Returns
-        -------
-        Tensor of shape (n_samples, ...)
-            Zeros.
-        """
         return torch.zeros(n_samples, *(shape or (self.channels, *(self.crop or (224, 224)))))
 
     @classmethod

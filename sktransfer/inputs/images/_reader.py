@@ -4,23 +4,23 @@ Pictures of 8 bits stay 8 bits until they are on the network's device; only then
 the same operations, in the same order, as torchvision's own presets.
 """
 
-import contextlib
 import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
 from sklearn.utils import check_array
 
-from sktransfer._messages import name_some, shown
+from sktransfer._messages import shown
+from sktransfer._process._files import file_stamp
 from sktransfer._process._versions import versions
-from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
+from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError, without_missing_files
 from sktransfer.inputs._containers import stands_alone
 from sktransfer.inputs._refusals import as_array
 from sktransfer.inputs.images._augmentation import make_augmentation
@@ -94,19 +94,7 @@ class ImageReader(Reader):
         }
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "ImageReader":
-        """Build a reader again from its `record`.
-
-        Parameters
-        ----------
-        record : mapping
-            Words and numbers.
-
-        Returns
-        -------
-        ImageReader
-            That has learned the same.
-        """
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
         reader = cls(
             ImagePreprocessing.from_record(record["preprocessing"]),
             image_shape=record["image_shape"],
@@ -117,6 +105,10 @@ class ImageReader(Reader):
         reader.picture_range = record.get("picture_range")
         reader.deep_pictures = record.get("deep_pictures", False)
         return reader
+
+    def example(self, n_samples: int, n_features: int | None) -> torch.Tensor:
+        shape = self.preprocessing.example(None, n_samples).shape
+        return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
     def learn(self, X: Any, tolerant: bool = False) -> "ImageSamples":
         images = self._images(X, tolerant)
@@ -258,12 +250,7 @@ class ImageSamples(Samples):
 
     def stamp(self, index: int) -> object:
         image = self._images[index]
-        if not isinstance(image, str):
-            return None
-        with contextlib.suppress(OSError):
-            found = Path(image).stat()
-            return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
-        return None
+        return file_stamp(image) if isinstance(image, str) else None
 
     def _has_8_bits(self, pixels: np.ndarray) -> bool:
         return self._range == (0.0, 255.0) and pixels.dtype.kind in "iu"
@@ -345,29 +332,17 @@ def _own_size(images: "np.ndarray | list[Any]", arrays: list[np.ndarray]) -> dic
 
 def _check_list(images: list[Any], tolerant: bool, channels: int) -> list[Any]:
     """Check the rows of a list; where that is tolerated, errors stand in for those that hold no image."""
-    if tolerant:
-        return [_row_or_error(image, row, channels) for row, image in enumerate(images)]
-    images = [_check_row(image, row, channels) for row, image in enumerate(images)]
-    paths = [image for image in images if isinstance(image, str)]
-    missing = [path for path in paths if not os.path.isfile(path)]
-    if missing:
-        raise FileNotFoundError(
-            f"Got {len(missing)} of {len(images)} paths that are no files; expected paths of images, relative to "
-            f"{os.getcwd()!r} or absolute. The first: {name_some(missing)}."
-        )
-    return images
+    check = _row_or_error if tolerant else _check_row
+    return without_missing_files(
+        [check(image, row, channels) for row, image in enumerate(images)], "an image", tolerant
+    )
 
 
 def _row_or_error(image: Any, row: int, channels: int) -> Any:
     try:
-        image = _check_row(image, row, channels)
+        return _check_row(image, row, channels)
     except ValueError as error:
         return UnreadableSampleError(str(error))
-    if isinstance(image, str) and not os.path.isfile(image):
-        return UnreadableSampleError(
-            f"Got {shown(image, 200)} (row {row}), which is no file; expected the path of an image."
-        )
-    return image
 
 
 def _finite_or_errors(images: np.ndarray) -> "np.ndarray | list[Any]":

@@ -6,7 +6,7 @@ The extractor itself is built where it is needed, and prepares one window at a t
 import json
 import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from sktransfer._messages import check_choice, named_extra
+from sktransfer.inputs._base import Preprocessing
 
 # Feature extractors of transformers that turn a waveform into what a network takes, by name.
 EXTRACTORS = (
@@ -34,7 +35,7 @@ _PADS_ITSELF = ("ASTFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatu
 
 
 @dataclass(frozen=True)
-class SoundPreprocessing:
+class SoundPreprocessing(Preprocessing):
     """How a network wants its sounds: its feature extractor, and the rate and the length of its window.
 
     Parameters
@@ -104,42 +105,7 @@ class SoundPreprocessing:
         text = json.dumps(held, sort_keys=True, default=str)
         return cls(extractor, text, argument, rate, None if window is None else int(window))
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """Its values, for `restore_preprocessing`."""
-        return {"kind": self.kind, **asdict(self)}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "SoundPreprocessing":
-        """Build it again from its `record`.
-
-        Parameters
-        ----------
-        record : mapping
-            Words and numbers.
-
-        Returns
-        -------
-        SoundPreprocessing
-            The same.
-        """
-        return cls(**{name: value for name, value in record.items() if name != "kind"})
-
     def example(self, shape: tuple[int, ...] | None, n_samples: int) -> torch.Tensor:
-        """Return prepared samples with nothing real in them.
-
-        Parameters
-        ----------
-        shape : tuple of int or None
-            (windows, ...) of one sample that was seen, if any was.
-        n_samples : int
-            How many.
-
-        Returns
-        -------
-        float32 Tensor of shape (n_samples, n_windows, ...)
-            Noise.
-        """
         generator = torch.Generator().manual_seed(0)
         if shape is None:
             noise = torch.rand(self.window or self.sampling_rate, generator=generator).numpy() - 0.5

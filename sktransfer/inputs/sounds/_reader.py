@@ -5,21 +5,21 @@ the sound ends; a shorter one is followed by silence. The network hears each win
 is pooled.
 """
 
-import contextlib
 import hashlib
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 
-from sktransfer._messages import name_some, shown
+from sktransfer._messages import shown
+from sktransfer._process._files import file_stamp
 from sktransfer._process._versions import versions
-from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
+from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError, without_missing_files
 from sktransfer.inputs._refusals import as_array
 from sktransfer.inputs.sounds._augmentation import make_sound_augmentation
 from sktransfer.inputs.sounds._decoding import RATES, Length, check_sound, look, read_array, read_file
@@ -76,24 +76,13 @@ class SoundReader(Reader):
         return {"preprocessing": self.preprocessing.record, "sampling_rate": self.sampling_rate}
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "SoundReader":
-        """Build a reader again from its `record`.
-
-        Parameters
-        ----------
-        record : mapping
-            Words and numbers.
-
-        Returns
-        -------
-        SoundReader
-            That reads the same.
-        """
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
         return cls(SoundPreprocessing.from_record(record["preprocessing"]), record["sampling_rate"])
 
-    def example(self, shape: tuple[int, ...], n_samples: int) -> torch.Tensor:
-        """Return noise, of two windows."""
-        return self.preprocessing.example((2, *shape[1:]), n_samples)
+    def example(self, n_samples: int, n_features: int | None) -> torch.Tensor:
+        """Return noise; where there are several sounds, each has two windows."""
+        one = self.preprocessing.example(None, 1)
+        return one if n_samples == 1 else self.preprocessing.example((2, *one.shape[2:]), n_samples)
 
     def learn(self, X: Any, tolerant: bool = False) -> "SoundSamples":
         sounds, lengths = self._sounds(X, tolerant)
@@ -116,16 +105,7 @@ class SoundReader(Reader):
                 "list: [X]."
             )
         sounds = [_check(sound, row, self.sampling_rate) for row, sound in enumerate(X)]
-        missing = [row for row, sound in enumerate(sounds) if isinstance(sound, str) and not os.path.isfile(sound)]
-        if missing and not tolerant:
-            raise FileNotFoundError(
-                f"Got {len(missing)} of {len(sounds)} paths that are no files; expected paths of sounds, relative to "
-                f"{os.getcwd()!r} or absolute. The first: {name_some([sounds[row] for row in missing])}."
-            )
-        for row in missing:
-            sounds[row] = UnreadableSampleError(
-                f"Got {shown(sounds[row], 200)} (row {row}), which is no file; expected the path of a sound."
-            )
+        sounds = without_missing_files(sounds, "a sound", tolerant)
         lengths = []
         for row, sound in enumerate(sounds):
             try:
@@ -211,12 +191,7 @@ class SoundSamples(Samples):
 
     def stamp(self, index: int) -> object:
         sound = self._sounds[index]
-        if not isinstance(sound, str):
-            return None
-        with contextlib.suppress(OSError):
-            found = Path(sound).stat()
-            return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
-        return None
+        return file_stamp(sound) if isinstance(sound, str) else None
 
     def _waveform(self, index: int) -> np.ndarray:
         """Return one sound as float32, of one channel and at the network's rate."""

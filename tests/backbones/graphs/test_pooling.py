@@ -66,8 +66,8 @@ def test_swins_maps_with_channels_last_are_pooled_over_height_and_width(name: st
             assert maps.shape[1] == maps.shape[2]
             assert maps.shape[3] == width
             maps = maps.movedim(3, 1)
-            assert torch.equal(backbone.feature_network(layer, "avg")(x), maps.mean((2, 3)))
-            assert torch.equal(backbone.feature_network(layer, "max")(x), maps.amax((2, 3)))
+            assert torch.equal(backbone.feature_part(layer, "avg").network()(x), maps.mean((2, 3)))
+            assert torch.equal(backbone.feature_part(layer, "max").network()(x), maps.amax((2, 3)))
 
 
 def test_a_vision_transformers_class_token_is_its_first():
@@ -76,7 +76,7 @@ def test_a_vision_transformers_class_token_is_its_first():
     with torch.no_grad():
         tokens = backbone.split(6)[0](x)
         assert tokens.shape == (1, 50, 768)
-        assert torch.equal(backbone.feature_network(6, "cls")(x), tokens[:, 0])
+        assert torch.equal(backbone.feature_part(6, "cls").network()(x), tokens[:, 0])
 
 
 @pytest.mark.parametrize("size", [(16, 24), (24, 16), (16, 16), (8, 16)])
@@ -89,7 +89,7 @@ def test_maps_of_any_sides_are_pooled_over_their_positions(size: tuple[int, int]
         network.eval()
         backbone = load_backbone(network)
         with torch.no_grad():
-            assert torch.equal(backbone.feature_network(None, "avg")(x), network(x).mean(axes))
+            assert torch.equal(backbone.feature_part(None, "avg").network()(x), network(x).mean(axes))
         assert backbone.features_have_channels_last == (axes == (1, 2))
 
 
@@ -100,6 +100,6 @@ def test_layout_is_known_for_every_block_of_torchvisions_families():
         shapes = [row.output_shape for row in backbone.summary().rows]
         for number, shape in enumerate(shapes, start=1):
             if len(shape) == 3 and shape[0] != shape[1]:
-                assert backbone.feature_network(number).channels_last == [False], (name, number)
+                assert backbone.feature_part(number).network().channels_last == [False], (name, number)
             elif len(shape) == 3 and shape[1] != shape[2]:
-                assert backbone.feature_network(number).channels_last == [True], (name, number)
+                assert backbone.feature_part(number).network().channels_last == [True], (name, number)

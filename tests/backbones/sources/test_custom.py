@@ -4,12 +4,14 @@ import copy
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from networks import tiny_cnn, tiny_grey_cnn, tiny_vectors
 from torch import nn
 from torchvision.models import resnet18
 
+from sktransfer import FineTunedClassifier
 from sktransfer.backbones import ImagePreprocessing, load_backbone
 
 
@@ -68,10 +70,10 @@ def test_rebuilding_the_module_later_does_not_change_the_backbone_or_its_pickle(
 @pytest.mark.parametrize("store_weights", [True, False])
 def test_a_pickle_holds_a_module_once(store_weights: bool):
     network = nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 2))
-    backbone = load_backbone(network)
-    backbone.describe_use("all", (300,), store_weights)
-    assert 300 * 300 * 4 < len(pickle.dumps(backbone)) < 1.2 * 300 * 300 * 4
-    assert states_equal(pickle.loads(pickle.dumps(backbone)).network, network)
+    classifier = FineTunedClassifier(network, store_backbone=store_weights).fit(np.eye(4, 300), list("abab"))
+    written = pickle.dumps(classifier.set_params(backbone="resnet18"))  # the parameter would be a second one
+    assert 300 * 300 * 4 < len(written) < 1.2 * 300 * 300 * 4
+    assert states_equal(pickle.loads(written).backbone_.network, network)
 
 
 @pytest.mark.gpu

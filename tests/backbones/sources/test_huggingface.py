@@ -97,7 +97,7 @@ def test_features_are_what_the_library_itself_computes(kind, folder_of):
     expected = hidden_of_the_library(folder_of(kind), x)
     with torch.no_grad():
         found = load_backbone(folder_of(kind)).split("all")[0](x)
-        pooled = load_backbone(folder_of(kind)).feature_network(pooling="mean")(x)
+        pooled = load_backbone(folder_of(kind)).feature_part(pooling="mean").network()(x)
     present = (x >= 0).unsqueeze(-1)
     assert torch.equal(found[x < 0].isnan().all(1), torch.ones(int((x < 0).sum()), dtype=bool))
     torch.testing.assert_close(found[x >= 0], expected[x >= 0], atol=2e-5, rtol=1e-4)

@@ -103,7 +103,7 @@ def test_prefix_and_suffix_compute_bit_for_bit_the_features_of_timm(name: str):
         assert expected.ndim == 2
         assert expected.isfinite().all()
         assert expected.std() > 0
-        assert torch.equal(backbone.feature_network()(x), expected)
+        assert torch.equal(backbone.feature_part().network()(x), expected)
         assert len(backbone.blocks) == count
         named = [cut for cut in backbone._traced.cut_names() if cut not in {block.name for block in backbone.blocks}]
         for cut in [*range(0, count + 1, step), *(named[5::20] if step < count else [])]:

@@ -114,7 +114,7 @@ def check_cuts(name: str, every_depth: int = 1, every_name: int = 1) -> None:
         assert not torch.equal(expected[0], expected[1]), "the pictures must not look the same to the network"
         assert torch.equal(backbone.network(x), expected)
         assert torch.equal(backbone.split("all")[0](x), features)
-        assert backbone.feature_network()(x).shape == (2, features.shape[1])
+        assert backbone.feature_part().network()(x).shape == (2, features.shape[1])
         names = [name for name in backbone._traced.cut_names() if name not in {b.name for b in backbone.blocks}]
         for cut in [*range(0, len(backbone.blocks) + 1, every_depth), *names[::every_name]]:
             prefix, suffix = backbone.split(cut)

@@ -336,7 +336,7 @@ def test_the_size_learned_in_fit_is_the_size_of_any_later_x(pixels, files):
     reader.learn(pixels)
     bigger = np.repeat(np.repeat(pixels, 2, axis=1), 2, axis=2)
     for X in (pixels, bigger, files, list(bigger)):
-        assert reader.read(X).shape == (3, HEIGHT, WIDTH)
+        assert reader.read(X).load(0).shape == (3, HEIGHT, WIDTH)
 
 
 def test_mean_and_deviation_of_one_value_stand_for_all_channels(pixels):
