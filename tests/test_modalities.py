@@ -211,7 +211,7 @@ def test_a_model_without_its_backbone_finds_it_again(case):
     np.testing.assert_allclose(pickle.loads(lean).transform(case.X), model.transform(case.X), atol=1e-6)
 
 
-@pytest.mark.parametrize("freeze_depth", ["all", 1])
+@pytest.mark.parametrize("freeze_depth", rest_exhaustive(["all", 1], 1))
 def test_another_runtime_computes_the_same(case, tmp_path, freeze_depth):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the runtime that reads ONNX")
     model = classifier(case, freeze_depth=freeze_depth, max_epochs=1).fit(case.X, case.y)

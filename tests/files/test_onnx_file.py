@@ -1,6 +1,6 @@
 """A fitted network, written for other runtimes, computes there what it computes here; a file beside says how to ask.
 
-Each test runs with either of torch's exporters.
+Each test runs with either of torch's exporters, with the newer one, which is slow, where a run is to be exhaustive.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import tiny_cnn, tiny_vectors
+from networks import rest_exhaustive, tiny_cnn, tiny_vectors
 from PIL import Image
 from pretrained_models import make_text_model, make_texts
 from sklearn.exceptions import NotFittedError
@@ -34,7 +34,7 @@ NEWER, OLDER = "torch.export", "TorchScript"
 NEWER_IS_PREFERRED = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 9)
 
 
-@pytest.fixture(autouse=True, params=[NEWER, OLDER])
+@pytest.fixture(autouse=True, params=rest_exhaustive([NEWER, OLDER], OLDER))
 def exporter(request, monkeypatch):
     """The exporter that writes the file; where the older one would do it unasked, the test fails."""
     if request.param == OLDER:
@@ -557,8 +557,14 @@ class TestErrors:
         assert list(tmp_path.iterdir()) == []
         assert capfd.readouterr() == ("", "")
 
-    def test_a_network_that_counts_its_samples_is_refused(self, rows, tmp_path):
+    def test_a_network_that_counts_its_samples_is_right_or_refused(self, rows, tmp_path, exporter):
         fitted = extractor(baked).fit(rows[0])
+        if exporter == NEWER:  # which notes the count as what it is
+            fitted.to_onnx(tmp_path / "model.onnx")
+            for n in (1, 5, 12):
+                found = run(tmp_path / "model.onnx", rows[0][:n])[1]
+                np.testing.assert_allclose(found, fitted.transform(rows[0][:n]), atol=1e-5)
+            return
         with pytest.raises(ValueError, match="depend on how many samples a batch has"):
             fitted.to_onnx(tmp_path / "model.onnx")
         assert list(tmp_path.iterdir()) == []
@@ -578,7 +584,9 @@ class TestErrors:
 def test_the_recipe_of_the_guide_gives_the_same_probabilities(paths, pictures, tmp_path):
     """docs/user_guide.md: pictures, prepared without an estimator, through another runtime."""
     guide = Path(__file__).parents[2] / "docs" / "user_guide.md"
-    code = next(block for block in guide.read_text().split("```python\n") if "onnxruntime" in block).split("```")[0]
+    code = next(
+        block for block in guide.read_text().split("```python\n") if "import numpy as np, onnxruntime" in block
+    ).split("```")[0]
     how = {"weights": None, "random_state": 0, "precision": "float32"}
     model = FineTunedClassifier("squeezenet1_1", **how).fit(list(paths), pictures[1])
     model.to_onnx(tmp_path / "model.onnx")
