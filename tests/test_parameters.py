@@ -468,10 +468,19 @@ def shown(row):
     return re.sub(r" at 0x\w+|\\x00|\s+", " ", repr(row.value))[:40]
 
 
-def cases(table, rows_of):
-    """Return a test's parameters: estimator, name of the parameter and row, for each estimator that has it."""
+def cases(table, rows_of, both_exhaustive=False):
+    """Return a test's parameters: estimator, name of the parameter and row, for each estimator that has it.
+
+    Of two estimators that have it, the classifier alone is usual where the other is for an exhaustive run.
+    """
     return [
-        pytest.param(estimator_class, name, row, id=f"{estimator_class.__name__}-{name}-{number}-{shown(row)}")
+        pytest.param(
+            estimator_class,
+            name,
+            row,
+            id=f"{estimator_class.__name__}-{name}-{number}-{shown(row)}",
+            marks=[pytest.mark.exhaustive] if both_exhaustive and estimator_class is not row.of[-1] else [],
+        )
         for name, entry in table.items()
         for number, row in enumerate(rows_of(entry))
         for estimator_class in row.of
@@ -559,7 +568,7 @@ def test_a_wrong_value_is_refused_by_name_before_any_training(estimator_class, n
     assert not list(tmp_path.iterdir()), "files were written"
 
 
-@pytest.mark.parametrize(("estimator_class", "name", "row"), cases(TAKEN, list))
+@pytest.mark.parametrize(("estimator_class", "name", "row"), cases(TAKEN, list, both_exhaustive=True))
 @pytest.mark.filterwarnings("ignore:Got image values")
 def test_a_right_value_is_taken_and_stays_as_it_was_given(estimator_class, name, row, tmp_path):
     value = row.value.make(tmp_path) if isinstance(row.value, Made) else row.value

@@ -323,7 +323,7 @@ def directly(layer):
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-@pytest.mark.parametrize("where", ["memory", "folder", "none"])
+@pytest.mark.parametrize("where", rest_exhaustive(["memory", "folder", "none"], "memory"))
 def test_what_was_kept_of_one_network_is_never_given_for_another(pair, where, tmp_path):
     make = PAIRS[pair]
     cache = {"memory": "auto", "folder": tmp_path, "none": None}[where]

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from networks import rest_exhaustive
 from pretrained_models import make_sound_model, make_text_model
 from torch import nn
 
@@ -25,7 +26,7 @@ POSITIONS = {
 }
 
 
-@pytest.fixture(scope="module", params=POSITIONS)
+@pytest.fixture(scope="module", params=rest_exhaustive(POSITIONS, *list(POSITIONS)[:3], "Moonshine"))
 def positions(request, tmp_path_factory):
     """The folder of a network for sounds whose layers are handed positions."""
     kind, settings = POSITIONS[request.param]

@@ -5,6 +5,7 @@ import gc
 import linecache
 
 import numpy as np
+import pytest
 import torch
 from networks import tiny_cnn
 
@@ -32,6 +33,7 @@ def test_the_source_of_a_part_is_there_while_the_part_is_and_not_for_longer():
     assert not any(name in source_texts() or name in linecache.cache for name in names)
 
 
+@pytest.mark.exhaustive
 def test_repeated_fits_do_not_leave_more_and_more_sources():
     X = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
     network, counts = tiny_cnn(), []

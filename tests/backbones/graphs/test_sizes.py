@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from networks import tiny_cnn
+from networks import rest_exhaustive, tiny_cnn
 from torch import nn
 from torch.nn import functional as F
 
@@ -156,20 +156,27 @@ def check_every_cut(network: nn.Module, sizes: tuple[tuple[int, ...], ...]) -> N
 
 @pytest.mark.parametrize(
     "kind",
-    [
+    rest_exhaustive(
+        [
+            Size,
+            UnpackedShape,
+            ReadAtTheEnd,
+            KindAndDevice,
+            LikeTheInput,
+            ResizedToTheInput,
+            Grid,
+            Dictionary,
+            Tokens,
+            FlatPictures,
+            Recurrent,
+            BranchesOnValues,
+        ],
         Size,
-        UnpackedShape,
         ReadAtTheEnd,
-        KindAndDevice,
-        LikeTheInput,
-        ResizedToTheInput,
         Grid,
-        Dictionary,
         Tokens,
-        FlatPictures,
-        Recurrent,
         BranchesOnValues,
-    ],
+    ),
 )
 def test_a_size_that_is_read_early_keeps_no_layer_from_being_a_block_of_its_own(kind: type[nn.Module]):
     torch.manual_seed(0)

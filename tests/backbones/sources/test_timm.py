@@ -508,6 +508,7 @@ def test_weights_are_downloaded_once_and_then_need_no_network(name: str, file: s
     assert len([path for path in said.asked if name in path]) == 1
 
 
+@pytest.mark.exhaustive
 def test_a_download_that_wants_to_run_code_does_not(said: Said):
     assert said.lines["test_convnext2"].startswith("ValueError Refused to load ")
     assert place("test_convnext2", "pytorch_model.bin") in said.asked

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from networks import tiny_cnn
+from networks import rest_exhaustive, tiny_cnn
 from torch import nn
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
@@ -23,7 +23,11 @@ def compiled_in_place(network):
 
 @pytest.mark.parametrize(
     "wrap",
-    [nn.DataParallel, torch.compile, compiled_in_place, lambda network: nn.DataParallel(torch.compile(network))],
+    rest_exhaustive(
+        [nn.DataParallel, torch.compile, compiled_in_place, lambda network: nn.DataParallel(torch.compile(network))],
+        nn.DataParallel,
+        compiled_in_place,
+    ),
     ids=["DataParallel", "compiled", "compiled in place", "both"],
 )
 def test_what_only_spreads_or_compiles_a_network_is_taken_off(wrap, pictures):
