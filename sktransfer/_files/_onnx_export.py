@@ -161,7 +161,7 @@ def _write_by_export(task: ExportTask) -> None:
     assert program is not None
     assert program.exported_program is not None
     # torch notes for each operation the lines of Python that it came from, with the folders of this machine.
-    model = program.model
+    model: Any = program.model
     for graph in (model.graph, *model.functions.values()):
         graph.metadata_props.clear()
         for node in graph.all_nodes():
