@@ -154,7 +154,7 @@ def test_a_thread_that_ends_with_work_in_hand_leaves_it_to_the_taker(monkeypatch
         if threading.current_thread().name.endswith("_1"):
             ended.append(self)
             self._taker = threading.current_thread()
-            self._answer.set_running_or_notify_cancel()
+            assert self._claim()
             raise SystemExit
         original(self, failed)
 
@@ -162,6 +162,27 @@ def test_a_thread_that_ends_with_work_in_hand_leaves_it_to_the_taker(monkeypatch
     assert list(in_order(square, range(20), 2, ahead=3, name="sktransfer-test")) == [n**2 for n in range(20)]
     assert len(ended) == 1
     assert not ours()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_work_that_a_thread_took_and_never_answered_is_done_by_the_taker_of_results():
+    class Unanswering:
+        def put(self, answer):
+            raise SystemExit  # ends a thread without a word
+
+        def get(self, timeout):
+            raise queue.Empty
+
+    task = _Task(lambda item: item + 1, 41)
+    task._answer = Unanswering()
+    thread = threading.Thread(target=task.do, args=(None,))
+    thread.start()
+    thread.join()
+    found = []
+    taker = threading.Thread(target=lambda: found.append(task.wait([thread])), daemon=True)
+    taker.start()
+    taker.join(30)
+    assert found == [42]
 
 
 def test_results_that_were_taken_are_not_held():
