@@ -1,6 +1,7 @@
 """What all tests share: where real weights and data are, and small real images made on the spot."""
 
 import os
+import signal
 
 os.environ["SCIPY_ARRAY_API"] = "1"  # before SciPy comes in, so that scikit-learn's array API checks run
 
@@ -13,6 +14,10 @@ from PIL import Image
 
 # Tiny networks gain nothing from threads, and lose much where other programs want the processors too.
 torch.set_num_threads(1)
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and tests of Ctrl-C would wait for nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +132,9 @@ def _plain_attention() -> Iterator[None]:
 
 def _try_newer(task: ExportTask) -> str:
     """Write the file, or return why that failed and leave nothing behind."""
-    if find_spec("onnxscript") is None:
+    try:
+        import onnxscript  # noqa: F401 (torch imports it too, and says less where it is missing)
+    except ImportError:
         return 'the newer one needs the package onnxscript (pip install "sktransfer[onnx]")'
     try:
         _write_by_export(task)
@@ -261,16 +262,18 @@ def _check_file(task: ExportTask, program: Callable[[torch.Tensor], torch.Tensor
     Without onnxruntime, the results are those of the program that the file was written from.
     """
     import_onnx().checker.check_model(str(task.file), full_check=True)
-    with_runtime = find_spec("onnxruntime") is not None
-    compute = _compute_in_onnxruntime(task) if with_runtime else program
-    for n in (3, 1) if with_runtime else (3,):
-        if not task.agrees(compute(task.samples[:n])):
+    in_runtime = _in_onnxruntime(task)
+    for n in (3,) if in_runtime is None else (3, 1):
+        if not task.agrees((in_runtime or program)(task.samples[:n])):
             raise ValueError(f"the file computes something else than the network for n_samples={n}")
 
 
-def _compute_in_onnxruntime(task: ExportTask) -> Callable[[torch.Tensor], torch.Tensor]:
-    import onnxruntime
-
+def _in_onnxruntime(task: ExportTask) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Return what the file computes there, or `None` where onnxruntime is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised as well
     session = onnxruntime.InferenceSession(str(task.file), options, providers=["CPUExecutionProvider"])

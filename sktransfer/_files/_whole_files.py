@@ -70,15 +70,21 @@ def written_whole(place: Path, given: "str | os.PathLike[str]") -> Iterator[Path
         If it cannot be written, as on a full disk.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=".sktransfer-", dir=place.parent) as folder:
-            yield Path(folder, place.name)
-            files = sorted(Path(folder).iterdir(), key=lambda file: file.name == place.name)
+        folder = Path(tempfile.mkdtemp(prefix=".sktransfer-", dir=place.parent))
+        try:
+            yield folder / place.name
+            files = sorted(folder.iterdir(), key=lambda file: file.name == place.name)
             for file in files:
                 with file.open("rb+") as written:
                     os.fsync(written.fileno())
             for file in files:
                 file.replace(place.with_name(file.name))
-            _sync_folder(place.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                for left in folder.iterdir():
+                    left.unlink()
+                folder.rmdir()
+        _sync_folder(place.parent)
     except OSError as error:
         if error.filename is None:
             raise

@@ -23,7 +23,6 @@ from torch import nn
 from torchvision.models import SwinTransformer, VisionTransformer
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
-from sktransfer._files import _onnx_export
 from sktransfer.backbones import ImagePreprocessing
 from sktransfer.inputs._base import load_batch
 
@@ -49,8 +48,7 @@ def exporter(request, monkeypatch):
 
 def hide(package, monkeypatch):
     """Make a package look as if it were not installed."""
-    found = _onnx_export.find_spec
-    monkeypatch.setattr(_onnx_export, "find_spec", lambda name: None if name == package else found(name))
+    monkeypatch.setitem(sys.modules, package, None)
 
 
 def after_writing(change, monkeypatch, *, newer=True, older=True):
