@@ -224,13 +224,13 @@ class TestItComputesTheSameThere:
         check_same(classifier(tiny_vectors, freeze_depth=freeze_depth).fit(X, y), X, tmp_path / "model.onnx")
         check_same(extractor(tiny_vectors).fit(X), X, tmp_path / "features.onnx")
 
-    @pytest.mark.parametrize("backbone", [tiny_vit, tiny_swin])
+    @pytest.mark.parametrize("backbone", rest_exhaustive([tiny_vit, tiny_swin], tiny_vit))
     def test_transformers(self, backbone, pictures, tmp_path):
         X, y = np.pad(pictures[0], ((0, 0), (2, 2), (0, 0), (0, 0))), pictures[1]
         check_same(extractor(backbone, layer=[1, None]).fit(X), X, tmp_path / "features.onnx")
         check_same(classifier(backbone, freeze_depth=1).fit(X, y), X, tmp_path / "model.onnx")
 
-    @pytest.mark.parametrize("backbone", ["squeezenet1_1", "resnet18"])
+    @pytest.mark.parametrize("backbone", rest_exhaustive(["squeezenet1_1", "resnet18"], "squeezenet1_1"))
     def test_torchvision_networks_tuned_in_part(self, backbone, pictures, tmp_path):
         X, y = pictures[0][:8], pictures[1][:8]
         check_same(classifier(backbone, freeze_depth=0.8, max_epochs=1).fit(X, y), X, tmp_path / "model.onnx")

@@ -92,7 +92,9 @@ def test_a_tail_trained_on_sounds_of_one_length_hears_those_of_others(tmp_path):
             torch.testing.assert_close(found[0], whole.last_hidden_state, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["bloom", "modernbert", "llama", "deberta-v2", "mixtral"])
+@pytest.mark.parametrize(
+    "kind", rest_exhaustive(["bloom", "modernbert", "llama", "deberta-v2", "mixtral"], "bloom", "mixtral")
+)
 def test_what_layers_are_given_fits_texts_of_any_length_and_any_number(kind, tmp_path):
     """Bloom's layers are given something of as many rows as there are texts; Mixtral rounds by how many come."""
     backbone = load_backbone(make_text_model(kind, tmp_path, max_position_embeddings=64))
