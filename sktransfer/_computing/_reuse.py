@@ -57,7 +57,7 @@ class Variant:
 
 
 def by_size(samples: Samples, rows: Sequence[int]) -> list[int]:
-    """Put rows of one size together, within stretches of `SORTED_AT_ONCE`.
+    """Put rows of one size together, among `SORTED_AT_ONCE` that follow one another.
 
     Parameters
     ----------

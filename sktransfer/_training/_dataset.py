@@ -103,9 +103,9 @@ class SliceBatches:
         sizes = self.dataset.sizes()[order]
         differ = self.shuffle and bool((sizes != sizes[0]).any())
         if differ:
-            stretch = self.batch_size * SORTED_BATCHES
+            span = self.batch_size * SORTED_BATCHES
             order = np.concatenate(
-                [order[i : i + stretch][sizes[i : i + stretch].argsort(kind="stable")] for i in range(0, n, stretch)]
+                [order[i : i + span][sizes[i : i + span].argsort(kind="stable")] for i in range(0, n, span)]
             )
         starts = list(range(0, n, self.batch_size))
         if len(starts) > 1 and n - starts[-1] == 1:

@@ -68,8 +68,10 @@ class FrozenPart:
     def parts_before(self) -> list["FrozenPart"]:
         """Return the parts that end at a cut on the way to the first value, the deepest first."""
         first = self.cuts[0]
-        places = [place for place in self.graph.places_before(first) if place is not first or self.pooling]
-        return [FrozenPart(self.loaded, self.graph, self.digest, (place,)) for place in reversed(places)]
+        cut_points = [
+            cut_point for cut_point in self.graph.cut_points_before(first) if cut_point is not first or self.pooling
+        ]
+        return [FrozenPart(self.loaded, self.graph, self.digest, (cut_point,)) for cut_point in reversed(cut_points)]
 
     def behind(self, before: "FrozenPart") -> "FrozenPart":
         """Return what goes on from the end of one of the parts before."""

@@ -19,12 +19,12 @@ class UntraceableError(ValueError):
 
 @dataclass(frozen=True)
 class Block:
-    """A stretch of a network between two cuts that holds weights.
+    """A part of a network between two cut points that holds weights.
 
     Attributes
     ----------
     name : str
-        Path of the module whose weights the stretch ends with, such as `"layer3.1"`.
+        Path of the module whose weights the part ends with, such as `"layer3.1"`.
     parameter_names : tuple of str
         Qualified names of its parameters.
     buffer_names : tuple of str
@@ -60,7 +60,7 @@ class Graph(Protocol):
     def end_of_module(self, name: str) -> Cut | None:
         """Return the cut behind a module, or `None` where the network cannot be cut there."""
 
-    def places_before(self, cut: Cut) -> list[Cut]:
+    def cut_points_before(self, cut: Cut) -> list[Cut]:
         """Return the cuts on the way to this one, itself included, in order."""
 
     def in_order(self, cuts: Iterable[Cut]) -> list[Cut]:

@@ -30,24 +30,24 @@ class _Reached(Exception):  # noqa: N818
     """The last layer has been called; nothing behind it is needed."""
 
 
-class Notes(threading.local):
-    """What gates have seen in this thread."""
+class Passed(threading.local):
+    """What has passed gates in this thread."""
 
     def __init__(self) -> None:
         self.hidden: torch.Tensor | None = None
         self.calls: list[Call] = []
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Notes":
-        return memo.setdefault(id(self), Notes())
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Passed":
+        return memo.setdefault(id(self), Passed())
 
 
 class Gate(nn.Module):
     """Stands where a layer stood: notes what it is called with and lets hidden states pass."""
 
-    def __init__(self, layer: nn.Module, number: int, notes: Notes, n_calls: int, n_returned: int | None):
+    def __init__(self, layer: nn.Module, number: int, passed: Passed, n_calls: int, n_returned: int | None):
         super().__init__()
         self.__dict__["layer"] = layer  # seen by those who ask for its attributes, but no part of this module
-        self.number, self.notes, self.n_calls, self.n_returned = number, notes, n_calls, n_returned
+        self.number, self.passed, self.n_calls, self.n_returned = number, passed, n_calls, n_returned
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -56,18 +56,18 @@ class Gate(nn.Module):
             return getattr(self.__dict__["layer"], name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Gate":
-        notes = copy.deepcopy(self.notes, memo)
+        passed = copy.deepcopy(self.passed, memo)
         return memo.setdefault(
-            id(self), Gate(self.__dict__["layer"], self.number, notes, self.n_calls, self.n_returned)
+            id(self), Gate(self.__dict__["layer"], self.number, passed, self.n_calls, self.n_returned)
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         hidden, args, kwargs = _take_hidden(args, kwargs)
-        notes = self.notes
-        if not notes.calls:
-            notes.hidden = hidden
-        notes.calls.append(Call(self.number, args, kwargs))
-        if len(notes.calls) == self.n_calls:
+        passed = self.passed
+        if not passed.calls:
+            passed.hidden = hidden
+        passed.calls.append(Call(self.number, args, kwargs))
+        if len(passed.calls) == self.n_calls:
             raise _Reached
         return hidden if self.n_returned is None else (hidden, *[None] * (self.n_returned - 1))
 
@@ -84,22 +84,22 @@ def first_of(result: Any) -> torch.Tensor:
     return result[0] if isinstance(result, tuple | list) else result
 
 
-class Front:
+class Opening:
     """A network without its layers: what runs before them, and says what they are called with.
 
     Each run has modules of its own: what networks note in them, such as positions of the length that they saw last, is
     seen by no other thread and no later run.
     """
 
-    def __init__(self, skeleton: nn.Module, notes: Notes):
-        self.skeleton, self.notes = skeleton, notes
+    def __init__(self, skeleton: nn.Module, passed: Passed):
+        self.skeleton, self.passed = skeleton, passed
 
     def run(self, arguments: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[Call]]:
-        self.notes.calls, self.notes.hidden = [], None
+        self.passed.calls, self.passed.hidden = [], None
         with contextlib.suppress(_Reached):
             twin(self.skeleton)(**arguments)
-        hidden, calls = self.notes.hidden, self.notes.calls
-        self.notes.calls, self.notes.hidden = [], None
+        hidden, calls = self.passed.hidden, self.passed.calls
+        self.passed.calls, self.passed.hidden = [], None
         assert hidden is not None
         return hidden, calls
 
@@ -257,7 +257,7 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def segments(numbers: list[int], layers: list[nn.Module]) -> list[int]:
-    """Return after how many calls each block ends: the embeddings, and stretches that share no layer."""
+    """Return after how many calls each block ends: the embeddings, and runs of layers that share no layer."""
     owners = [{id(parameter) for parameter in layers[number].parameters()} for number in numbers]
     ends = [0]
     for count in range(1, len(numbers) + 1):
@@ -311,7 +311,7 @@ def with_replaced(module: nn.Module, path: str, new: nn.Module) -> nn.Module:
 
 
 def twin(module: nn.Module, made: "dict[int, nn.Module] | None" = None) -> nn.Module:
-    """Return a module that shares all tensors with this one, and whose own notes nobody else sees."""
+    """Return a module that shares all tensors with this one, and whose own state nobody else sees."""
     made = {} if made is None else made
     if id(module) not in made:
         made[id(module)] = other = _twin_of_one(module)
@@ -330,5 +330,5 @@ def _twin_of_one(module: nn.Module) -> nn.Module:
     return other
 
 
-def notes_of(skeleton: nn.Module) -> Notes:
-    return next(module.notes for module in skeleton.modules() if isinstance(module, Gate))
+def passed_by(skeleton: nn.Module) -> Passed:
+    return next(module.passed for module in skeleton.modules() if isinstance(module, Gate))

@@ -23,7 +23,7 @@ def check(graph: LayerGraph) -> LayerGraph:
     Parameters
     ----------
     graph : LayerGraph
-        Of the network; its `by_rows`, `layers_keep_notes` and `takes_autocast` are set.
+        Of the network; its `by_rows`, `layers_keep_state` and `takes_autocast` are set.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def check(graph: LayerGraph) -> LayerGraph:
     UntraceableError
         If it cannot be cut.
     """
-    notes = _Notes(graph.network.modules())
+    attributes = _Attributes(graph.network.modules())
     try:
         with seeded(0), torch.no_grad():
             fault = _find_fault(graph)
@@ -51,46 +51,46 @@ def check(graph: LayerGraph) -> LayerGraph:
                 )
             graph.takes_autocast = _takes_autocast(graph)
     finally:
-        graph.layers_keep_notes = notes.put_back()
+        graph.layers_keep_state = attributes.put_back()
         graph.forget_calls()
     return graph
 
 
 def _find_fault(graph: LayerGraph) -> str | None:
     """Return for which samples parts do not give what the whole gives, and why, or `None`."""
-    feed = graph.feed
-    examples = feed.examples()
-    for x in (*(x for x in examples if len(x) == 1), *feed.long_examples()):
+    entry = graph.entry
+    examples = entry.examples()
+    for x in (*(x for x in examples if len(x) == 1), *entry.long_examples()):
         try:
             if not _calls_depend_on_positions_alone(graph, x):
-                return feed.describe(x)
+                return entry.describe(x)
         except UntraceableError:
             raise
         except Exception as error:  # networks raise what they please
-            return f"{feed.describe(x)} ({first_line(error)})"
+            return f"{entry.describe(x)} ({first_line(error)})"
     for x in examples:
         try:
             if not _parts_give_the_whole(graph, x):
-                return feed.describe(x)
+                return entry.describe(x)
         except Exception as error:  # networks raise what they please
-            return f"{feed.describe(x)} ({first_line(error)})"
+            return f"{entry.describe(x)} ({first_line(error)})"
     return None
 
 
 def _calls_depend_on_positions_alone(graph: LayerGraph, x: torch.Tensor) -> bool:
     """Tell whether layers are called for a sample as for what stands for its hidden states behind a cut."""
-    padding = graph.feed.padding(x)
+    padding = graph.entry.padding(x)
     try:
-        hidden, calls = graph.front.run(graph.feed.arguments(x, padding))
+        hidden, calls = graph.opening.run(graph.entry.arguments(x, padding))
         others = graph.calls(hidden, padding)
     except Exception as error:  # networks raise what they please
         raise UntraceableError(
-            f"Got a {type(graph.network).__name__} that cannot be run with {graph.feed.describe(x)} "
+            f"Got a {type(graph.network).__name__} that cannot be run with {graph.entry.describe(x)} "
             f"({first_line(error)}); expected one that takes samples of any length that its tokenizer or feature "
             "extractor gives. Save these with the right limit, such as a smaller model_max_length, or use another "
             "network."
         ) from error
-    if hidden.ndim != 3 or (graph.feed.tells_padding and hidden.shape[:2] != x.shape[:2]):
+    if hidden.ndim != 3 or (graph.entry.tells_padding and hidden.shape[:2] != x.shape[:2]):
         return False
     return len(calls) == len(others) and all(
         one.number == other.number and _is_equal(one.args, other.args) and _is_equal(one.kwargs, other.kwargs)
@@ -103,9 +103,9 @@ def _parts_give_the_whole(graph: LayerGraph, x: torch.Tensor) -> bool:
 
     Beside padding it may differ by rounding: what the network makes of padding, between its layers, is not kept.
     """
-    feed, padding = graph.feed, graph.feed.padding(x)
-    expected = output_of(twin(graph.network)(**feed.arguments(x, padding)))
-    found = feed.flat(_in_parts(graph, x))
+    entry, padding = graph.entry, graph.entry.padding(x)
+    expected = output_of(twin(graph.network)(**entry.arguments(x, padding)))
+    found = entry.flat(_in_parts(graph, x))
     if found.shape != expected.shape:
         return False
     if padding is None:
@@ -124,8 +124,8 @@ def _in_parts(graph: LayerGraph, x: torch.Tensor) -> torch.Tensor:
 
 def _takes_autocast(graph: LayerGraph) -> bool:
     """Tell whether layers can be run in mixed precision: a few have constants that bfloat16 cannot hold."""
-    x = graph.feed.examples()[-1]
-    padding = graph.feed.padding(x)
+    x = graph.entry.examples()[-1]
+    padding = graph.entry.padding(x)
     try:
         with torch.autocast("cpu", torch.bfloat16):
             found = _in_parts(graph, x)
@@ -145,7 +145,7 @@ def _is_equal(one: Any, other: Any) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-class _Notes:
+class _Attributes:
     """The attributes of modules as they are now, to be put back."""
 
     def __init__(self, modules: Iterable[nn.Module]):

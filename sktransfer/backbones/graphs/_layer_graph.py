@@ -19,16 +19,16 @@ from sktransfer._process._locks import Lock
 from sktransfer._process._seeding import generator_kept
 from sktransfer.backbones._identity import Description, describe_network
 from sktransfer.backbones.graphs._base import Block, Ready
-from sktransfer.backbones.graphs._feeds import Feed
+from sktransfer.backbones.graphs._entries import Entry
 from sktransfer.backbones.graphs._folding import CAST
 from sktransfer.backbones.graphs._layer_calls import (
     Call,
-    Front,
     Gate,
-    Notes,
+    Opening,
+    Passed,
     find_stack,
     is_traced,
-    notes_of,
+    passed_by,
     segments,
     tensors_in,
     with_replaced,
@@ -44,7 +44,7 @@ FIRST_BLOCK = "embeddings"
 
 @dataclass(frozen=True)
 class LayerCut:
-    """A place between layers.
+    """A cut point between layers.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class LayerGraph:
     ----------
     network : nn.Module
         In eval mode; it is not changed.
-    feed : Feed
+    entry : Entry
         How samples are handed to it.
     finish : nn.Module or None, default=None
         What makes vectors of the last hidden states and of positions of padding, where the network comes with it.
@@ -76,11 +76,11 @@ class LayerGraph:
         If the network is no such stack.
     """
 
-    def __init__(self, network: nn.Module, feed: Feed, finish: nn.Module | None = None):
-        self.network, self.feed, self.finish = network, feed, finish
-        example = feed.examples()[0]
-        self.stack, seen = find_stack(network, feed.arguments(example, feed.padding(example)))
-        self.takes_autocast, self.by_rows, self.layers_keep_notes = True, False, False
+    def __init__(self, network: nn.Module, entry: Entry, finish: nn.Module | None = None):
+        self.network, self.entry, self.finish = network, entry, finish
+        example = entry.examples()[0]
+        self.stack, seen = find_stack(network, entry.arguments(example, entry.padding(example)))
+        self.takes_autocast, self.by_rows, self.layers_keep_state = True, False, False
         self.hands_weights = seen.hands_weights
         self._lock = Lock()
         self._known: OrderedDict[Any, tuple[list[Call], int]] = OrderedDict()
@@ -89,7 +89,7 @@ class LayerGraph:
         self._layers = dict(enumerate(layers))
         self._n_returned, self._n_calls = seen.n_returned, len(seen.numbers)
         self._sequence, self.ends = seen.numbers, segments(seen.numbers, layers)
-        self.front = self._make_front(network)
+        self.opening = self._make_opening(network)
         self.blocks = self._record_blocks(seen.before, seen.used)
 
     def ending_at(self, cut: LayerCut) -> "LayerGraph":
@@ -111,7 +111,7 @@ class LayerGraph:
         names = self.cut_names()
         return self.end_of_block(names.index(name) + 1) if name in names else None
 
-    def places_before(self, cut: LayerCut) -> list[LayerCut]:
+    def cut_points_before(self, cut: LayerCut) -> list[LayerCut]:
         """Return the cuts on the way to this one, itself included, in order."""
         return [self.end_of_block(depth) for depth in range(1, cut.depth + 1)]
 
@@ -135,8 +135,8 @@ class LayerGraph:
     def between(self, start: LayerCut, end: LayerCut | None = None) -> "LayerPart":
         """Return the part of the network between two cuts, with the network's own layers."""
         stop = self._depth if end is None else end.depth
-        front = self.front if start.depth == 0 and stop else None
-        return LayerPart(self, start.depth, stop, front, self._layers, self._module_after(start.depth, stop))
+        opening = self.opening if start.depth == 0 and stop else None
+        return LayerPart(self, start.depth, stop, opening, self._layers, self._module_after(start.depth, stop))
 
     def ready(self, start: LayerCut, end: LayerCut, device: torch.device, bfloat16: bool, ready: Ready) -> "LayerPart":
         """Return the part between two cuts, made of copies on a device; under autocast, weights are cast once."""
@@ -148,20 +148,20 @@ class LayerGraph:
             return ready[key]
 
         bfloat16 = bfloat16 and self.takes_autocast
-        front = None
+        opening = None
         if start.depth == 0 and end.depth:
-            skeleton = made("", self.front.skeleton)
-            front = Front(skeleton, notes_of(skeleton))
+            skeleton = made("", self.opening.skeleton)
+            opening = Opening(skeleton, passed_by(skeleton))
         calls = self.numbers(start.depth, end.depth)
         layers = {number: made(f"{self.stack}.{number}", self._layers[number]) for number in dict.fromkeys(calls)}
         after = self._module_after(start.depth, end.depth)
         after = None if after is None else (after[0], made(after[0], after[1]))
-        return LayerPart(self, start.depth, end.depth, front, layers, after).requires_grad_(False)
+        return LayerPart(self, start.depth, end.depth, opening, layers, after).requires_grad_(False)
 
     def describe(self) -> Description:
         """Write down what the network computes, but for its weights."""
         return describe_network(
-            self.network, stack=self.stack, ends=self.ends, after=self._after, finish=self.finish, feed=self.feed
+            self.network, stack=self.stack, ends=self.ends, after=self._after, finish=self.finish, entry=self.entry
         )
 
     def interpret(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
@@ -174,10 +174,10 @@ class LayerGraph:
 
     def calls(self, hidden: torch.Tensor, padding: torch.Tensor | None) -> list[Call]:
         """Return what each layer is called with for such hidden states."""
-        if not self.feed.tells_padding:
+        if not self.entry.tells_padding:
             padding = None
         rows = hidden if self.by_rows or padding is not None else hidden[:1]
-        if padding is not None or (is_traced() and self.feed.tells_padding):
+        if padding is not None or (is_traced() and self.entry.tells_padding):
             return self._call_again(rows, padding)
         # All that they depend on: which values there are is no part of it, and the self-check saw that it need not.
         key = (int(rows.shape[0]), int(rows.shape[1]), hidden.device)
@@ -204,15 +204,15 @@ class LayerGraph:
         cast = torch.autocast(hidden.device.type, enabled=False)
         # Whatever the caller's modes are: what comes of it is remembered, and used in training too.
         with kept, cast, torch.inference_mode(False), torch.no_grad():
-            arguments = self.feed.stand_in(hidden, padding, self._count_positions)
-            _, calls = self.front.run(_on_cpu(arguments))
+            arguments = self.entry.stand_in(hidden, padding, self._count_positions)
+            _, calls = self.opening.run(_on_cpu(arguments))
         return [
             Call(call.number, _moved(call.args, hidden.device), _moved(call.kwargs, hidden.device)) for call in calls
         ]
 
     def _count_positions(self, arguments: dict[str, torch.Tensor]) -> int:
         try:
-            return int(self.front.run(_on_cpu(arguments))[0].shape[1])
+            return int(self.opening.run(_on_cpu(arguments))[0].shape[1])
         except (RuntimeError, ValueError):  # so short that a convolution does not fit
             return 0
 
@@ -238,10 +238,10 @@ class LayerGraph:
         ends = start < end == self._depth
         return (self._after, self.network.get_submodule(self._after)) if self._after and ends else None
 
-    def _make_front(self, network: nn.Module) -> Front:
-        notes = Notes()
-        gates = [Gate(layer, number, notes, self._n_calls, self._n_returned) for number, layer in self._layers.items()]
-        return Front(with_replaced(network, self.stack, nn.ModuleList(gates)), notes)
+    def _make_opening(self, network: nn.Module) -> Opening:
+        passed = Passed()
+        gates = [Gate(layer, number, passed, self._n_calls, self._n_returned) for number, layer in self._layers.items()]
+        return Opening(with_replaced(network, self.stack, nn.ModuleList(gates)), passed)
 
     def _record_blocks(self, before: set[str], used: set[str]) -> tuple[Block, ...]:
         parameters = dict.fromkeys(name for name, _ in self.network.named_parameters())

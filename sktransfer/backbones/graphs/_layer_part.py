@@ -6,20 +6,20 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from sktransfer.backbones.graphs._layer_calls import Front, first_of, twin
+from sktransfer.backbones.graphs._layer_calls import Opening, first_of, twin
 from sktransfer.backbones.graphs._pooling import pool
 
 
 class Layers(Protocol):
     """What a part asks the graph of its network."""
 
-    feed: Any
+    entry: Any
     stack: str
     ends: Any
     finish: nn.Module | None
     takes_autocast: bool
     hands_weights: bool
-    layers_keep_notes: bool
+    layers_keep_state: bool
 
     def call_range(self, start: int, end: int) -> tuple[int, int]:
         """Return the calls between two depths."""
@@ -53,7 +53,7 @@ class LayerPart(nn.Module):
         Of the network.
     start, end : int
         Blocks before its first layer, and before what follows it.
-    front : Front or None
+    opening : Opening or None
         What runs before the layers, for a part that begins at the input.
     layers : mapping of int to nn.Module
         Layers by their number in the stack.
@@ -66,20 +66,20 @@ class LayerPart(nn.Module):
         graph: Layers,
         start: int,
         end: int,
-        front: Front | None,
+        opening: Opening | None,
         layers: Mapping[int, nn.Module],
         after: tuple[str, nn.Module] | None,
     ):
         super().__init__()
         self._shared = _Unchanged(graph)
         self.start, self.end = start, end
-        self._front = front
+        self._opening = opening
         self._first, self._last = graph.call_range(start, end)
         self._ends = graph.ends
         self._stack, self._after = graph.stack, None if after is None else after[0]
         self.finish = graph.finish if start < end and graph.is_last(end) else None
-        if front is not None:
-            for name, module in _beside(front.skeleton, graph.stack):
+        if opening is not None:
+            for name, module in _beside(opening.skeleton, graph.stack):
                 if not (after and name == after[0]):
                     _nest(self, name, module)
         for number in dict.fromkeys(graph.numbers(start, end)):
@@ -95,14 +95,14 @@ class LayerPart(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return hidden states, or vectors where the network ends in them; padding is NaN on both sides."""
-        feed, padding = self.graph.feed, self.graph.feed.padding(x)
+        entry, padding = self.graph.entry, self.graph.entry.padding(x)
         if self.start == self.end:
-            return x if self.end else feed.as_value(x, padding)
+            return x if self.end else entry.as_value(x, padding)
         if self.graph.takes_autocast:
-            hidden = feed.unflat(self._hidden(x, padding), x)
+            hidden = entry.unflat(self._hidden(x, padding), x)
         else:
             with torch.autocast(x.device.type, enabled=False):
-                hidden = feed.unflat(self._hidden(x.float() if x.is_floating_point() else x, padding), x)
+                hidden = entry.unflat(self._hidden(x.float() if x.is_floating_point() else x, padding), x)
         if self.finish is not None:
             return self.finish(hidden.float(), padding)
         if padding is not None:
@@ -110,21 +110,21 @@ class LayerPart(nn.Module):
         return hidden
 
     def _hidden(self, x: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
-        feed = self.graph.feed
-        if self._front is not None:
-            hidden, calls = self._front.run(feed.arguments(x, padding))
+        entry = self.graph.entry
+        if self._opening is not None:
+            hidden, calls = self._opening.run(entry.arguments(x, padding))
             if torch.is_autocast_enabled(x.device.type) and not self.graph.hands_weights:
                 # Positions are counted in full precision, and on both sides of a cut the same.
                 calls = self.graph.calls(hidden, padding)
         else:
-            hidden = feed.flat(x if padding is None else x.nan_to_num())
+            hidden = entry.flat(x if padding is None else x.nan_to_num())
             calls = self.graph.calls(hidden, padding)
         layers = self.get_submodule(self._stack) if self._last > self._first else None
         for count, call in enumerate(calls[self._first : self._last], start=self._first):
             if count in self._ends:
-                hidden = _without(hidden, padding if feed.tells_padding else None)
+                hidden = _without(hidden, padding if entry.tells_padding else None)
             layer = getattr(layers, str(call.number))
-            layer = twin(layer) if self.graph.layers_keep_notes else layer
+            layer = twin(layer) if self.graph.layers_keep_state else layer
             hidden = first_of(layer(hidden, *call.args, **call.kwargs))
         return hidden if self._after is None else self.get_submodule(self._after)(hidden)
 
@@ -137,7 +137,7 @@ class LayerPart(nn.Module):
                 'Got pooling="flatten" for samples that may differ in length; expected features of one length. Use '
                 '"mean", "max", "cls" or "last".'
             )
-        padding = self.graph.feed.padding(x)
+        padding = self.graph.entry.padding(x)
         if hidden.ndim == 3:
             return pool(hidden, pooling, padding=padding)
         vectors = pool(hidden.flatten(0, 1), pooling).view(*hidden.shape[:2], -1)

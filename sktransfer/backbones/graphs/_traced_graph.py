@@ -63,7 +63,7 @@ class NetworkGraph:
         self._output = next(node for node in self._order if node.op == "output")
         self._layers_of = find_layers(self._graph, network, self._constants)
         # Asked for in each prediction, and always the same.
-        self._places_before: dict[fx.Node, list[fx.Node]] = {}
+        self._cut_points_before: dict[fx.Node, list[fx.Node]] = {}
         self._names_before: dict[fx.Node, set[str]] = {}
         self._behind: dict[fx.Node, Behind] = {}
         self._find_places(ends_in_classifier)
@@ -88,12 +88,12 @@ class NetworkGraph:
         """Return the value that leaves a module, or `None` where the network cannot be cut there."""
         return self._module_ends().get(name)
 
-    def places_before(self, node: fx.Node) -> list[fx.Node]:
+    def cut_points_before(self, node: fx.Node) -> list[fx.Node]:
         """Return the values on the way to this one, itself included, at which the network can be cut, in order."""
-        if node not in self._places_before:
+        if node not in self._cut_points_before:
             on_the_way = set(self._slice(node, self._input))
-            self._places_before[node] = [place for place in self._places if place in on_the_way]
-        return self._places_before[node]
+            self._cut_points_before[node] = [cut_point for cut_point in self._cut_points if cut_point in on_the_way]
+        return self._cut_points_before[node]
 
     def in_order(self, cuts: Iterable[fx.Node]) -> list[fx.Node]:
         """Sort cuts from the input onwards, each once."""
@@ -206,23 +206,23 @@ class NetworkGraph:
                 found = self._settle_places(order, at_most if closely else strictly, examples)
                 self._cut_at(found, ends_in_classifier)
 
-    def _cut_at(self, places: list[fx.Node], ends_in_classifier: bool | None) -> None:
-        self._places = places
+    def _cut_at(self, cut_points: list[fx.Node], ends_in_classifier: bool | None) -> None:
+        self._cut_points = cut_points
         self._features = self._find_features(ends_in_classifier)
         self.blocks, self._ends = self._find_blocks()
 
     def _settle_places(self, order: list[fx.Node], alone: dict[fx.Node, int], examples: list[Values]) -> list[fx.Node]:
-        """Return the places that have a row per sample and behind which all sizes that are needed can be had."""
-        places = []
+        """Return the cut points that have a row per sample and behind which all sizes that are needed can be had."""
+        cut_points = []
         for node, position in alone.items():
             gone = {one for one in order if self._order[one] <= position and one not in self._apart} - {node}
             behind = Behind(node, gone, self._sizes, examples)
             later = (one for one in order if self._order[one] > position)
             if node is self._input or (is_row_by_row(node, examples) and behind.settle(later)):
-                places.append(node)
+                cut_points.append(node)
                 if behind.writers:
                     self._behind[node] = behind
-        return places
+        return cut_points
 
     def _alone(self, order: list[fx.Node], apart: set[fx.Node]) -> dict[fx.Node, int]:
         """Values that are the only one alive at some point of the run, and the first such point of each."""
@@ -230,7 +230,7 @@ class NetworkGraph:
         last_use = {
             node: max((self._order[user] for user in node.users if user in flowing), default=-1) for node in flowing
         }
-        places: dict[fx.Node, int] = {}
+        cut_points: dict[fx.Node, int] = {}
         alive: set[fx.Node] = set()
         for node in flowing:
             position = self._order[node]
@@ -238,8 +238,8 @@ class NetworkGraph:
             if node is not self._output:
                 alive.add(node)
             if len(alive) == 1:
-                places.setdefault(next(iter(alive)), position)
-        return places
+                cut_points.setdefault(next(iter(alive)), position)
+        return cut_points
 
     def _find_features(self, ends_in_classifier: bool | None) -> fx.Node:
         with_weights = [
@@ -258,18 +258,18 @@ class NetworkGraph:
             ends_in_classifier = last is result and isinstance(self._modules[str(last.target)], nn.Linear)
         if ends_in_classifier and last is not None:
             entering = last.all_input_nodes[0]
-            if entering in self._places and any(self._weights_of(n) for n in self._slice(entering, self._input)):
+            if entering in self._cut_points and any(self._weights_of(n) for n in self._slice(entering, self._input)):
                 return entering
         return result
 
     def _module_ends(self) -> dict[str, fx.Node]:
-        """Return the last value of each module that ends at a place."""
+        """Return the last value of each module that ends at a cut point."""
         inner = set(self._slice(self._features, self._input))
         whole = self._slice(self._output, self._input)
         last = {name: node for node in whole if node not in self._apart for name in scopes_of(node)}
-        places = inner & {*self._places, self._features}
+        cut_points = inner & {*self._cut_points, self._features}
         ends = sorted(last.items(), key=lambda end: self._order[end[1]])
-        return {name: node for name, node in ends if node in places}
+        return {name: node for name, node in ends if node in cut_points}
 
     # Blocks
 
@@ -286,12 +286,12 @@ class NetworkGraph:
 
     def _find_blocks(self) -> tuple[tuple[Block, ...], list[fx.Node]]:
         inner = self._slice(self._features, self._input)
-        stretches = self._stretches(inner)
-        units = self._find_units(stretches)
+        sections = self._sections(inner)
+        units = self._find_units(sections)
         groups: list[tuple[str, list[fx.Node]]] = []  # weight operations of a block, under its module's name
         seen: set[str] = set()  # a layer that is used again opens no second block
-        for stretch in stretches:
-            weighty = [node for node in stretch if self._weights_of(node) - seen]
+        for section in sections:
+            weighty = [node for node in section if self._weights_of(node) - seen]
             seen.update(name for node in weighty for name in self._weights_of(node))
             if weighty:
                 name = next((scope for scope in scopes_of(weighty[-1]) if scope in units), None)
@@ -312,28 +312,28 @@ class NetworkGraph:
         used, scopes = self._weights_of(node), scopes_of(node)
         return (scopes[-1] if scopes and (node.op == "call_module" or scopes[-1] in used) else max(used)) or "network"
 
-    def _stretches(self, nodes: list[fx.Node]) -> list[list[fx.Node]]:
-        """Operations between one place and the next."""
-        places, result, current = set(self._places), [], []
+    def _sections(self, nodes: list[fx.Node]) -> list[list[fx.Node]]:
+        """Operations between one cut point and the next."""
+        cut_points, result, current = set(self._cut_points), [], []
         for node in nodes:
             if node not in self._apart:
                 current.append(node)
-                if node in places or node is self._features:
+                if node in cut_points or node is self._features:
                     result.append(current)
                     current = []
         return result
 
-    def _find_units(self, stretches: list[list[fx.Node]]) -> set[str]:
-        """Modules not to be cut: each is the smallest around a stretch with weights that has no cut inside.
+    def _find_units(self, sections: list[list[fx.Node]]) -> set[str]:
+        """Modules not to be cut: each is the smallest around a section with weights that has no cut inside.
 
         Where one instance of a class is such a module (a residual block), all of that class are, though some, without
         a shortcut, could be cut.
         """
         units = set()
-        for stretch in stretches:
-            if any(self._weights_of(node) for node in stretch):
-                common = [set(scopes_of(node)) for node in stretch if node.op != "placeholder"]
-                around = [scope for scope in scopes_of(stretch[-1]) if all(scope in scopes for scopes in common)]
+        for section in sections:
+            if any(self._weights_of(node) for node in section):
+                common = [set(scopes_of(node)) for node in section if node.op != "placeholder"]
+                around = [scope for scope in scopes_of(section[-1]) if all(scope in scopes for scopes in common)]
                 if around and not self._is_layer(around[-1]):
                     units.add(around[-1])
         classes = {type(self._modules[name]) for name in units}
@@ -355,13 +355,17 @@ class NetworkGraph:
         return widened[: len(names) - len(beyond)]
 
     def _boundary(self, last: fx.Node, follower: str, first: fx.Node) -> fx.Node:
-        """Return the last place before the next block's module opens, so that a normalisation stays with its layer."""
+        """Return the last cut point before the next block's module opens: a normalisation stays with its layer."""
         opening = min(
             (position for node, position in self._order.items() if follower in scopes_of(node)),
             default=self._order[first],
         )
-        between = [place for place in self._places if self._order[last] <= self._order[place] < self._order[first]]
-        outside = [place for place in between if self._order[place] < opening]
+        between = [
+            cut_point
+            for cut_point in self._cut_points
+            if self._order[last] <= self._order[cut_point] < self._order[first]
+        ]
+        outside = [cut_point for cut_point in between if self._order[cut_point] < opening]
         return outside[-1] if outside else between[0]
 
     def _say_if_coarse(self) -> None:

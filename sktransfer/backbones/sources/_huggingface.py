@@ -16,7 +16,7 @@ from torch import nn
 from sktransfer._messages import first_line, named_extra
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._base import UntraceableError
-from sktransfer.backbones.graphs._feeds import Feed, Tokens, Windows
+from sktransfer.backbones.graphs._entries import Entry, Tokens, Windows
 from sktransfer.backbones.graphs._layer_check import check
 from sktransfer.backbones.graphs._layer_graph import LayerGraph
 from sktransfer.backbones.sources._base import file_key
@@ -135,13 +135,13 @@ class HuggingFaceSource:
 
     def _graph(self, network: nn.Module) -> LayerGraph:
         if isinstance(self.prepared, TextPreprocessing):
-            feed: Feed = Tokens(self.prepared, getattr(network.config, "pad_token_id", None))
+            entry: Entry = Tokens(self.prepared, getattr(network.config, "pad_token_id", None))
         else:
             assert isinstance(self.prepared, SoundPreprocessing)
-            feed = Windows(self.prepared, main_input(network))
+            entry = Windows(self.prepared, main_input(network))
         finish = None if self.finish is None else SentencePooling(**self.finish)
         try:
-            return LayerGraph(network, feed, finish)
+            return LayerGraph(network, entry, finish)
         except UntraceableError:
             raise
         except Exception as error:  # networks of the library may want more than a sample

@@ -157,12 +157,12 @@ def check_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def check_versions(state: Any, path: Path) -> None:
-    """Refuse notes on the versions of layers, as torch keeps them with tensors, that torch could not read.
+    """Refuse what torch keeps with tensors, the versions of layers, where torch could not read it.
 
     Parameters
     ----------
     state : mapping
-        What a file holds; its attribute `_metadata` has the notes, by name of layer.
+        What a file holds; its attribute `_metadata` has them, by name of layer.
     path : Path
         The file, for the message.
 
@@ -171,16 +171,16 @@ def check_versions(state: Any, path: Path) -> None:
     ValueError
         If they are anything but a dict of dicts, with a number as `version`.
     """
-    notes = getattr(state, "_metadata", None)
-    fine = notes is None or (
-        isinstance(notes, dict)
-        and all(isinstance(name, str) and isinstance(note, dict) for name, note in notes.items())
-        and all(note.get("version") is None or type(note["version"]) is int for note in notes.values())
+    metadata = getattr(state, "_metadata", None)
+    fine = metadata is None or (
+        isinstance(metadata, dict)
+        and all(isinstance(name, str) and isinstance(note, dict) for name, note in metadata.items())
+        and all(note.get("version") is None or type(note["version"]) is int for note in metadata.values())
     )
     if not fine:
         raise ValueError(
-            f"Got weights={shown(path)}, whose _metadata, a {type(notes).__name__}, torch cannot read; expected a dict "
-            "with a dict for each layer, as state_dict() makes it. Save the tensors in a plain dict: torch.save("
+            f"Got weights={shown(path)}, whose _metadata, a {type(metadata).__name__}, torch cannot read; expected a "
+            "dict with a dict for each layer, as state_dict() makes it. Save the tensors in a plain dict: torch.save("
             "dict(state), PATH)."
         )
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from sktransfer import FineTunedClassifier
 from sktransfer.backbones import UntraceableError, load_backbone
-from sktransfer.backbones.graphs._feeds import Tokens, Windows
+from sktransfer.backbones.graphs._entries import Tokens, Windows
 from sktransfer.backbones.graphs._layer_check import check
 from sktransfer.backbones.graphs._layer_graph import LayerGraph
 from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
@@ -247,7 +247,7 @@ def test_hidden_states_that_no_sound_gives_are_refused_in_a_sentence():
 
 def test_what_layers_remember_of_one_length_is_seen_by_no_other_run_and_no_other_thread():
     graph = listened(Listener(caches=True))
-    assert graph.layers_keep_notes
+    assert graph.layers_keep_state
     lengths = [100, 400, 1000, 2300]
     samples = [torch.rand(2, 1, length) for length in lengths]
     with torch.no_grad():

@@ -146,7 +146,7 @@ def check_every_cut(network: nn.Module, sizes: tuple[tuple[int, ...], ...]) -> N
             x = torch.randn(n, *shape)
             with torch.no_grad():
                 expected = network(x)
-                for cut in graph._places:
+                for cut in graph._cut_points:
                     activation = graph.between(graph.end_of_block(0), cut)(x)
                     assert activation.is_floating_point()
                     assert len(activation) == n

@@ -21,7 +21,7 @@ _LONGEST = 4100
 _LONGEST_SOUND = 600
 
 
-class Feed(Protocol):
+class Entry(Protocol):
     """How prepared samples are handed to a network, and how hidden states stand for them.
 
     Attributes
