@@ -9,6 +9,7 @@ onnxruntime`.
 
 import argparse
 import json
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +24,6 @@ from measuring import machine, stopwatch
 from torch import nn
 
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer._files import _onnx_export
 
 HERE = Path(__file__).resolve().parent
 NETWORKS = ["mobilenet_v2", "resnet18", "efficientnet_b0", "densenet121", "convnext_tiny", "vit_b_16", "swin_t"]
@@ -60,13 +60,15 @@ def make_text_network(folder: Path) -> str:
 
 @contextmanager
 def older_alone() -> Iterator[None]:
-    """Let the package find no onnxscript, so that it takes the older exporter."""
-    found = _onnx_export.find_spec
-    _onnx_export.find_spec = lambda name: None if name == "onnxscript" else found(name)
+    """Make the package take the older exporter, as where onnxscript is not installed."""
+    found = sys.modules.get("onnxscript")
+    sys.modules["onnxscript"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        _onnx_export.find_spec = found
+        sys.modules.pop("onnxscript")
+        if found is not None:
+            sys.modules["onnxscript"] = found
 
 
 def measure(backbone: str | Callable, X: np.ndarray) -> dict[str, object]:
