@@ -329,8 +329,10 @@ class BackboneEstimator(BaseEstimator):
         """Make what was learned of its records, and give parameters that came after the pickle their defaults."""
         state = {name: value.code if isinstance(value, _Code) else value for name, value in state.items()}
         takes = inspect.signature(type(self)).parameters
+        if _TENSORS in state and "own" in state:  # as earlier versions called it
+            state[_CUSTOM] = state.pop("own")
         if _TENSORS in state:  # else it is not fitted, or an earlier version wrote it
-            tensors, custom = from_arrays(state.pop(_TENSORS)), state.pop(_CUSTOM, None)
+            tensors, custom = from_arrays(state.pop(_TENSORS)), state.pop(_CUSTOM)
             parameters = {name: state.pop(name) for name in takes if name in state}
             state = parameters | self._learned_from_record(state, tensors, custom)
         super().__setstate__(state)
