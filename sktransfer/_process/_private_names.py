@@ -66,7 +66,7 @@ PRIVATE_NAMES = (
     PrivateNames(
         "torch.nn.modules.batchnorm", ("_NormBase",), _TORCH,
         "A tuple of BatchNorm1d to 3d, SyncBatchNorm and InstanceNorm1d to 3d. It misses classes that derive from "
-        "_BatchNorm alone, of which there are copies in many projects.",
+        "_BatchNorm alone, as many projects' own do.",
     ),
     PrivateNames(
         "torch.nn.modules.module",

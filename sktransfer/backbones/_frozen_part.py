@@ -59,11 +59,11 @@ class FrozenPart:
 
     def network(self) -> FeatureNetwork:
         """Return it as a module with the network's own layers, which computes bit for bit what the network does."""
-        return self._join([self.graph.between(*ends) for ends in self._stretches()])
+        return self._join([self.graph.between(*ends) for ends in self._sections()])
 
     def ready(self, device: torch.device, bfloat16: bool) -> FeatureNetwork:
         """Return it as a module on a device that computes the same, to rounding, in less time."""
-        return self._join([self.loaded.ready(*ends, device, bfloat16) for ends in self._stretches()])
+        return self._join([self.loaded.ready(*ends, device, bfloat16) for ends in self._sections()])
 
     def parts_before(self) -> list["FrozenPart"]:
         """Return the parts that end at a cut on the way to the first value, the deepest first."""
@@ -77,7 +77,7 @@ class FrozenPart:
         """Return what goes on from the end of one of the parts before."""
         return replace(self, start=before.cuts[0])
 
-    def _stretches(self) -> list[tuple[Cut, Cut]]:
+    def _sections(self) -> list[tuple[Cut, Cut]]:
         start = self.graph.end_of_block(0) if self.start is None else self.start
         return list(zip((start, *self.cuts), self.cuts, strict=False))
 

@@ -208,7 +208,7 @@ class TolerantSamples(SamplesOf):
 
 
 def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[Any]:
-    """Refuse paths that are no files or, where that is tolerated, put errors in their places.
+    """Refuse paths that lead to no file; a tolerant reader puts an error in place of each.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[An
     what : str
         What the files are to be, such as `"an image"`.
     tolerant : bool
-        Whether it is tolerated.
+        Whether errors are to stand in the list, for `Samples.load` to raise.
 
     Returns
     -------

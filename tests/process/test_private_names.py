@@ -272,5 +272,5 @@ def _asked_by_pattern(node: ast.AST) -> str | None:
 SOURCES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 OWN_OF_ALL = set[str]().union(*map(own_names, SOURCES.values()))
 PATTERNS = {pattern for tree in SOURCES.values() for node in ast.walk(tree) if (pattern := _asked_by_pattern(node))}
-# All that stands in the package but for the list itself, of which the first part uses names too.
+# Every word of the package. Of the file with the list, only what stands before the list: it uses names too.
 WORDS = {word for path in SOURCES for word in re.findall(r"\w+", path.read_text().partition("\nPRIVATE_NAMES = ")[0])}
