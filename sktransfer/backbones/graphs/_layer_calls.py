@@ -8,6 +8,7 @@ import copy
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -153,38 +154,59 @@ def find_stack(network: nn.Module, arguments: dict[str, torch.Tensor]) -> tuple[
 
 def watch(network: nn.Module, stack: str, arguments: dict[str, torch.Tensor]) -> Seen:
     """Run a network once, and see how it calls its layers."""
-    numbers: list[int] = []
-    entered: list[Any] = []
-    left: list[torch.Tensor] = []
-    others: list[torch.Tensor] = []
-    returned: list[int | None] = []
-    followers: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+    kind, run = type(network).__name__, _Run()
+    output = _run_watched(network, stack, arguments, run)
+    if not all(isinstance(one, torch.Tensor) for one in (*run.entered, *run.left, output)):
+        raise UntraceableError(
+            f"Got a {kind} whose layers return something else than hidden states; expected a stack of layers. It "
+            "cannot be cut: use another network."
+        )
+    if not run.numbers or any(not _same(one, two) for one, two in zip(run.left, run.entered[1:], strict=False)):
+        raise UntraceableError(
+            f"Got a {kind} whose layers do not take what the one before gave; expected a stack of layers. It cannot be "
+            "cut: use another network."
+        )
+    names = {id(parameter): name for name, parameter in reversed(list(network.named_parameters()))}
+    handed = {names[one] for tensor in run.others for one in _parameters_of(tensor) if one in names}
+    before = handed | {names[one] for one in _parameters_of(run.entered[0]) if one in names}
+    used = {names[one] for one in _parameters_of(output) if one in names}
+    after = None if _same(run.left[-1], output) else _find_follower(kind, run.followers, run.left[-1], output)
+    return Seen(run.numbers, run.returned[0], before, used, bool(handed), after)
 
-    def layer_called(number: int) -> Any:
-        def hook(layer: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-            hidden, rest, named = _take_hidden(args, kwargs)
-            numbers.append(number)
-            entered.append(hidden)
-            left.append(first_of(result))
-            returned.append(len(result) if isinstance(result, tuple | list) else None)
-            others.extend(tensors_in((rest, named)))
-            followers.clear()
 
-        return hook
+class _Run:
+    """What hooks see while a network runs."""
 
-    def module_called(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, result: Any) -> None:
-            if args and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor):
-                followers.append((name, args[0], result))
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.entered: list[Any] = []
+        self.left: list[torch.Tensor] = []
+        self.others: list[torch.Tensor] = []
+        self.returned: list[int | None] = []
+        self.followers: list[tuple[str, torch.Tensor, torch.Tensor]] = []
 
-        return hook
+    def layer_called(self, number: int, layer: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
+        hidden, rest, named = _take_hidden(args, kwargs)
+        self.numbers.append(number)
+        self.entered.append(hidden)
+        self.left.append(first_of(result))
+        self.returned.append(len(result) if isinstance(result, tuple | list) else None)
+        self.others.extend(tensors_in((rest, named)))
+        self.followers.clear()
 
+    def module_called(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
+        if args and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor):
+            self.followers.append((name, args[0], result))
+
+
+def _run_watched(network: nn.Module, stack: str, arguments: dict[str, torch.Tensor], run: _Run) -> torch.Tensor:
+    """Run a network once with hooks on its layers and on the modules beside them, and with gradients to follow."""
     hooks = [
-        layer.register_forward_hook(layer_called(number), with_kwargs=True)
+        layer.register_forward_hook(partial(run.layer_called, number), with_kwargs=True)
         for number, layer in enumerate(get_module(network, stack))
     ]
     hooks += [
-        module.register_forward_hook(module_called(name))
+        module.register_forward_hook(partial(run.module_called, name))
         for name, module in network.named_modules()
         if name and next(module.children(), None) is None and not name.startswith(f"{stack}.")
     ]
@@ -192,7 +214,7 @@ def watch(network: nn.Module, stack: str, arguments: dict[str, torch.Tensor]) ->
     try:
         network.requires_grad_(True)
         with torch.enable_grad():
-            output = output_of(twin(network)(**arguments))
+            return output_of(twin(network)(**arguments))
     except UntraceableError:
         raise
     except Exception as error:  # networks raise what they please
@@ -205,23 +227,6 @@ def watch(network: nn.Module, stack: str, arguments: dict[str, torch.Tensor]) ->
             hook.remove()
         for parameter, as_before in zip(network.parameters(), wanted, strict=True):
             parameter.requires_grad_(as_before)
-    kind = type(network).__name__
-    if not all(isinstance(one, torch.Tensor) for one in (*entered, *left, output)):
-        raise UntraceableError(
-            f"Got a {kind} whose layers return something else than hidden states; expected a stack of layers. It "
-            "cannot be cut: use another network."
-        )
-    if not numbers or any(not _same(one, two) for one, two in zip(left, entered[1:], strict=False)):
-        raise UntraceableError(
-            f"Got a {kind} whose layers do not take what the one before gave; expected a stack of layers. It cannot be "
-            "cut: use another network."
-        )
-    names = {id(parameter): name for name, parameter in reversed(list(network.named_parameters()))}
-    handed = {names[one] for tensor in others for one in _parameters_of(tensor) if one in names}
-    before = handed | {names[one] for one in _parameters_of(entered[0]) if one in names}
-    used = {names[one] for one in _parameters_of(output) if one in names}
-    after = None if _same(left[-1], output) else _find_follower(kind, followers, left[-1], output)
-    return Seen(numbers, returned[0], before, used, bool(handed), after)
 
 
 def _find_follower(
