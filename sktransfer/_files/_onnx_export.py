@@ -4,6 +4,7 @@ The newer exporter, built on torch.export, is tried first. The older one, built 
 one cannot, and everything where the newer one is not installed; torch plans to remove it.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -223,7 +224,11 @@ def _write_traced(task: ExportTask) -> None:
     """Write the file, and raise for operations that ONNX lacks.
 
     The exporter is told to let such operations pass: where it raises for them itself, it prints the graph to stdout.
+    Where torch has removed that option, as it plans to, it is left out.
     """
+    option = "operator_export_type"
+    known = option in inspect.signature(torch.onnx.export).parameters
+    lenient: dict[str, Any] = {option: torch.onnx.OperatorExportTypes.ONNX_FALLTHROUGH} if known else {}
     torch.onnx.export(
         task.network,
         (task.trial,),
@@ -232,8 +237,8 @@ def _write_traced(task: ExportTask) -> None:
         output_names=[task.output_name],
         dynamic_axes={task.input_name: task.axes, task.output_name: {0: "batch"}},
         opset_version=OPSET,
-        operator_export_type=torch.onnx.OperatorExportTypes.ONNX_FALLTHROUGH,
         dynamo=False,
+        **lenient,
     )
     nodes = import_onnx().load(task.file, load_external_data=False).graph.node
     missing = {f"{node.domain}.{node.op_type}" for node in nodes if node.domain}

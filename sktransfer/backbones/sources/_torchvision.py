@@ -111,7 +111,8 @@ class TorchvisionSource:
         # A vision transformer is built for one size of image, which its weights decide.
         size = {"image_size": self._recipe().meta["min_size"][0]} if self.name.startswith("vit_") else {}
         with seeded(self.seed), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # GoogLeNet and Inception announce a faster start
+            # GoogLeNet and Inception announce a faster start.
+            warnings.filterwarnings("ignore", "The default weight initialization", FutureWarning)
             return get_model(self.name, weights=None, **size)
 
     def _as_pretrained(self, network: Any) -> nn.Module:
