@@ -167,6 +167,20 @@ def test_whatever_changes_the_result_misses(pictures, change):
     np.testing.assert_array_equal(kept, extractor(other, feature_cache=None, **parameters).fit_transform(X))
 
 
+@pytest.mark.parametrize("freeze_depth", [1, 2, "all"])
+def test_what_is_kept_in_the_middle_of_a_network_is_not_given_for_other_weights(pictures, freeze_depth):
+    X, y = pictures
+    how = {"freeze_depth": freeze_depth, "max_epochs": 1, "random_state": 0, "precision": "float32"}
+    network = tiny_cnn()
+    FineTunedClassifier(network, **how).fit(X, y)
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other[0].weight *= -1
+    found = FineTunedClassifier(other, **how).fit(X, y).transform(X)
+    expected = FineTunedClassifier(other, feature_cache=None, **how).fit(X, y).transform(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_changed_file_under_the_same_path_misses(tmp_path):
     path = tmp_path / "image.png"
     fitted = None
