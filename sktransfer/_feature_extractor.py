@@ -11,6 +11,7 @@ from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._training._prediction import count_features, extract
+from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.inputs._rows import Rows
 
 ON_BAD_SAMPLE = ("raise", "nan")
@@ -39,7 +40,10 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         images come with the weights, so small images are resized up (to 224 x 224 for most networks).
     layer : str, int, list or None, default=None
         Block, by name or number (1 is the first), or module at whose end the network can be cut; a list takes several
-        and concatenates them. `None` takes the input of the classification layer.
+        and concatenates them. `None` takes the input of the classification layer. `"stages"` takes that and, before
+        it, the ends of the last four stages: the last blocks before the map changes its size, or, where it does not
+        change twice, blocks that are spread evenly. All come from one pass. With `pooling="flatten"`, `"stages"` is
+        the same as `None`. (A module that is itself called "stages" is meant by `["stages"]`.)
     pooling : {"avg", "max", "flatten", "cls", "mean", "last"}, default="avg"
         How maps and tokens become one vector. `"avg"` and `"mean"` are the same, over a text's own tokens alone;
         `"cls"` is the first token, `"last"` the last, for causal networks. Features that are vectors already, such as
@@ -90,6 +94,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     ----------
     backbone_ : sktransfer.backbones.Backbone
         The network: blocks, preprocessing, `summary()`.
+    layers_ : list of str, int or None
+        The layers whose features are joined, in this order; `None` is the input of the classification layer.
     n_features_out_ : int
         Number of features.
     n_features_in_ : int
@@ -117,6 +123,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     """
 
     n_features_out_: int
+    layers_: list[Any]
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BackboneEstimator._parameter_constraints,
@@ -191,10 +198,11 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self._check_parameters()
         with self._all_or_nothing():
             samples, backbone, reader = self._learn(Rows(X, self.image_shape), tolerant=self.on_bad_sample == "nan")
-            part = backbone.feature_part(self.layer, self.pooling)
+            layers = self._shown(backbone, "all", reader).layers(self.layer, self.pooling)
+            part = backbone.feature_part(list(layers), self.pooling)
             n_features = count_features(self._way_through(part, samples), self.on_bad_sample == "nan")
             backbone = self._shown(backbone, "all", reader)
-            learned = {"backbone_": backbone, "_reader": reader, "n_features_out_": n_features}
+            learned = {"backbone_": backbone, "_reader": reader, "n_features_out_": n_features, "layers_": list(layers)}
             self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
         return self
 
@@ -220,7 +228,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             If paths in X are no files.
         """
         check_is_fitted(self, "backbone_")
-        part = self.backbone_.feature_part(self.layer, self.pooling)
+        part = self._part()
         self._check_on_bad_sample()
         tolerant = self.on_bad_sample == "nan"
         samples = self._read(X, tolerant)
@@ -236,7 +244,11 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         return features
 
     def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:
-        return self.backbone_.feature_part(self.layer, self.pooling).network(), "features", None
+        return self._part().network(), "features", None
+
+    def _part(self) -> FrozenPart:
+        layers = vars(self).get("layers_", self.layer)  # which earlier versions did not write down
+        return self.backbone_.feature_part(layers, self.pooling)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -21,6 +21,7 @@ from sktransfer._training._settings import TrainingSettings
 from sktransfer._training._strategies import Task, check_settings, train
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer.backbones import Backbone
+from sktransfer.inputs._base import Reader
 from sktransfer.inputs._rows import Rows
 
 
@@ -182,16 +183,18 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BackboneEstimator._parameter_constraints,
-        "layer": [str, Integral, None],
         "freeze_depth": [Real, str],
         "strategy": [str],
         "hidden_layer_sizes": [tuple, list],
         "dropout": [Interval(Real, 0, 1, closed="left")],
+        "head_C": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "head_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "head_lr": [Interval(Real, 0, None, closed="neither")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "layer_decay": [Interval(Real, 0, 1, closed="right")],
+        "lr_schedule": [str],
+        "interpolation": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"}), None],
         "optimizer": [str, type],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "augment": [str, callable, None],
@@ -214,15 +217,18 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         weights: Any = "DEFAULT",
         freeze_depth: Any = "all",
         strategy: str = "lp_ft",
-        layer: Any = None,
+        layer: Any = "stages",
         pooling: str = "avg",
         hidden_layer_sizes: Sequence[int] = (),
         dropout: float = 0.0,
+        head_C: Any = "auto",
         head_epochs: Any = "auto",
         max_epochs: int = 10,
         head_lr: float = 1e-3,
         lr: float = 1e-4,
         layer_decay: float = 1.0,
+        lr_schedule: str = "cosine",
+        interpolation: Any = None,
         optimizer: Any = "adamw",
         weight_decay: float = 0.01,
         augment: Any = None,
@@ -257,11 +263,14 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         self.pooling = pooling
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
+        self.head_C = head_C
         self.head_epochs = head_epochs
         self.max_epochs = max_epochs
         self.head_lr = head_lr
         self.lr = lr
         self.layer_decay = layer_decay
+        self.lr_schedule = lr_schedule
+        self.interpolation = interpolation
         self.optimizer = optimizer
         self.weight_decay = weight_decay
         self.augment = augment
@@ -367,6 +376,28 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         check_is_fitted(self, "backbone_")
         return self._compute(X, features=True)
 
+    @property
+    def interpolation_(self) -> float:
+        """How far the weights are from where tuning started, 0, to where it ended, 1.
+
+        Set it to move them, without training.
+        """
+        check_is_fitted(self, "backbone_")
+        return self.net_.module_.interpolation
+
+    @interpolation_.setter
+    def interpolation_(self, factor: float) -> None:
+        check_is_fitted(self, "backbone_")
+        if isinstance(factor, bool) or not isinstance(factor, Real) or not 0 <= float(factor) <= 1:
+            raise ValueError(f"Got interpolation_={factor!r}; expected a number from 0 to 1.")
+        module = self.net_.module_
+        if not self.backbone_.trained_blocks(module.freeze_depth):
+            raise ValueError(
+                f"Got interpolation_={factor!r} for a network of which only the head was trained; expected one whose "
+                "blocks were tuned too. Set a freeze_depth below 'all', such as 0.75, and fit again."
+            )
+        module.interpolate(float(factor), self.backbone_)
+
     def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:
         return probability_network(self.backbone_, self.net_.module_), "probabilities", self.classes_
 
@@ -380,13 +411,13 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         samples, backbone, reader = self._learn(rows)
         check_lengths(len(samples), labels)
         views_seed = 0 if self.random_state is None else self._seed()
-        settings = TrainingSettings.of(self, views_seed)
+        backbone, layers = self._layers(backbone, reader)
+        settings = TrainingSettings.of(self, views_seed, layers)
         depth = settings.freeze_depth
-        backbone = self._shown(backbone.ending_at(self.layer), depth, reader)
         if not backbone.trained_blocks(depth):
             warn_of_frozen_blocks(self)
         earlier = self._earlier(backbone, classes, depth)
-        work = self._way_through(backbone.frozen_part(depth, self.pooling), samples)
+        work = self._way_through(backbone.frozen_part(depth, self.pooling, layers), samples)
         trained = train(backbone, work, Task(classes, labels, weights), settings, self._seed(), earlier)
         learned = {
             "classes_": classes,
@@ -395,12 +426,22 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
             "net_": trained.net,
             "history_": trained.history,
             "n_iter_": trained.n_iter,
+            "head_C_": trained.solution.C if trained.solution else None,
+            "head_C_path_": trained.solution.path if trained.solution else None,
         }
         self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
 
+    def _layers(self, backbone: Backbone, reader: Reader) -> tuple[Backbone, tuple[Any, ...]]:
+        """Return the backbone up to the deepest layer that is asked for, and the others."""
+        depth = "all" if self.strategy == "linear_probe" else self.freeze_depth
+        layers = self._shown(backbone, "all", reader).layers(self.layer, self.pooling)
+        last = backbone.deepest(layers)
+        before = tuple(layer for layer in layers if layer != last)
+        return self._shown(backbone.ending_at(last), depth, reader), before
+
     def _compute(self, X: Any, features: bool = False) -> np.ndarray:
         module = self.net_.module_
-        part = self.backbone_.frozen_part(module.freeze_depth, module.pooling)
+        part = self.backbone_.frozen_part(module.freeze_depth, module.pooling, module.layers)
         return predict(self.backbone_, module, self._way_through(part, self._read(X)), features)
 
     def _check_parameters(self) -> None:
@@ -447,7 +488,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
 
     @property
     def _n_features_out(self) -> int:
-        return int(self.net_.module_.head[0 if isinstance(self.net_.module_.head[0], nn.Linear) else 1].in_features)
+        return next(int(layer.in_features) for layer in self.net_.module_.head if isinstance(layer, nn.Linear))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

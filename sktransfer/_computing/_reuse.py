@@ -129,9 +129,24 @@ class Pass:
                     activation.fill_(torch.nan)
             yield batch
 
+    def widths(self) -> list[int]:
+        """Return the widths of the vectors that the part takes from layers on the way, and of the one at its end."""
+        if not self.part.layers:
+            return []
+        known, blank = self.part.loaded.widths, self.samples.blank()[None]
+        layers = tuple(layer.name for layer in self.part.layers)
+        key = layers, self.part.end.name, self.part.as_vector, self.part.pooling, tuple(blank.shape)
+        if key not in known:
+            ready = self.part.ready(self.execution.device, self.execution.bfloat16)
+            with torch.no_grad(), self.execution.autocast():
+                vectors, _ = ready.run(self.samples.prepare(blank.to(self.execution.device)))
+            known[key] = [vector.shape[1] for vector in vectors]
+        return known[key]
+
     def go_on(self, left: "Left", rows: Sequence[int]) -> Batches:
         """Run what an earlier cut has left of some rows through the rest of the network."""
-        ready = self.part.behind(left.before.part).ready(self.execution.device, self.execution.bfloat16)
+        part = self.part.behind(left.before.part, left.before.widths())
+        ready = part.ready(self.execution.device, self.execution.bfloat16)
         for batch in compute(ready, left, rows, self.execution):
             COUNTS.add(continued=len(batch))
             yield batch

@@ -97,6 +97,16 @@ class SliceBatches:
     def __init__(self, dataset: ActivationDataset, batch_size: int, shuffle: bool = False):
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
 
+    def __len__(self) -> int:
+        return len(self._starts())
+
+    def _starts(self) -> list[int]:
+        n = len(self.dataset)
+        starts = list(range(0, n, self.batch_size))
+        if len(starts) > 1 and n - starts[-1] == 1:
+            starts.pop()
+        return starts
+
     def __iter__(self) -> Iterator[Any]:
         n = len(self.dataset)
         order = torch.randperm(n).numpy() if self.shuffle else np.arange(n)
@@ -107,9 +117,7 @@ class SliceBatches:
             order = np.concatenate(
                 [order[i : i + span][sizes[i : i + span].argsort(kind="stable")] for i in range(0, n, span)]
             )
-        starts = list(range(0, n, self.batch_size))
-        if len(starts) > 1 and n - starts[-1] == 1:
-            starts.pop()
+        starts = self._starts()
         batches = list(zip(starts, [*starts[1:], n], strict=True))
         if differ:
             batches = [batches[place] for place in torch.randperm(len(batches)).tolist()]

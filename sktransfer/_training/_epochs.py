@@ -5,18 +5,20 @@ The suffix is a copy: the backbone that it was cut from stays as it was loaded.
 
 import copy
 import dis
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.dataset import Dataset
 from skorch.exceptions import SkorchException
 from skorch.helper import predefined_split
 from skorch.history import History
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from sktransfer._computing._execution import Execution, lend
@@ -25,6 +27,9 @@ from sktransfer._training._dataset import ActivationDataset, SliceBatches
 from sktransfer._training._settings import FUSED, TrainingSettings, optimizer_class
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer.backbones import Block
+
+# Share of the steps in which the learning rate rises.
+WARM_UP = 0.1
 
 
 class WeightedCrossEntropy(nn.CrossEntropyLoss):
@@ -87,6 +92,31 @@ class _StopOnNan(Callback):
         if not np.isfinite(float(kwargs["loss"].detach())):
             raise ValueError(_diverged("the loss", len(net.history), self.settings, self.blocks))
         self.last = batch[0][:1].detach()
+
+
+class _Cosine:
+    """The learning rate of each step as a share of the greatest: it rises at first, then falls as half a cosine.
+
+    Parameters
+    ----------
+    steps : int
+        How many there are.
+    """
+
+    def __init__(self, steps: int):
+        self.steps, self.rising = steps, max(1, round(WARM_UP * steps))
+
+    def __call__(self, step: int) -> float:
+        if step < self.rising:
+            return (step + 1) / (self.rising + 1)
+        done = (step - self.rising) / max(1, self.steps - self.rising)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def _sets_rates(callbacks: Sequence[Any] | None) -> bool:
+    """Tell whether a person's callbacks change the learning rate themselves."""
+    given = [one[1] if isinstance(one, tuple) else one for one in callbacks or ()]
+    return any(isinstance(one, LRScheduler) or one is LRScheduler for one in given)
 
 
 class _Thaw(Callback):
@@ -203,6 +233,10 @@ def _train(
             patience=settings.n_iter_no_change, threshold=settings.tol, threshold_mode="abs", load_best=True
         )
         callbacks.append(("sktransfer_early_stopping", patience))
+    if settings.lr_schedule == "cosine" and not _sets_rates(settings.callbacks):
+        steps = epochs * len(SliceBatches(training, batch_size))
+        falling = LRScheduler(LambdaLR, lr_lambda=_Cosine(steps), step_every="batch")
+        callbacks.append(("sktransfer_schedule", falling))
     net = NeuralNetClassifier(
         module.to(memory_format=torch.channels_last),
         classes=np.arange(len(classes)),  # what callbacks see, as labels and as predictions, are class indices

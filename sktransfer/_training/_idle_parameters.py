@@ -18,7 +18,7 @@ _COMPANIONS = {
 }
 
 # What only tuned blocks use.
-_OF_BLOCKS = ("lr", "max_epochs", "layer_decay", "train_bn")
+_OF_BLOCKS = ("lr", "max_epochs", "layer_decay", "train_bn", "interpolation")
 
 
 class _Search:

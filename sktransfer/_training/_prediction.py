@@ -111,5 +111,5 @@ def probability_network(backbone: Backbone, module: SuffixNetwork) -> nn.Module:
     suffix = copy.deepcopy(module).requires_grad_(False)  # the copy is without its tail, as a pickle is
     suffix.attach(backbone)
     suffix.compute_in(bfloat16=False)
-    frozen = backbone.frozen_part(module.freeze_depth, module.pooling)
+    frozen = backbone.frozen_part(module.freeze_depth, module.pooling, module.layers)
     return nn.Sequential(frozen.network(), suffix, nn.Softmax(dim=1)).eval()

@@ -19,18 +19,24 @@ FUSED = ("adam", "adamw", "sgd")
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The parameters of the classifier that say how to train, under the same names and with the same meaning."""
+    """The parameters of the classifier that say how to train, under the same names and with the same meaning.
+
+    Beside them stand the seed of augmented views, and the layers whose vectors join the features.
+    """
 
     strategy: str
     freeze_depth: Any
     pooling: str
     hidden_layer_sizes: Sequence[int]
     dropout: float
+    head_C: Any  # noqa: N815 - as scikit-learn calls it
     head_epochs: Any
     max_epochs: int
     head_lr: float
     lr: float
     layer_decay: float
+    lr_schedule: str
+    interpolation: Any
     optimizer: Any
     weight_decay: float
     augment: Any
@@ -43,15 +49,16 @@ class TrainingSettings:
     tol: float
     callbacks: list[Any] | None
     views_seed: int = 0
+    layers: tuple[Any, ...] = ()
 
     @classmethod
-    def of(cls, estimator: Any, views_seed: int) -> "TrainingSettings":
+    def of(cls, estimator: Any, views_seed: int, layers: Sequence[Any] = ()) -> "TrainingSettings":
         """Take them from an estimator that has such parameters."""
-        names = [field.name for field in fields(cls) if field.name != "views_seed"]
+        names = [field.name for field in fields(cls) if field.name not in ("views_seed", "layers")]
         given = {name: getattr(estimator, name) for name in names}
         if estimator.strategy == "linear_probe":  # which trains the head alone
             given["freeze_depth"] = "all"
-        return cls(**given, views_seed=views_seed)
+        return cls(**given, views_seed=views_seed, layers=tuple(layers))
 
     def __post_init__(self) -> None:
         # NumPy's numbers are right values too, but not what torch and scikit-learn take everywhere.

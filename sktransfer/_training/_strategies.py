@@ -4,6 +4,7 @@ A linear head is solved where nothing but epochs could serve better; the phase a
 """
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral, Real
@@ -13,8 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktransfer._computing._execution import Execution, lend
-from sktransfer._computing._forward import run_batch
 from sktransfer._computing._frozen_pass import probe
 from sktransfer._computing._reuse import Pass
 from sktransfer._messages import check_choice
@@ -23,22 +22,32 @@ from sktransfer._training._activation_sources import (
     Activations,
     Augmented,
     KeptActivations,
+    ViewedActivations,
     activations,
     decoded_once,
-    take_batches,
 )
 from sktransfer._training._dataset import ActivationDataset
+from sktransfer._training._feature_scaling import FeatureScaling, fit_scaling
 from sktransfer._training._idle_parameters import check_companions
+from sktransfer._training._interpolation import choose_factor
 from sktransfer._training._settings import TrainingSettings, check_optimizer
-from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork, make_head
+from sktransfer._training._suffix_network import SuffixNetwork, make_head
+from sktransfer._training._suffix_pass import count_widths, features_of
 from sktransfer.backbones import Backbone, Block
 from sktransfer.inputs._base import Samples
 from sktransfer.inputs.images._augmentation import augment_batch, make_augmentation
 
 STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
+SCHEDULES = ("cosine", "constant")
 
-# Epochs of a head that cannot be solved: see benchmarks/defaults.py.
+# Epochs of a head that cannot be solved: see benchmarks/accuracy.py.
 HEAD_EPOCHS = 30
+
+# Logits of all samples up to which a head is solved: the solver holds several arrays of that size in float64.
+SOLVABLE = 2**25
+
+# Samples by which the scaling of a head that is not solved is learned, about.
+SCALED_BY = 1024
 
 
 def check_settings(estimator: Any) -> None:
@@ -55,6 +64,7 @@ def check_settings(estimator: Any) -> None:
         With the first of them.
     """
     check_choice("strategy", estimator.strategy, STRATEGIES)
+    check_choice("lr_schedule", estimator.lr_schedule, SCHEDULES)
     check_optimizer(estimator.optimizer)
     check_companions(estimator)
     sizes = estimator.hidden_layer_sizes
@@ -104,11 +114,24 @@ class Task:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of it: a resting skorch net, an entry an epoch, and the number of iterations."""
+    """What came of it.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNetClassifier
+        At rest.
+    history : list of dict
+        One entry per epoch.
+    n_iter : int
+        Number of iterations.
+    solution : Solution or None
+        How the head was solved, where it was.
+    """
 
     net: Any
     history: list[dict[str, Any]]
     n_iter: int
+    solution: Any = None
 
 
 def train(
@@ -143,7 +166,15 @@ def train(
     """
     _try_augmentation(work.samples, settings.augment)
     with seeded(seed):
-        return _train(backbone, work, task, settings, earlier)
+        rows, held_out = _hold_out(task, settings)
+        training = _Training(backbone, _Sources(work, settings), work, task, settings, earlier)
+        trained = training.run(rows, held_out)
+        if training.blocks and settings.interpolation is not None:
+            factor = settings.interpolation
+            if factor == "auto":
+                factor = choose_factor(training, trained.net.module_, rows, held_out)
+            trained.net.module_.interpolate(float(factor), backbone)
+        return trained
 
 
 def _try_augmentation(samples: Samples, augment: Any) -> None:
@@ -154,40 +185,165 @@ def _try_augmentation(samples: Samples, augment: Any) -> None:
             augment_batch(samples.load(0)[None], augment)
 
 
-def _train(
-    backbone: Backbone, work: Pass, task: Task, settings: TrainingSettings, earlier: SuffixNetwork | None
-) -> Trained:
-    # skorch, and scikit-learn's linear models, come in when something is trained.
-    from sktransfer._training._epochs import train_suffix, untrained_net
-    from sktransfer._training._solved_head import SOLVABLE, solve_head
+class _Training:
+    """What the phases of a strategy share.
 
-    execution, blocks = work.execution, tuple(backbone.trained_blocks(settings.freeze_depth))
-    rows, held_out = _hold_out(task, settings)
-    sources = _Sources(work, settings)
-    module = _start(backbone, sources.first, task, execution, settings, earlier)
-    training = task.of(sources.changing, rows)
-    validation = task.of(sources.plain, _by_size(sources.plain, held_out)) if len(held_out) else None
-    net, history, n_iter = None, [], 0
-    head_first = settings.strategy != "fine_tune" and not (blocks and earlier is not None)
-    few = len(task.labels) * len(task.classes) <= SOLVABLE
-    if head_first and few and _is_solved(settings, blocks):
-        features = _features(module, sources.plain, rows, execution)
-        solution = solve_head(features, task.labels[rows], task.weights[rows], len(task.classes))
-        module.head, n_iter = nn.Sequential(solution.head), solution.n_iter
-        net = untrained_net(module, task.classes)
-    elif head_first:
-        net = _train_head(module, training, validation, task, execution, settings)
-        history += _records("head", net)
-    if blocks or net is None:
-        epochs = settings.max_epochs
-        net = train_suffix(module, training, validation, task.classes, settings, execution, epochs, blocks)
-        history += _records("fine_tune", net)
-    return Trained(net, history, n_iter + len(history))
+    Parameters
+    ----------
+    backbone, work, task, settings, earlier : object
+        As in `train`.
+    sources : _Sources
+        Activations of the samples.
+    """
 
+    def __init__(
+        self,
+        backbone: Backbone,
+        sources: "_Sources",
+        work: Pass,
+        task: Task,
+        settings: TrainingSettings,
+        earlier: SuffixNetwork | None,
+    ):
+        self.backbone, self.sources, self.work, self.task = backbone, sources, work, task
+        self.settings, self.earlier, self.execution = settings, earlier, work.execution
+        self.blocks = tuple(backbone.trained_blocks(settings.freeze_depth))
 
-def _is_solved(settings: TrainingSettings, blocks: tuple[Block, ...]) -> bool:
-    """Whether the head is solved: it can be, and no one asked for what only epochs can show or use."""
-    return settings.head_is_convex and (bool(blocks) or not (settings.early_stopping or settings.augment))
+    def run(self, rows: np.ndarray, held_out: np.ndarray) -> Trained:
+        """Train on some rows; others are held out, to stop early by."""
+        from sktransfer._training._epochs import train_suffix, untrained_net  # which brings skorch in
+
+        settings, task, execution = self.settings, self.task, self.execution
+        sources, classes = self.sources, self.task.classes
+        training = task.of(sources.changing, rows)
+        validation = task.of(sources.plain, _by_size(sources.plain, held_out)) if len(held_out) else None
+        module = self._start()
+        net, history, solution = None, [], None
+        if settings.strategy != "fine_tune" and not (self.blocks and self.earlier is not None):
+            if self._is_solved:
+                solution = self._solve(module, rows)
+                module.head = solution.head
+                net = untrained_net(module, classes)
+            else:
+                self._give_head(module, rows)
+                net = self._train_head(module, training, validation)
+                history += _records("head", net)
+        if self.blocks or net is None:
+            self._remember_start(module, rows, net is not None)
+            epochs = settings.max_epochs
+            net = train_suffix(module, training, validation, classes, settings, execution, epochs, self.blocks)
+            history += _records("fine_tune", net)
+        return Trained(net, history, len(history) + (solution.n_iter if solution else 0), solution)
+
+    @property
+    def _is_solved(self) -> bool:
+        """Whether the head is solved: it can be, and no one asked for what only epochs can show or use."""
+        settings, sources = self.settings, self.sources
+        small = len(self.task.labels) * len(self.task.classes) * (settings.augment_views or 1) <= SOLVABLE
+        if not (small and settings.head_is_convex):
+            return False
+        if self.blocks or settings.augment is None:
+            return bool(self.blocks) or not settings.early_stopping
+        return isinstance(sources.changing, ViewedActivations) and not settings.early_stopping
+
+    def _start(self) -> SuffixNetwork:
+        """Return what is to be trained: a copy of the blocks behind the cut, without a head, or of what was before."""
+        if self.earlier is not None:
+            module = copy.deepcopy(self.earlier)
+            module.attach(self.backbone)
+            module.start_anew()
+            return module
+        settings, backbone = self.settings, self.backbone
+        depth, layers = settings.freeze_depth, settings.layers
+        tail = backbone.tail(depth, settings.train_bn, layers, settings.pooling)
+        return SuffixNetwork(
+            tail,
+            nn.Identity(),
+            settings.pooling,
+            settings.train_bn,
+            backbone.features_have_channels_last,
+            depth,
+            layers,
+            [] if tail is None else self.work.widths(),
+        ).eval()
+
+    def _give_head(self, module: SuffixNetwork, rows: np.ndarray, scaling: FeatureScaling | None = None) -> None:
+        """Give a suffix that has no head one of random weights."""
+        if self.earlier is not None:
+            return
+        scaling = self._scale(module, rows) if scaling is None else scaling
+        sizes = self.settings.hidden_layer_sizes, self.settings.dropout, len(self.task.classes)
+        module.head = make_head(sum(scaling.widths), *sizes, scaling=scaling).eval()
+
+    def _widths(self, module: SuffixNetwork) -> list[int]:
+        """Return the number of features of each layer."""
+        if module.tail is None and self.settings.layers:
+            return self.work.widths()
+        return count_widths(module, self.sources.first, self.execution)
+
+    def _scale(self, module: SuffixNetwork, rows: np.ndarray) -> FeatureScaling:
+        """Return the scaling of a head that is trained in epochs: to a mean square of 1 per feature."""
+        few = rows[:: math.ceil(len(rows) / SCALED_BY)]
+        features = features_of(module, self.sources.plain, few, self.execution)
+        weights = self.task.weights[few] if self.task.weights[few].any() else np.ones(len(few))
+        scaling = fit_scaling(features, self._widths(module), weights / weights.max())
+        scaling.factor.mul_(math.sqrt(features.shape[1]))
+        return scaling.float()
+
+    def _solve(self, module: SuffixNetwork, rows: np.ndarray) -> Any:
+        from sktransfer._training._solved_head import solve_head  # which brings scikit-learn's linear models in
+
+        sources, task = self.sources, self.task
+        viewed = not self.blocks and self.settings.augment is not None
+        changing = sources.changing if viewed else None
+        seen = changing.views if isinstance(changing, ViewedActivations) else None
+        views = [sources.plain] if seen is None else [KeptActivations(view) for view in seen]
+        return solve_head(
+            np.concatenate([features_of(module, view, rows, self.execution) for view in views]),
+            np.tile(task.labels[rows], len(views)),
+            np.tile(task.weights[rows], len(views)),
+            len(task.classes),
+            self._widths(module),
+            self.settings.head_C,
+            np.tile(np.arange(len(rows)), len(views)) if viewed else None,
+        )
+
+    def _remember_start(self, module: SuffixNetwork, rows: np.ndarray, has_head: bool) -> None:
+        """Note the head from which an interpolation starts: that of the first phase, or one that is solved for it."""
+        if has_head or self.earlier is not None:
+            started = dict(module.head.state_dict())
+        elif self.blocks and self.settings.interpolation is not None and self.settings.head_is_convex:
+            scaling, linear = self._solve(module, rows).head
+            scale = math.sqrt(linear.in_features)
+            scaling.factor.mul_(scale)
+            self._give_head(module, rows, scaling)
+            started = {**module.head.state_dict(), "1.weight": linear.weight / scale, "1.bias": linear.bias}
+        else:  # a random head is no start
+            self._give_head(module, rows)
+            started = {}
+        if module.started is None:
+            module.started = {f"head.{name}": tensor.detach().clone() for name, tensor in started.items()}
+
+    def _train_head(
+        self, module: SuffixNetwork, training: ActivationDataset, validation: ActivationDataset | None
+    ) -> Any:
+        """Train the head alone: on features computed once, unless they change at random."""
+        from sktransfer._training._epochs import train_suffix, untrained_net
+
+        settings, task, execution = self.settings, self.task, self.execution
+        epochs = HEAD_EPOCHS if settings.head_epochs == "auto" else settings.head_epochs
+        nothing: tuple[Block, ...] = ()
+        if settings.augment is not None:
+            return train_suffix(module, training, validation, task.classes, settings, execution, epochs, nothing)
+        head = SuffixNetwork(None, module.head, settings.pooling, settings.train_bn)
+
+        def on_features(data: ActivationDataset) -> ActivationDataset:
+            features = features_of(module, data.activations, data.rows, execution)
+            return task.of(_spread(features, data.rows, task), data.rows)
+
+        known = on_features(training), validation and on_features(validation)
+        net = train_suffix(head, *known, task.classes, settings, execution, epochs, nothing)
+        return untrained_net(module, task.classes, net.history)
 
 
 class _Sources:
@@ -246,66 +402,6 @@ def _hold_out(task: Task, settings: TrainingSettings) -> tuple[np.ndarray, np.nd
             "training; expected a positive weight. Weigh more samples, or set early_stopping=False."
         )
     return np.sort(training), np.sort(held_out)
-
-
-def _start(
-    backbone: Backbone,
-    first: torch.Tensor,
-    task: Task,
-    execution: Execution,
-    settings: TrainingSettings,
-    earlier: SuffixNetwork | None,
-) -> SuffixNetwork:
-    """Return a suffix to be trained: copies of the backbone's blocks and a new head, or a copy of an earlier one."""
-    if earlier is not None:
-        module = copy.deepcopy(earlier)
-        module.attach(backbone)
-        return module
-    depth, channels_last = settings.freeze_depth, backbone.features_have_channels_last
-    tail = backbone.tail(depth, settings.train_bn)
-    module = SuffixNetwork(tail, nn.Identity(), settings.pooling, settings.train_bn, channels_last, depth).eval()
-    width = _features(module, KeptActivations(first.numpy()), np.arange(1), execution).shape[1]
-    module.head = make_head(width, settings.hidden_layer_sizes, settings.dropout, len(task.classes))
-    return module.eval()
-
-
-def _features(module: SuffixNetwork, source: Activations, rows: np.ndarray, execution: Execution) -> np.ndarray:
-    module.compute_in(execution.bfloat16)
-    compute = FeaturesOf(module)
-    with lend(module, execution.device), generator_kept():
-        parts = [
-            (places, run_batch(compute, part, execution).cpu().numpy())
-            for places, part in take_batches(source, rows, execution.batch_size)
-        ]
-    features = np.empty((len(rows), parts[0][1].shape[1]), dtype=np.float32)
-    for places, part in parts:
-        features[places] = part
-    return features
-
-
-def _train_head(
-    module: SuffixNetwork,
-    training: ActivationDataset,
-    validation: ActivationDataset | None,
-    task: Task,
-    execution: Execution,
-    settings: TrainingSettings,
-) -> Any:
-    """Train the head alone: on features computed once, unless they change at random."""
-    from sktransfer._training._epochs import train_suffix, untrained_net
-
-    epochs = HEAD_EPOCHS if settings.head_epochs == "auto" else settings.head_epochs
-    nothing: tuple[Block, ...] = ()
-    if settings.augment is not None:
-        return train_suffix(module, training, validation, task.classes, settings, execution, epochs, nothing)
-    head = SuffixNetwork(None, module.head, settings.pooling, settings.train_bn)
-
-    def on_features(data: ActivationDataset) -> ActivationDataset:
-        return task.of(_spread(_features(module, data.activations, data.rows, execution), data.rows, task), data.rows)
-
-    known = on_features(training), validation and on_features(validation)
-    net = train_suffix(head, *known, task.classes, settings, execution, epochs, nothing)
-    return untrained_net(module, task.classes, net.history)
 
 
 def _spread(features: np.ndarray, rows: np.ndarray, task: Task) -> Activations:

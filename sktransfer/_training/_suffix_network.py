@@ -7,15 +7,25 @@ import torch
 from torch import nn
 
 from sktransfer._process._private_names import NormBase
+from sktransfer._training._feature_scaling import FeatureScaling, restore_scaling
 from sktransfer.backbones import Backbone
-from sktransfer.backbones._feature_network import pool_output
+from sktransfer.backbones._feature_network import join, pool_output, run_part, unpack
 from sktransfer.backbones.graphs._pooling import pool
 
 # Attributes of a suffix that its record holds as they are.
-_PLAIN = ("pooling", "train_bn", "channels_last", "freeze_depth", "in_bfloat16")
+_PLAIN = ("pooling", "train_bn", "channels_last", "freeze_depth", "in_bfloat16", "layers", "widths", "interpolation")
+
+# Tensors of a scaling.
+_SCALING = ("mean", "factor", "floor")
 
 
-def make_head(n_features: int, hidden_layer_sizes: Sequence[int], dropout: float, n_classes: int) -> nn.Sequential:
+def make_head(
+    n_features: int,
+    hidden_layer_sizes: Sequence[int],
+    dropout: float,
+    n_classes: int,
+    scaling: FeatureScaling | None = None,
+) -> nn.Sequential:
     """Return a head with random weights: linear, or with hidden layers of ReLU and dropout.
 
     Parameters
@@ -28,18 +38,20 @@ def make_head(n_features: int, hidden_layer_sizes: Sequence[int], dropout: float
         Probability of a value being dropped, behind each hidden layer, or in front of a linear head.
     n_classes : int
         Logits.
+    scaling : FeatureScaling or None, default=None
+        What scales features first.
 
     Returns
     -------
     nn.Sequential
         From (n, n_features) to (n, n_classes).
     """
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [] if scaling is None else [scaling]
     width = n_features
     for size in hidden_layer_sizes:
         layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
         width = size
-    if not layers and dropout:
+    if not hidden_layer_sizes and dropout:
         layers.append(nn.Dropout(dropout))
     return nn.Sequential(*layers, nn.Linear(width, n_classes))
 
@@ -61,7 +73,18 @@ class SuffixNetwork(nn.Module):
         Whether the channels of a map that leaves the tail are its last axis.
     freeze_depth : int, float or str, default="all"
         Where the backbone was cut.
+    layers : sequence of str or int, default=()
+        Layers of the backbone, before its features, whose vectors join these.
+    widths : sequence of int, default=()
+        Of the vectors of those before the cut, which come with the activation.
+
+    Attributes
+    ----------
+    interpolation : float
+        How far the weights are from where tuning started, 0, to where it ended, 1.
     """
+
+    interpolation: float = 1.0
 
     def __init__(
         self,
@@ -71,6 +94,8 @@ class SuffixNetwork(nn.Module):
         train_bn: bool,
         channels_last: bool = False,
         freeze_depth: Any = "all",
+        layers: Sequence[Any] = (),
+        widths: Sequence[int] = (),
     ):
         super().__init__()
         self.tail = tail
@@ -80,17 +105,26 @@ class SuffixNetwork(nn.Module):
         self.channels_last = channels_last
         self.freeze_depth = freeze_depth
         self.in_bfloat16 = False
+        self.layers, self.widths = list(layers), list(widths)
         self._tail_state: dict[str, torch.Tensor] | None = None
+        # Weights of the head when tuning started, and all weights when it ended, where these are others.
+        self.started: dict[str, torch.Tensor] | None = None
+        self._ended: dict[str, torch.Tensor] | None = None
+
+    def vectors(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the vectors of all layers, float32 of shape (n, width) each, those of the last one at the end."""
+        if self.tail is None:
+            return [pool(x.float(), self.pooling, self.channels_last)]
+        early, value = unpack(x, self.widths)
+        if value.ndim == 4:
+            value = value.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
+            vectors, output = run_part(self.tail, value, early)
+        return [*vectors, pool_output(self.tail, value, output.float(), self.pooling, self.channels_last)]
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Return the tuned features of activations, float32 of shape (n, n_features)."""
-        if self.tail is None:
-            return pool(x.float(), self.pooling, self.channels_last)
-        if x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.in_bfloat16):
-            output = self.tail(x)
-        return pool_output(self.tail, x, output.float(), self.pooling, self.channels_last)
+        return join(self.vectors(x))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(x))
@@ -127,8 +161,9 @@ class SuffixNetwork(nn.Module):
         """Cut the tail from its backbone again and put its tensors back, after a pickle left the traced graph out."""
         state = self._tail_state  # another thread may do the same meanwhile
         if self.tail is None and state is not None:
-            tail = backbone.tail(self.freeze_depth, self.train_bn)
+            tail = backbone.tail(self.freeze_depth, self.train_bn, self.layers, self.pooling)
             assert tail is not None
+            start = {name: tensor.clone() for name, tensor in tail.state_dict().items()}
             try:
                 tail.load_state_dict(state)
             except RuntimeError as error:
@@ -139,7 +174,35 @@ class SuffixNetwork(nn.Module):
                 ) from error
             # In the order in memory that training left: other orders round otherwise.
             tail = tail.to(memory_format=torch.channels_last)
+            if self.interpolation != 1:
+                _move(tail, start, state, self.interpolation)
             self.tail, self._tail_state = tail.eval().requires_grad_(False), None
+
+    def interpolate(self, factor: float, backbone: Backbone) -> None:
+        """Put the weights on the line from where tuning started to where it ended.
+
+        Parameters
+        ----------
+        factor : float
+            0 is the start: the backbone's own blocks, and the head that was solved or trained on their features. 1 is
+            the end.
+        backbone : Backbone
+            From which the tail was cut.
+        """
+        self.attach(backbone)
+        if self._ended is None:
+            self._ended = {name: tensor.clone() for name, tensor in self.state_dict().items()}
+        original = backbone.tail(self.freeze_depth, self.train_bn, self.layers, self.pooling)
+        assert original is not None
+        start = {f"tail.{name}": tensor for name, tensor in original.state_dict().items()} | (self.started or {})
+        _move(self, start, self._ended, factor)
+        self.interpolation = factor
+        if factor == 1:
+            self._ended = None
+
+    def start_anew(self) -> None:
+        """Take the weights as they are for where training goes on from."""
+        self._ended, self.interpolation = None, 1.0
 
     def to_record(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Return what it takes to build this network again with `restore_suffix`.
@@ -160,10 +223,16 @@ class SuffixNetwork(nn.Module):
             "n_classes": linear[-1].out_features,
             **{name: getattr(self, name) for name in _PLAIN},
         }
-        tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        scalings = [layer.to_record() for layer in self.head.children() if isinstance(layer, FeatureScaling)]
+        record["scaling"] = scalings[0] if scalings else None
+        started = {f"start.{name}": tensor for name, tensor in (self.started or {}).items()}
+        ended = self._ended
         left, tail = self._tail_state, self.tail  # in this order: another thread may attach the tail meanwhile
-        tuned = left or {} if tail is None else tail.state_dict()
-        return record, tensors | {f"tail.{name}": tensor.cpu() for name, tensor in tuned.items()}
+        if ended is None or tail is None:
+            tuned = left or {} if tail is None else tail.state_dict()
+            ended = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()} | (ended or {})
+            ended |= {f"tail.{name}": tensor.cpu() for name, tensor in tuned.items()}
+        return record, ended | started
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restore_suffix, self.to_record()
@@ -189,25 +258,44 @@ def restore_suffix(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor
     ValueError
         If the tensors are not those of such a network.
     """
-    parts: dict[str, dict[str, torch.Tensor]] = {"head": {}, "tail": {}}
+    parts: dict[str, dict[str, torch.Tensor]] = {"head": {}, "tail": {}, "start": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
     sizes = record["n_features"], record["hidden_layer_sizes"], record["dropout"], record["n_classes"]
-    if len(parts["head"]) != 2 * (len(sizes[1]) + 1):  # before there are layers to compare
+    scaling = record.get("scaling")  # which earlier versions folded into the weights
+    expected = 2 * (len(sizes[1]) + 1) + (0 if scaling is None else len(_SCALING))
+    if len(parts["head"]) != expected:  # before there are layers to compare
         raise ValueError("a head whose tensors are not those of its layers")
     with torch.device("meta"):  # whatever sizes a file claims, memory is that of its tensors
-        head = make_head(*sizes)
+        head = make_head(*sizes, scaling=None if scaling is None else restore_scaling(scaling))
     try:
         head.load_state_dict(parts["head"], assign=True)
     except RuntimeError as error:
         raise ValueError("a head whose tensors are not those of its layers") from error
-    plain = {name: record[name] for name in _PLAIN}
-    in_bfloat16 = plain.pop("in_bfloat16")
+    plain = {name: record[name] for name in _PLAIN if name in record}  # earlier versions wrote fewer
+    in_bfloat16, factor = plain.pop("in_bfloat16"), float(plain.pop("interpolation", 1.0))
     network = SuffixNetwork(None, head, **plain)
     network.compute_in(in_bfloat16)
     network._tail_state = parts["tail"] or None
+    network.started = parts["start"] or None
+    network.interpolation = factor
+    if factor != 1:
+        network._ended = {f"head.{name}": tensor.clone() for name, tensor in head.state_dict().items()}
+        network._ended |= {f"tail.{name}": tensor for name, tensor in parts["tail"].items()}
+        _move(network, parts["start"], network._ended, factor)
     return network.eval().requires_grad_(False)
+
+
+def _move(module: nn.Module, start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], factor: float) -> None:
+    """Put the tensors of a module, as far as both name them, between start and end; at 0 and 1 to the bit."""
+    tensors = module.state_dict()
+    with torch.no_grad():
+        for name in tensors.keys() & start.keys() & end.keys():
+            if not end[name].is_floating_point() or factor in (0, 1):
+                tensors[name].copy_(end[name] if factor else start[name])
+            else:
+                tensors[name].copy_(torch.lerp(start[name].to(end[name].device), end[name], factor))
 
 
 restore_suffix.__module__ = "sktransfer"  # where it is public, which pickles name

@@ -4,7 +4,7 @@ A backbone is never changed by training: whoever trains a part of it trains a co
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from numbers import Integral, Real
@@ -17,13 +17,37 @@ from sktransfer._messages import closest
 from sktransfer._process._locks import Lock
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones._loaded_network import LoadedNetwork, load, share
+from sktransfer.backbones._stages import stage_ends
 from sktransfer.backbones._summary import BackboneSummary, BlockRow
-from sktransfer.backbones.graphs._base import Block, Cut, Graph
+from sktransfer.backbones.graphs._base import NOTHING, Block, Cut, Graph, Pooled
 from sktransfer.backbones.graphs._folding import scale_convolutions
 from sktransfer.backbones.sources._base import Source
 from sktransfer.backbones.sources._claims import no_larger_than
 from sktransfer.backbones.sources._weights import fill, fingerprint
 from sktransfer.inputs import restore_preprocessing
+
+
+def as_list(layer: Any) -> list[Any]:
+    """Return the layers that a person gave, one or several.
+
+    Parameters
+    ----------
+    layer : str, int, list or None
+        As `Backbone.feature_part` takes it.
+
+    Returns
+    -------
+    list
+        At least one.
+
+    Raises
+    ------
+    ValueError
+        If it is an empty list.
+    """
+    if isinstance(layer, list | tuple) and not layer:
+        raise ValueError("Got layer=[]; expected at least one block name or number, or None.")
+    return list(layer) if isinstance(layer, list | tuple) else [layer]
 
 
 class Backbone:
@@ -108,7 +132,9 @@ class Backbone:
         cut = self._cut(freeze_depth)
         return self._between(None, cut), self._traced.between(cut)
 
-    def tail(self, freeze_depth: Any, train_bn: bool = False) -> nn.Module | None:
+    def tail(
+        self, freeze_depth: Any, train_bn: bool = False, layers: Sequence[Any] = (), pooling: str = "avg"
+    ) -> nn.Module | None:
         """Return a copy of what is trained: the blocks behind a cut, up to the features.
 
         Parameters
@@ -118,6 +144,8 @@ class Backbone:
         train_bn : bool, default=False
             Whether BatchNorm layers will be called as such, to update their statistics. Where they keep them, scale and
             shift are applied to the weights of the convolution in front, which computes the same in less time.
+        layers, pooling : object
+            As in `frozen_part`. Vectors of those behind the cut, or at it, are returned with the features, in a tuple.
 
         Returns
         -------
@@ -126,10 +154,12 @@ class Backbone:
         """
         if not self.trained_blocks(freeze_depth):
             return None
-        part = copy.deepcopy(self._between(self._cut(freeze_depth), self._cut("all")))
+        cut = self._cut(freeze_depth)
+        behind = Pooled(self._layers_around(cut, layers)[1], pooling)
+        part = copy.deepcopy(self._between(cut, self._cut("all"), behind))
         return part if train_bn else scale_convolutions(part)
 
-    def frozen_part(self, freeze_depth: Any, pooling: str) -> FrozenPart:
+    def frozen_part(self, freeze_depth: Any, pooling: str, layers: Sequence[Any] = ()) -> FrozenPart:
         """Return what runs frozen: up to a cut, or up to the features where nothing behind it has weights.
 
         Parameters
@@ -138,15 +168,25 @@ class Backbone:
             As in `split`.
         pooling : str
             How maps and tokens become features, where it comes to them.
+        layers : sequence of str or int, default=()
+            Layers before the features whose vectors are wanted too, as far as they lie before the cut.
 
         Returns
         -------
         FrozenPart
-            From prepared samples to activations, or to features.
+            From prepared samples to activations behind the vectors of layers, or to features.
         """
-        if self.trained_blocks(freeze_depth):
-            return self._part((self._cut(freeze_depth),))
-        return self.feature_part(None, pooling)
+        if not self.trained_blocks(freeze_depth):
+            return self.feature_part([*layers, None], pooling, in_order=True)
+        cut = self._cut(freeze_depth)
+        return self._part(cut, pooling=pooling, layers=self._layers_around(cut, layers)[0])
+
+    def _layers_around(self, cut: Cut, layers: Sequence[Any]) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
+        """Return the layers before a cut, and the others but for the features, each in order from the input."""
+        end = self._cut("all")
+        cuts = [one for one in self._traced.in_order(map(self._layer_cut, layers)) if one != end]
+        passed = set(self._traced.cut_points_before(cut)) - {cut}
+        return tuple(one for one in cuts if one in passed), tuple(one for one in cuts if one not in passed)
 
     def trained_blocks(self, freeze_depth: Any) -> list[Block]:
         """Return the blocks that have weights behind a cut, in order; a block cut through counts, with those alone.
@@ -187,7 +227,7 @@ class Backbone:
         """
         return self._traced.parameter_names_before(self._cut(freeze_depth))
 
-    def feature_part(self, layer: Any = None, pooling: str = "avg") -> FrozenPart:
+    def feature_part(self, layer: Any = None, pooling: str = "avg", in_order: bool = False) -> FrozenPart:
         """Return the part that computes the features of one layer, or of several, concatenated.
 
         Parameters
@@ -197,18 +237,63 @@ class Backbone:
             input of the classification layer.
         pooling : str, default="avg"
             How maps and tokens become vectors.
+        in_order : bool, default=False
+            Whether several are concatenated as the network computes them, each once; else as they are given.
 
         Returns
         -------
         FrozenPart
             From prepared samples to a Tensor of shape (n, n_features).
         """
-        layers = list(layer) if isinstance(layer, list | tuple) else [layer]
-        if not layers:
-            raise ValueError("Got layer=[]; expected at least one block name or number, or None.")
-        cuts = [self._cut("all") if one is None else self._layer_cut(one) for one in layers]
-        in_order = tuple(self._traced.in_order(cuts))
-        return self._part(in_order, tuple(in_order.index(cut) for cut in cuts), pooling)
+        cuts = [self._layer_cut(one) for one in as_list(layer)]
+        *before, end = self._traced.in_order(cuts)
+        order = tuple([*before, end].index(cut) for cut in cuts)
+        order = () if in_order or order == tuple(range(len(cuts))) else order
+        return self._part(end, pooling=pooling, as_vector=True, layers=tuple(before), order=order)
+
+    def layers(self, layer: Any, pooling: str = "avg") -> tuple[Any, ...]:
+        """Return the layers that a parameter `layer` stands for.
+
+        Parameters
+        ----------
+        layer : str, int, list or None
+            As in `feature_part`; or `"stages"`: the features, and before them the last `STAGES` blocks after which the
+            size of the map changes. Where it does not change four times, blocks spread evenly join them.
+        pooling : str, default="avg"
+            How maps become vectors. `"flatten"` leaves the features alone of `"stages"`.
+
+        Returns
+        -------
+        tuple of str, int or None
+            As they are given; of `"stages"` in order from the input, the features last, as `None`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer.
+        """
+        if layer == "stages":
+            ends = [] if pooling == "flatten" else stage_ends(self._map_sizes())
+            return (*(self.blocks[end].name for end in ends), None)
+        for one in as_list(layer):
+            self._layer_cut(one)
+        return tuple(as_list(layer))
+
+    def deepest(self, layers: Sequence[Any]) -> Any:
+        """Return the one of some layers that is computed last.
+
+        Parameters
+        ----------
+        layers : sequence of str, int or None
+            As `layers` returns them.
+
+        Returns
+        -------
+        str, int or None
+            One of them.
+        """
+        last = self._traced.in_order(map(self._layer_cut, layers))[-1]
+        return next(one for one in layers if self._layer_cut(one) == last)
 
     @property
     def features_have_channels_last(self) -> bool:
@@ -216,6 +301,8 @@ class Backbone:
         return self._traced.has_channels_last(self._cut("all"))
 
     def _layer_cut(self, layer: Any) -> Cut:
+        if layer is None:
+            return self._cut("all")
         if isinstance(layer, Integral) and not isinstance(layer, bool) and not 1 <= int(layer) <= len(self.blocks):
             raise ValueError(
                 f"Got layer={layer}; expected a block from 1 to {len(self.blocks)}, the blocks of {self.name!r}."
@@ -236,11 +323,11 @@ class Backbone:
         assert self._graph is not None
         return self._graph
 
-    def _between(self, start: Cut | None, end: Cut) -> nn.Module:
-        return self._traced.between(start or self._traced.end_of_block(0), end)
+    def _between(self, start: Cut | None, end: Cut, pooled: Pooled = NOTHING) -> nn.Module:
+        return self._traced.between(start or self._traced.end_of_block(0), end, pooled)
 
-    def _part(self, cuts: tuple[Cut, ...], order: tuple[int, ...] = (0,), pooling: str | None = None) -> FrozenPart:
-        return FrozenPart(self._shared, self._traced, self._shared.identity, cuts, order, pooling)
+    def _part(self, end: Cut, **how: Any) -> FrozenPart:
+        return FrozenPart(self._shared, self._traced, self._shared.identity, end, **how)
 
     def _cut(self, depth: Any, parameter: str = "freeze_depth") -> Cut:
         count = len(self.blocks)
@@ -328,7 +415,7 @@ class Backbone:
         frozen = self.frozen_names(self._shown[0] if freeze_depth is None else freeze_depth)
         sizes = {name: parameter.numel() for name, parameter in self.network.named_parameters()}
         rows = []
-        for number, (block, shape) in enumerate(zip(self.blocks, self._output_shapes(), strict=True), start=1):
+        for number, (block, shape) in enumerate(zip(self.blocks, self._known_shapes(), strict=True), start=1):
             cold = sum(sizes[name] for name in block.parameter_names if name in frozen)
             rows.append(BlockRow(number, block.name, shape, sum(sizes[name] for name in block.parameter_names), cold))
         return BackboneSummary(repr(self), tuple(rows))
@@ -336,11 +423,24 @@ class Backbone:
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
 
+    def _known_shapes(self) -> list[tuple[int, ...]]:
+        """Return the shape of each block's output, of a sample such as the estimator has seen."""
+        known, key = self._shared.output_shapes, (self._end, self._shown[1])
+        if key not in known:
+            known[key] = self._output_shapes()
+        return known[key]
+
+    def _map_sizes(self) -> list[tuple[int, ...]]:
+        """Return height and width of each block's map; of anything else nothing."""
+        lasts = [self._traced.has_channels_last(self._cut(depth)) for depth in range(1, len(self.blocks) + 1)]
+        shapes = zip(self._known_shapes(), lasts, strict=True)
+        return [() if len(shape) < 3 else shape[:-1] if last else shape[1:] for shape, last in shapes]
+
     def _output_shapes(self) -> list[tuple[int, ...]]:
         example = self.preprocessing.example(self._shown[1], 1)
         try:
             with torch.no_grad():
-                return [tuple(x.shape[1:]) for _, x in self._traced.interpret(example)]
+                return [shape[1:] for shape in self._traced.output_shapes(example)]
         except (RuntimeError, AssertionError, TypeError, IndexError, ValueError):
             return [()] * len(self.blocks)  # a network of one's own that no sample has been seen for
 

@@ -1,5 +1,10 @@
-"""The outputs of one layer, or of several, as one vector a sample, in one run of the network."""
+"""The outputs of one layer, or of several, of samples that run through the network once.
 
+Where a network is cut, what earlier layers have given travels with the value at the cut, as one tensor: so it is kept
+and found as one thing.
+"""
+
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,39 +15,142 @@ from sktransfer.backbones.graphs._pooling import pool
 
 
 class FeatureNetwork(nn.Module):
-    """Computes the outputs of several layers in one run and joins them.
+    """Runs a part of a network, and joins the vectors of layers that it passes.
 
     Parameters
     ----------
-    parts : sequence of nn.Module
-        Each continues where the one before ended.
-    order : sequence of int
-        Parts whose outputs are joined.
+    part : nn.Module
+        As a graph's `between` returns it: its value, or a tuple of that and vectors.
     pooling : str or None
-        How maps and tokens become vectors; `None` leaves one value as it is.
-    channels_last : sequence of bool
-        Of each part, whether the channels of its map are the last axis.
+        How the value becomes a vector too; `None` leaves it as it is.
+    channels_last : bool
+        Whether the channels of that value, where it is a map, are its last axis.
+    order : sequence of int, default=()
+        Order of the vectors, counted from the input; `()` is that in which they come.
+    widths : sequence of int, default=()
+        Widths of vectors that enter with the value at the part's beginning.
     """
 
     def __init__(
-        self, parts: Sequence[nn.Module], order: Sequence[int], pooling: str | None, channels_last: Sequence[bool]
+        self,
+        part: nn.Module,
+        pooling: str | None,
+        channels_last: bool,
+        order: Sequence[int] = (),
+        widths: Sequence[int] = (),
     ):
         super().__init__()
-        self.parts = nn.ModuleList(parts)
-        self.order = list(order)
+        self.part = part
         self.pooling = pooling
-        self.channels_last = list(channels_last)
+        self.channels_last = channels_last
+        self.order = list(order)
+        self.widths = list(widths)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        vectors = []
-        for part, channels_last in zip(self.parts, self.channels_last, strict=True):
-            entered, x = x, part(x)
-            if self.pooling is None:
-                return x
-            vector = pool_output(part, entered, x.float(), self.pooling, channels_last)
-            # What follows may work in place, on what the vector may be a view of.
-            vectors.append(vector if part is self.parts[-1] else vector.clone())
-        return vectors[0] if len(self.order) == 1 else torch.cat([vectors[i] for i in self.order], dim=1)
+        vectors, value = self.run(x)
+        return join(vectors, self.order) if self.pooling else pack(vectors, value)
+
+    def run(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Return the vectors of all layers, from the input onwards, and the value at the end."""
+        early, entered = unpack(x, self.widths)
+        vectors, value = run_part(self.part, entered, early)
+        if self.pooling:
+            vectors.append(pool_output(self.part, entered, value.float(), self.pooling, self.channels_last))
+        return vectors, value
+
+
+def run_part(
+    part: nn.Module, x: torch.Tensor, early: Sequence[torch.Tensor] = ()
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Run a part of a network.
+
+    Parameters
+    ----------
+    part : nn.Module
+        As a graph's `between` returns it.
+    x : Tensor of shape (n, ...)
+        What enters it.
+    early : sequence of Tensor, default=()
+        Vectors of layers before it.
+
+    Returns
+    -------
+    vectors : list of Tensor of shape (n, width)
+        Those, and the ones of layers that the part passes.
+    value : Tensor of shape (n, ...)
+        What leaves it.
+    """
+    output = part(x)
+    value, *vectors = output if isinstance(output, tuple) else (output,)
+    return [*early, *vectors], value
+
+
+def join(vectors: Sequence[torch.Tensor], order: Sequence[int] = ()) -> torch.Tensor:
+    """Concatenate vectors.
+
+    Parameters
+    ----------
+    vectors : sequence of Tensor of shape (n, width)
+        At least one.
+    order : sequence of int, default=()
+        Which, in this order; `()` is all as they come.
+
+    Returns
+    -------
+    Tensor of shape (n, sum of widths)
+        One row per sample.
+    """
+    chosen = [vectors[i] for i in order] if order else list(vectors)
+    return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=1)
+
+
+def pack(vectors: Sequence[torch.Tensor], value: torch.Tensor) -> torch.Tensor:
+    """Put vectors in front of a value, in whole slices along its second axis, the last of them filled with zeros.
+
+    Parameters
+    ----------
+    vectors : sequence of Tensor of shape (n, width)
+        Perhaps none.
+    value : Tensor of shape (n, length, ...)
+        Float32, or of a type that is turned to it where there are vectors.
+
+    Returns
+    -------
+    Tensor of shape (n, more + length, ...)
+        The value itself, where there are no vectors.
+    """
+    if not vectors:
+        return value
+    early = torch.cat([vector.float() for vector in vectors], dim=1)
+    size = math.prod(value.shape[2:])
+    early = nn.functional.pad(early, (0, -early.shape[1] % size))
+    return torch.cat([early.reshape(len(value), -1, *value.shape[2:]), value.float()], dim=1)
+
+
+def unpack(packed: torch.Tensor, widths: Sequence[int]) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Take apart what `pack` has put together.
+
+    Parameters
+    ----------
+    packed : Tensor of shape (n, more + length, ...)
+        From `pack`.
+    widths : sequence of int
+        Of the vectors in it.
+
+    Returns
+    -------
+    vectors : list of Tensor of shape (n, width)
+        The vectors.
+    value : Tensor of shape (n, length, ...)
+        The value.
+    """
+    if not widths:
+        return [], packed
+    n_slices = math.ceil(sum(widths) / math.prod(packed.shape[2:]))
+    early, value = packed[:, :n_slices].flatten(1)[:, : sum(widths)], packed[:, n_slices:]
+    if value.ndim == 4:
+        value = value.contiguous(memory_format=torch.channels_last)
+    return list(torch.split(early, list(widths), dim=1)), value
 
 
 def pool_output(

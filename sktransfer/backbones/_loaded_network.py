@@ -15,7 +15,7 @@ from sktransfer._process._locks import Lock
 from sktransfer._process._seeding import turn
 from sktransfer.backbones._code import is_library
 from sktransfer.backbones._identity import NotWritableError, Settings
-from sktransfer.backbones.graphs._base import Cut, Ready
+from sktransfer.backbones.graphs._base import NOTHING, Cut, Pooled, Ready
 from sktransfer.backbones.sources._base import Source
 from sktransfer.backbones.sources._weights import fingerprint
 
@@ -45,6 +45,9 @@ class LoadedNetwork:
         self._ready: Ready = {}
         self._parts: OrderedDict[Any, nn.Module] = OrderedDict()
         self._settings = Settings(network)
+        # What was found out by running a sample, by what it depends on.
+        self.output_shapes: dict[Any, list[tuple[int, ...]]] = {}
+        self.widths: dict[Any, list[int]] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -70,14 +73,14 @@ class LoadedNetwork:
         """
         return self._settings.are_those_of(self.network)
 
-    def ready(self, start: Cut, end: Cut, device: torch.device, bfloat16: bool) -> nn.Module:
+    def ready(self, start: Cut, end: Cut, device: torch.device, bfloat16: bool, pooled: Pooled = NOTHING) -> nn.Module:
         """Return the part between two cuts, ready to run on a device; the last few are held for the next who asks."""
         with self._lock:
             if not self.unchanged:
                 self._forget()
-            key = (start, end, device, bfloat16)
+            key = (start, end, device, bfloat16, pooled)
             if key not in self._parts:
-                self._parts[key] = self.graph.ready(start, end, device, bfloat16, self._ready)
+                self._parts[key] = self.graph.ready(start, end, device, bfloat16, self._ready, pooled)
             self._parts.move_to_end(key)
             while len(self._parts) > PARTS_KEPT:
                 self._parts.popitem(last=False)

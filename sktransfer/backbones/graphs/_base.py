@@ -3,7 +3,7 @@
 Two files keep it: `_blocks.py` for networks whose operations can be traced, `_layers.py` for stacks of layers.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,6 +38,25 @@ class Block:
 
 # A value at which a network can be cut, of a kind that its graph knows; hashable, with a `name`.
 Cut = Any
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Cuts on the way through a part whose values are wanted too, as vectors.
+
+    Parameters
+    ----------
+    cuts : tuple of Cut, default=()
+        In order from the input.
+    pooling : str, default="avg"
+        How maps and tokens become vectors.
+    """
+
+    cuts: tuple[Cut, ...] = ()
+    pooling: str = "avg"
+
+
+NOTHING = Pooled()
 
 # Tensors and layers that are ready to run, by what they were made of.
 Ready = dict[tuple[str, str, torch.device, bool], Any]
@@ -75,17 +94,20 @@ class Graph(Protocol):
     def has_channels_last(self, cut: Cut) -> bool:
         """Tell whether a map's channels are its last axis."""
 
-    def between(self, start: Cut, end: Cut | None = None) -> nn.Module:
+    def between(self, start: Cut, end: Cut | None = None, pooled: Pooled = NOTHING) -> nn.Module:
         """Return the part that computes the value at one cut, or the output, from that at another.
 
-        It takes and returns one tensor. Its layers are the network's own, under their names, not copies.
+        It takes and returns one tensor; where values on the way are wanted too, it returns a tuple of that tensor and
+        a vector for each of them, in order. Its layers are the network's own, under their names, not copies.
         """
 
-    def ready(self, start: Cut, end: Cut, device: torch.device, bfloat16: bool, ready: Ready) -> nn.Module:
+    def ready(
+        self, start: Cut, end: Cut, device: torch.device, bfloat16: bool, ready: Ready, pooled: Pooled = NOTHING
+    ) -> nn.Module:
         """Return the part between two cuts, of copies of its layers, as one that computes the same in less time."""
 
     def describe(self) -> Description:
         """Write down what the network computes, but for its weights; raise `NotWritableError` where that cannot be."""
 
-    def interpret(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Run the network once and yield each block's depth and output, up to the features."""
+    def output_shapes(self, x: torch.Tensor) -> list[tuple[int, ...]]:
+        """Run the network once and return the shape of each block's output, up to the features."""

@@ -8,7 +8,7 @@ nothing here knows one architecture from another: the stack is found, and what d
 import contextlib
 import copy
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import nn
 from sktransfer._process._locks import Lock
 from sktransfer._process._seeding import generator_kept
 from sktransfer.backbones._identity import Description, describe_network
-from sktransfer.backbones.graphs._base import Block, Ready
+from sktransfer.backbones.graphs._base import NOTHING, Block, Pooled, Ready
 from sktransfer.backbones.graphs._entries import Entry
 from sktransfer.backbones.graphs._folding import CAST
 from sktransfer.backbones.graphs._layer_calls import (
@@ -132,13 +132,22 @@ class LayerGraph:
         """Tell that features are the last axis, as in every stack of layers."""
         return True
 
-    def between(self, start: LayerCut, end: LayerCut | None = None) -> "LayerPart":
+    def between(self, start: LayerCut, end: LayerCut | None = None, pooled: Pooled = NOTHING) -> "LayerPart":
         """Return the part of the network between two cuts, with the network's own layers."""
         stop = self._depth if end is None else end.depth
         opening = self.opening if start.depth == 0 and stop else None
-        return LayerPart(self, start.depth, stop, opening, self._layers, self._module_after(start.depth, stop))
+        after = self._module_after(start.depth, stop)
+        return LayerPart(self, start.depth, stop, opening, self._layers, after, pooled)
 
-    def ready(self, start: LayerCut, end: LayerCut, device: torch.device, bfloat16: bool, ready: Ready) -> "LayerPart":
+    def ready(
+        self,
+        start: LayerCut,
+        end: LayerCut,
+        device: torch.device,
+        bfloat16: bool,
+        ready: Ready,
+        pooled: Pooled = NOTHING,
+    ) -> "LayerPart":
         """Return the part between two cuts, made of copies on a device; under autocast, weights are cast once."""
 
         def made(name: str, module: nn.Module) -> nn.Module:
@@ -156,7 +165,7 @@ class LayerGraph:
         layers = {number: made(f"{self.stack}.{number}", self._layers[number]) for number in dict.fromkeys(calls)}
         after = self._module_after(start.depth, end.depth)
         after = None if after is None else (after[0], made(after[0], after[1]))
-        return LayerPart(self, start.depth, end.depth, opening, layers, after).requires_grad_(False)
+        return LayerPart(self, start.depth, end.depth, opening, layers, after, pooled).requires_grad_(False)
 
     def describe(self) -> Description:
         """Write down what the network computes, but for its weights."""
@@ -164,11 +173,13 @@ class LayerGraph:
             self.network, stack=self.stack, ends=self.ends, after=self._after, finish=self.finish, entry=self.entry
         )
 
-    def interpret(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Run the network once and yield each block's depth and output, up to the features."""
+    def output_shapes(self, x: torch.Tensor) -> list[tuple[int, ...]]:
+        """Run the network once and return the shape of each block's output, up to the features."""
+        shapes = []
         for depth in range(1, len(self.blocks) + 1):
             x = self.between(self.end_of_block(depth - 1), self.end_of_block(depth))(x)
-            yield depth, x
+            shapes.append(tuple(x.shape))
+        return shapes
 
     # What parts ask
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from sktransfer.backbones.graphs._base import NOTHING, Pooled
 from sktransfer.backbones.graphs._layer_calls import Opening, first_of, twin
 from sktransfer.backbones.graphs._pooling import pool
 
@@ -59,6 +60,8 @@ class LayerPart(nn.Module):
         Layers by their number in the stack.
     after : tuple of str and nn.Module, or None
         What follows the last layer, for a part that ends there.
+    pooled : Pooled, default=NOTHING
+        Cuts from `start` on whose values are returned too, as vectors.
     """
 
     def __init__(
@@ -69,10 +72,11 @@ class LayerPart(nn.Module):
         opening: Opening | None,
         layers: Mapping[int, nn.Module],
         after: tuple[str, nn.Module] | None,
+        pooled: Pooled = NOTHING,
     ):
         super().__init__()
         self._shared = _Unchanged(graph)
-        self.start, self.end = start, end
+        self.start, self.end, self.pooled = start, end, pooled
         self._opening = opening
         self._first, self._last = graph.call_range(start, end)
         self._ends = graph.ends
@@ -93,23 +97,39 @@ class LayerPart(nn.Module):
         """The network's graph."""
         return self._shared.graph
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> Any:
         """Return hidden states, or vectors where the network ends in them; padding is NaN on both sides."""
+        vectors: list[torch.Tensor] = []
+        value = self._value(x, vectors)
+        return (value, *vectors) if self.pooled.cuts else value
+
+    def _value(self, x: torch.Tensor, vectors: list[torch.Tensor]) -> torch.Tensor:
         entry, padding = self.graph.entry, self.graph.entry.padding(x)
+        if self.start and self.start in self._wanted:
+            vectors.append(self._pooled(x, x))
         if self.start == self.end:
             return x if self.end else entry.as_value(x, padding)
         if self.graph.takes_autocast:
-            hidden = entry.unflat(self._hidden(x, padding), x)
+            hidden = entry.unflat(self._hidden(x, padding, vectors), x)
         else:
             with torch.autocast(x.device.type, enabled=False):
-                hidden = entry.unflat(self._hidden(x.float() if x.is_floating_point() else x, padding), x)
+                hidden = entry.unflat(self._hidden(x.float() if x.is_floating_point() else x, padding, vectors), x)
         if self.finish is not None:
             return self.finish(hidden.float(), padding)
         if padding is not None:
             hidden = hidden.masked_fill(padding.view(*padding.shape, *[1] * (hidden.ndim - padding.ndim)), torch.nan)
         return hidden
 
-    def _hidden(self, x: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
+    @property
+    def _wanted(self) -> dict[int, int]:
+        """The calls before each cut whose value is wanted, by its depth."""
+        return {cut.depth: self._ends[cut.depth - 1] for cut in self.pooled.cuts}
+
+    def _pooled(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        vector = self.pool(x, hidden.float(), self.pooled.pooling)
+        return vector.clone() if self.pooled.pooling == "cls" else vector
+
+    def _hidden(self, x: torch.Tensor, padding: torch.Tensor | None, vectors: list[torch.Tensor]) -> torch.Tensor:
         entry = self.graph.entry
         if self._opening is not None:
             hidden, calls = self._opening.run(entry.arguments(x, padding))
@@ -120,9 +140,12 @@ class LayerPart(nn.Module):
             hidden = entry.flat(x if padding is None else x.nan_to_num())
             calls = self.graph.calls(hidden, padding)
         layers = self.get_submodule(self._stack) if self._last > self._first else None
+        wanted = {calls for depth, calls in self._wanted.items() if depth > self.start}
         for count, call in enumerate(calls[self._first : self._last], start=self._first):
             if count in self._ends:
                 hidden = _without(hidden, padding if entry.tells_padding else None)
+            if count in wanted:
+                vectors.append(self._pooled(x, entry.unflat(hidden, x)))
             layer = getattr(layers, str(call.number))
             layer = twin(layer) if self.graph.layers_keep_state else layer
             hidden = first_of(layer(hidden, *call.args, **call.kwargs))

@@ -5,6 +5,23 @@ import torch
 POOLINGS = ("avg", "max", "flatten", "cls", "mean", "last")
 
 
+def pool_on_the_way(x: torch.Tensor, pooling: str, channels_last: bool) -> torch.Tensor:
+    """Turn a value on the way through a network into vectors that nothing behind it can change.
+
+    Parameters
+    ----------
+    x, pooling, channels_last : object
+        As in `pool`.
+
+    Returns
+    -------
+    float32 Tensor of shape (n, features)
+        No view of the value.
+    """
+    vector = pool(x.float(), pooling, channels_last)
+    return vector.clone() if x.ndim == 2 or pooling in ("flatten", "cls") else vector
+
+
 def pool(
     x: torch.Tensor, pooling: str, channels_last: bool = False, padding: torch.Tensor | None = None
 ) -> torch.Tensor:

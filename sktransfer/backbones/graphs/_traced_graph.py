@@ -15,10 +15,11 @@ from torch import fx, nn
 
 from sktransfer._process._private_names import ConvNd, NormBase
 from sktransfer.backbones._identity import Description, describe_operations
-from sktransfer.backbones.graphs._base import Block, Ready, UntraceableError
+from sktransfer.backbones.graphs._base import NOTHING, Block, Pooled, Ready, UntraceableError
 from sktransfer.backbones.graphs._examples import Values, look
 from sktransfer.backbones.graphs._folding import make_ready
 from sktransfer.backbones.graphs._parts import Part
+from sktransfer.backbones.graphs._pooling import pool_on_the_way
 from sktransfer.backbones.graphs._rows import is_row_by_row, may_lose_rows
 from sktransfer.backbones.graphs._sizes import Behind, agree, find_sizes, spell_out
 from sktransfer.backbones.graphs._trace import Untraced, find_constants, first_names, scopes_of, trace
@@ -126,22 +127,33 @@ class NetworkGraph:
             node = earlier[0]
         return False
 
-    def between(self, start: fx.Node, end: fx.Node | None = None) -> fx.GraphModule:
+    def between(self, start: fx.Node, end: fx.Node | None = None, pooled: Pooled = NOTHING) -> fx.GraphModule:
         """Return the part of the network that computes one value from another.
 
         Parameters
         ----------
         start, end : fx.Node
             Two cuts; `None` is the network's output.
+        pooled : Pooled, default=NOTHING
+            Cuts from `start` on whose values are returned too, as vectors.
 
         Returns
         -------
         GraphModule
-            Takes and returns one tensor. Its layers are the network's own, not copies.
+            Takes one tensor and returns one, or a tuple of that and vectors. Its layers are the network's own, not
+            copies.
         """
         end = self._output if end is None else end
         graph = fx.Graph()
         copies: dict[fx.Node, Any] = {start: graph.placeholder("x")}
+        vectors: list[Any] = []
+
+        def pool_if_wanted(node: fx.Node) -> None:  # where it is computed: what follows may work in place
+            if node in pooled.cuts:
+                arguments = copies[node], pooled.pooling, self.has_channels_last(node)
+                vectors.append(graph.call_function(pool_on_the_way, arguments))
+
+        pool_if_wanted(start)
         writers = self._behind[start].writers if start in self._behind else {}
         ahead = self._behind[end].writers if end in self._behind and end is not start else {}
         numbers = self._behind[end].numbers if ahead else []
@@ -150,17 +162,26 @@ class NetworkGraph:
                 copies[node] = writers[node](graph, copies[start])
             elif node.op != "output":
                 copies[node] = graph.node_copy(node, copies.__getitem__)
+            pool_if_wanted(node)
         last: Any = end.args[0] if end.op == "output" else end
         result: Any = fx.map_arg(last, copies.__getitem__)
         if numbers:
             found, taken = tuple(map(copies.__getitem__, numbers)), tuple(ahead[n](graph, result) for n in numbers)
             result = graph.call_function(agree, (result, found, taken, end.name))
-        graph.output(result)
+        graph.output((result, *vectors) if vectors else result)
         return Part(self.network, graph, class_name="NetworkPart").eval()  # also containers that fx adds
 
-    def ready(self, start: fx.Node, end: fx.Node, device: torch.device, bfloat16: bool, ready: Ready) -> nn.Module:
+    def ready(
+        self,
+        start: fx.Node,
+        end: fx.Node,
+        device: torch.device,
+        bfloat16: bool,
+        ready: Ready,
+        pooled: Pooled = NOTHING,
+    ) -> nn.Module:
         """Return the part between two values as one that computes the same, to rounding, in less time."""
-        return make_ready(self.between(start, end), device, bfloat16, ready)
+        return make_ready(self.between(start, end, pooled), device, bfloat16, ready)
 
     def describe(self) -> Description:
         """Write down what the network computes, but for its weights."""
@@ -170,13 +191,14 @@ class NetworkGraph:
         """Return the number of each block by the value that leaves it, in order."""
         return {node: depth for depth, node in enumerate(self._ends, start=1)}
 
-    def interpret(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Run the network once and yield each block's depth and output, up to the features."""
-        last = self.end_of_block(0)
-        for node, depth in self.block_ends().items():
-            x = self.between(last, node)(x)
-            last = node
-            yield depth, x
+    def output_shapes(self, x: torch.Tensor) -> list[tuple[int, ...]]:
+        """Run the network once and return the shape of each block's output, up to the features."""
+        graph, copies = fx.Graph(), dict[fx.Node, Any]()
+        for node in [self._input, *self._slice(self._features, self._input)]:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+        shapes = tuple(graph.call_function(getattr, (copies[node], "shape")) for node in self._ends)
+        graph.output(shapes)
+        return [tuple(shape) for shape in Part(self.network, graph, class_name="NetworkPart").eval()(x)]
 
     # Cuts
 

@@ -1,0 +1,86 @@
+"""Activations run through a suffix, whole or up to its features, without training it."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from sktransfer._computing._execution import Execution, lend
+from sktransfer._computing._forward import run_batch
+from sktransfer._process._seeding import generator_kept
+from sktransfer._training._activation_sources import Activations, take_batches
+from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork
+
+
+def features_of(module: SuffixNetwork, source: Activations, rows: np.ndarray, execution: Execution) -> np.ndarray:
+    """Return the features of some rows of activations.
+
+    Parameters
+    ----------
+    module : SuffixNetwork
+        The suffix.
+    source : Activations
+        What enters it.
+    rows : ndarray of int
+        Which rows.
+    execution : Execution
+        How.
+
+    Returns
+    -------
+    float32 ndarray of shape (n, n_features)
+        In the order of `rows`.
+    """
+    return _compute(module, FeaturesOf(module), source, rows, execution)
+
+
+def logits_of(module: SuffixNetwork, source: Activations, rows: np.ndarray, execution: Execution) -> np.ndarray:
+    """Return the logits of some rows of activations.
+
+    Parameters
+    ----------
+    module, source, rows, execution : object
+        As in `features_of`.
+
+    Returns
+    -------
+    float32 ndarray of shape (n, n_classes)
+        In the order of `rows`.
+    """
+    return _compute(module, module, source, rows, execution)
+
+
+def count_widths(module: SuffixNetwork, first: torch.Tensor, execution: Execution) -> list[int]:
+    """Return the number of features of each layer.
+
+    Parameters
+    ----------
+    module : SuffixNetwork
+        The suffix.
+    first : Tensor of shape (1, ...)
+        One activation.
+    execution : Execution
+        How.
+
+    Returns
+    -------
+    list of int
+        Those of the last layer at the end.
+    """
+    module.compute_in(execution.bfloat16)
+    with lend(module, execution.device), generator_kept(), torch.inference_mode():
+        return [vector.shape[1] for vector in module.vectors(first.to(execution.device))]
+
+
+def _compute(
+    module: SuffixNetwork, compute: nn.Module, source: Activations, rows: np.ndarray, execution: Execution
+) -> np.ndarray:
+    module.compute_in(execution.bfloat16)
+    with lend(module, execution.device), generator_kept():
+        parts = [
+            (places, run_batch(compute, part, execution).cpu().numpy())
+            for places, part in take_batches(source, rows, execution.batch_size)
+        ]
+    result = np.empty((len(rows), parts[0][1].shape[1]), dtype=np.float32)
+    for places, part in parts:
+        result[places] = part
+    return result
