@@ -7,6 +7,7 @@ import inspect
 import operator
 import os
 import reprlib
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,9 @@ def _is_span(bounds: Sequence[Any]) -> bool:
 
 
 Tensors = dict[str, torch.Tensor]
+
+# Networks, and poolings that have no effect on their features, of which a person was told.
+_TOLD: set[tuple[str, str]] = set()
 
 # Names in the state of an estimator that its attributes do not have.
 _TENSORS, _CUSTOM = "tensors", "custom"
@@ -258,6 +262,21 @@ class BackboneEstimator(BaseEstimator):
         """Return a backbone whose summary shows what this estimator makes of it."""
         example = reader.example(1, getattr(self, "n_features_in_", None))
         return backbone.showing(freeze_depth, tuple(example.shape[1:]))
+
+    def _tell_of_vectors(self, backbone: Backbone, layers: Sequence[Any]) -> None:
+        """Warn, once per network, of a pooling of features that are vectors already."""
+        name, usual = backbone.name, self.pooling in ("avg", "mean")
+        if usual or None not in layers or (name, self.pooling) in _TOLD or not backbone.features_are_vectors:
+            return
+        _TOLD.add((name, self.pooling))
+        map_layer = backbone.last_map
+        advice = f" To pool maps, take a layer that gives one, such as layer={map_layer!r}." if map_layer else ""
+        warnings.warn(
+            f"Got pooling={self.pooling!r}, which has no effect on the features of {name!r}: they are vectors already, "
+            f"as the network itself makes them.{advice}",
+            UserWarning,
+            stacklevel=4,
+        )
 
     def _way_through(self, part: FrozenPart, samples: Samples) -> Pass:
         precision = "float32" if self.precision == "auto" and samples.kind == "vectors" else self.precision

@@ -199,6 +199,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         with self._all_or_nothing():
             samples, backbone, reader = self._learn(Rows(X, self.image_shape), tolerant=self.on_bad_sample == "nan")
             layers = self._shown(backbone, "all", reader).layers(self.layer, self.pooling)
+            self._tell_of_vectors(backbone, layers)
             part = backbone.feature_part(list(layers), self.pooling)
             n_features = count_features(self._way_through(part, samples), self.on_bad_sample == "nan")
             backbone = self._shown(backbone, "all", reader)

@@ -50,24 +50,42 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         `"linear_probe"` trains the head alone; `"fine_tune"` head and blocks together from the first epoch; `"lp_ft"`
         the head first, then both [1]_; `"gradual"` the head first, then blocks that thaw one after another, from the
         head down to `freeze_depth`, spread evenly over `max_epochs` [2]_.
-    layer, pooling : object, default=None, "avg"
-        Where the backbone ends, and how maps and tokens become features; as in :class:`PretrainedFeatureExtractor`,
-        but one layer. The blocks behind `layer` are not used.
+    layer : str, int, list or None, default="stages"
+        What the head sees of the network, as in :class:`PretrainedFeatureExtractor`: `"stages"` is the features in
+        front of the classification layer and the ends of the last four stages before it, `None` the features alone, a
+        list those layers, in the order in which the network computes them. The blocks behind the deepest layer are
+        not used.
+    pooling : {"avg", "max", "flatten", "cls", "mean", "last"}, default="avg"
+        How maps and tokens become features, as in :class:`PretrainedFeatureExtractor`.
     hidden_layer_sizes : tuple of int, default=()
         Widths of the head's hidden layers; without any, the head is linear.
     dropout : float, default=0.0
         Dropout behind each hidden layer, or in front of a linear head.
+    head_C : float or "auto", default="auto"
+        Inverse strength of the L2 penalty of a head that is solved, as `C` of `LogisticRegression`, for features that
+        are scaled to a mean squared norm of 1. `"auto"` chooses it, between 0.3 and 1000, by the log loss of samples
+        that are held out in turn (five folds; one of them where samples times features times classes exceed 33
+        million), with a weak pull to 32 [3]_.
     head_epochs : int or "auto", default="auto"
         Epochs in which the head alone is trained. `"auto"` solves the head where that is a convex problem: where it is
-        linear, without dropout and label smoothing, and neither `early_stopping` nor `augment` asks for epochs of a
-        head that is all there is to train. Then it is logistic regression on Pareto-scaled features. Elsewhere it is
-        30 epochs.
+        linear, without dropout and label smoothing, and neither `early_stopping` nor `augment` without `augment_views`
+        asks for epochs of a head that is all there is to train. Then it is logistic regression on scaled features.
+        Elsewhere it is 30 epochs.
     max_epochs : int, default=10
         Epochs in which blocks are trained with the head.
     head_lr, lr : float, default=1e-3, 1e-4
-        Learning rates of the head and of the last block.
+        Greatest learning rates of the head and of the last block.
     layer_decay : float, default=1.0
         Factor by which `lr` falls from one block to the one before it.
+    lr_schedule : {"cosine", "constant"}, default="cosine"
+        How learning rates change within a phase: `"cosine"` lets them rise in the first tenth of the steps, and then
+        fall to 0 along half a cosine. A scheduler of skorch's among `callbacks` takes its place.
+    interpolation : float, "auto" or None, default=None
+        How far the weights go from where tuning started (the backbone's own blocks and the head that was solved or
+        trained on their features), 0, to where it ended, 1 [4]_. `None` is the end. `"auto"` takes the value with the
+        least log loss of held-out samples: those of `early_stopping`, else of three parts, each held out from a
+        training of its own, which takes three times as long. Once fitted, set `interpolation_` to move the weights
+        without training.
     optimizer : str or type, default="adamw"
         `"adam"`, `"adamw"`, `"nadam"`, `"radam"`, `"rmsprop"`, `"sgd"`, or a class of `torch.optim`.
     weight_decay : float, default=0.01
@@ -151,6 +169,13 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         trained.
     n_iter_ : int
         Epochs of all phases, and the solver's iterations.
+    head_C_ : float or None
+        Inverse strength of the head's penalty; `None` where the head was trained in epochs.
+    head_C_path_ : dict of ndarray or None
+        What was tried for `head_C="auto"`: `"C"`, and `"log_loss"` of held-out samples with each, of shape (n_tried,).
+        Empty where nothing could be held out: with one sample of each class.
+    interpolation_ : float
+        How far the weights are from where tuning started, 0, to where it ended, 1. It can be set.
     n_features_in_ : int
         Number of columns of X, where it is 2-D.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -164,6 +189,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     ----------
     .. [1] Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
     .. [2] Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.
+    .. [3] Kornblith, Shlens and Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019, choose it likewise.
+    .. [4] Wortsman et al., "Robust Fine-tuning of Zero-shot Models", CVPR 2022.
 
     Examples
     --------
@@ -180,6 +207,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     net_: Any
     history_: list[dict[str, Any]]
     n_iter_: int
+    head_C_: float | None  # noqa: N815
+    head_C_path_: dict[str, np.ndarray] | None  # noqa: N815
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BackboneEstimator._parameter_constraints,
@@ -361,7 +390,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         return torch.from_numpy(logits).double().softmax(dim=1).numpy()
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the tuned features, which enter the head.
+        """Return the tuned features of all layers, which enter the head.
 
         Parameters
         ----------
@@ -435,6 +464,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         """Return the backbone up to the deepest layer that is asked for, and the others."""
         depth = "all" if self.strategy == "linear_probe" else self.freeze_depth
         layers = self._shown(backbone, "all", reader).layers(self.layer, self.pooling)
+        self._tell_of_vectors(backbone, layers)
         last = backbone.deepest(layers)
         before = tuple(layer for layer in layers if layer != last)
         return self._shown(backbone.ending_at(last), depth, reader), before

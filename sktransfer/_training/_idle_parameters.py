@@ -59,6 +59,12 @@ def check_companions(estimator: Any) -> None:
     ValueError
         If one is set and its companion is not.
     """
+    if estimator.head_C != "auto":
+        for name in set_by_hand(estimator, ("hidden_layer_sizes", "dropout", "label_smoothing", "head_epochs")):
+            raise ValueError(
+                f"Got head_C={estimator.head_C!r} with {name}={getattr(estimator, name)!r}, where it has no effect: "
+                f'such a head is trained in epochs, not solved. Leave {name} out, or set head_C="auto".'
+            )
     for name in set_by_hand(estimator, _COMPANIONS):
         companion, example = _COMPANIONS[name]
         if name == "n_iter_no_change" and estimator.n_iter_no_change >= estimator.max_epochs:

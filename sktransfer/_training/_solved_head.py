@@ -11,6 +11,7 @@ Weights of samples are relative to each other. They are scaled so that their sum
 multiplying all of them by a number then changes nothing, and a weight of 2 is still the same as giving a sample twice.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -225,6 +226,13 @@ def _choose(problem: _Problem) -> _Choice:
     """
     folds = _folds(problem)
     held_out = [fold for fold in range(FOLDS) if (folds == fold).any()]
+    if not held_out:
+        warnings.warn(
+            f'Got head_C="auto" and one sample of each class; expected two of one class at least, to choose a penalty '
+            f"by samples that are held out. head_C={MIDDLE:.3g} is taken.",
+            UserWarning,
+            stacklevel=2,
+        )
     if len(problem.classes) == 1 or not held_out or not problem.points.shape[1]:
         return _Choice(MIDDLE)
     if problem.points.size * len(problem.classes) > ONE_FOLD:

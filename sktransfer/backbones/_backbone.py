@@ -296,6 +296,17 @@ class Backbone:
         return next(one for one in layers if self._layer_cut(one) == last)
 
     @property
+    def features_are_vectors(self) -> bool:
+        """Whether the features are vectors before anything pools them; not where that is not known."""
+        return len(self._known_shapes()[-1]) == 1
+
+    @property
+    def last_map(self) -> str | None:
+        """Name of the last block whose output is a map or tokens."""
+        shapes = zip(self.blocks, self._known_shapes(), strict=True)
+        return next((block.name for block, shape in reversed(list(shapes)) if len(shape) > 1), None)
+
+    @property
     def features_have_channels_last(self) -> bool:
         """Whether the channels of the features, where they are maps, are their last axis."""
         return self._traced.has_channels_last(self._cut("all"))
