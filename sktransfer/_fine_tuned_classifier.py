@@ -1,5 +1,6 @@
 """A pretrained network as a classifier: a frozen part, a tuned part and a head of one's own classes."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -448,6 +449,14 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         earlier = self._earlier(backbone, classes, depth)
         work = self._way_through(backbone.frozen_part(depth, self.pooling, layers), samples)
         trained = train(backbone, work, Task(classes, labels, weights), settings, self._seed(), earlier)
+        solution = trained.solution
+        if solution and self.head_C == "auto" and not len(solution.path["C"]):
+            warnings.warn(
+                'Got head_C="auto" and one sample of each class; expected two of one class at least, to choose the '
+                f"penalty by samples that are held out. head_C={solution.C:.3g} is taken.",
+                UserWarning,
+                stacklevel=3,
+            )
         learned = {
             "classes_": classes,
             "backbone_": backbone,
@@ -455,8 +464,8 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
             "net_": trained.net,
             "history_": trained.history,
             "n_iter_": trained.n_iter,
-            "head_C_": trained.solution.C if trained.solution else None,
-            "head_C_path_": trained.solution.path if trained.solution else None,
+            "head_C_": solution.C if solution else None,
+            "head_C_path_": solution.path if solution else None,
         }
         self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
 

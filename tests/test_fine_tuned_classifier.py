@@ -153,20 +153,23 @@ def test_predict_runs_in_eval_mode(pictures):
 # Strategies
 
 
-def test_linear_probe_is_logistic_regression_on_the_features(pictures):
+@pytest.mark.parametrize("layer", [None, "stages"])
+def test_linear_probe_is_logistic_regression_on_the_features(pictures, layer):
     X, y = pictures
-    features = PretrainedFeatureExtractor(tiny_cnn, random_state=0).fit_transform(X).astype(float)
-    scaled = (features - features.mean(0)) / np.sqrt(
-        np.maximum(features.std(0), 1e-3 * np.sqrt(features.var(0).mean()))
-    )
-    scaled /= np.sqrt(scaled.var(0).mean())
-    expected = LogisticRegression(C=1.0, max_iter=1000).fit(scaled, y).predict_proba(scaled)
+    extractor = PretrainedFeatureExtractor(tiny_cnn, layer=layer, random_state=0)
+    features = extractor.fit_transform(X)
     for strategy in ("linear_probe", "lp_ft"):
-        classifier = tiny(strategy=strategy, freeze_depth="all").fit(X, y)
-        np.testing.assert_allclose(classifier.predict_proba(X), expected, atol=1e-4)
-        np.testing.assert_array_equal(classifier.transform(X), features.astype(np.float32))
+        classifier = tiny(strategy=strategy, freeze_depth="all", layer=layer, head_C=3.0).fit(X, y)
+        np.testing.assert_array_equal(classifier.transform(X), features)
+        with torch.no_grad():
+            scaled = classifier.net_.module_.head[0](torch.from_numpy(features)).double().numpy()
+        assert (scaled**2).sum(axis=1).mean() == pytest.approx(1, rel=1e-4)
+        expected = LogisticRegression(C=3.0, tol=1e-8, max_iter=1000).fit(scaled, y).predict_proba(scaled)
+        np.testing.assert_allclose(classifier.predict_proba(X), expected, atol=1e-3)
         assert classifier.history_ == []
         assert classifier.n_iter_ >= 1
+        assert classifier.head_C_ == 3.0
+        assert not len(classifier.head_C_path_["C"])
 
 
 def test_phases_are_in_the_history(pictures):
@@ -193,10 +196,10 @@ def test_the_head_is_trained_with_the_blocks(pictures, strategy, head_epochs):
     X, y = pictures
     how = {"strategy": strategy, "head_epochs": head_epochs, "max_epochs": 3, "head_lr": 0.1}
     weights = [
-        tiny(freeze_depth=2, lr=lr, **how).fit(X, y).net_.module_.head[0].weight.detach().clone()
+        tiny(freeze_depth=2, lr=lr, **how).fit(X, y).net_.module_.head[-1].weight.detach().clone()
         for lr in (1e-12, 1e-2)  # with blocks that hardly move, and with blocks that do
     ]
-    before = tiny(freeze_depth=2, **{**how, "strategy": "linear_probe"}).fit(X, y).net_.module_.head[0].weight
+    before = tiny(freeze_depth=2, **{**how, "strategy": "linear_probe"}).fit(X, y).net_.module_.head[-1].weight
     assert not torch.allclose(weights[0], before, atol=1e-3)
     assert not torch.equal(weights[0], weights[1])
 
@@ -226,7 +229,7 @@ def test_layer_decay_lowers_the_rate_block_by_block(pictures):
                 rates.update({names[id(parameter)]: group["lr"] for parameter in group["params"]})
 
     tiny(freeze_depth=1, layer_decay=0.5, lr=0.01, head_lr=0.3, max_epochs=1, callbacks=[Watch()]).fit(X, y)
-    assert rates["head.0.weight"] == 0.3
+    assert rates["head.1.weight"] == 0.3
     assert rates["tail.6.weight"] == rates["tail.7.bias"] == 0.01
     assert rates["tail.5.conv1.weight"] == pytest.approx(0.005)
     assert rates["tail.4.conv2.bias"] == pytest.approx(0.0025)

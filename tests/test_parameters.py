@@ -148,12 +148,11 @@ REFUSED = {
     "layer": Refused(
         [
             *wrong(1.0, nan, b"6", {"6"}, {"6": 1}, np.array([1, 2]), np.True_),
-            *wrong(["5"], ("5",), [], (), of=CLASSIFIER),
             *got(True, expected="expected None, a block's name or number"),
-            *wrong([1.5], match="^Got layer=.*1.5.*; expected", of=EXTRACTOR),
-            *wrong([True], match="^Got layer=.*True.*; expected", of=EXTRACTOR),
-            *wrong([b"5"], match="^Got layer=.*b'5'.*; expected", of=EXTRACTOR),
-            *wrong([["5"]], match=r"^Got layer=.*\['5'\].*; expected", of=EXTRACTOR),
+            *wrong([1.5], match="^Got layer=.*1.5.*; expected"),
+            *wrong([True], match="^Got layer=.*True.*; expected"),
+            *wrong([b"5"], match="^Got layer=.*b'5'.*; expected"),
+            *wrong([["5"]], match=r"^Got layer=.*\['5'\].*; expected"),
         ],
         [
             *got("6x", expected="the closest are '6'"),
@@ -266,6 +265,22 @@ REFUSED = {
     ),
     "dropout": Refused(
         NO_NUMBER, wrong(-0.1, -1e-9, 1, 1.0, 1.5, nan, inf, -inf, np.float32(1), np.float64(-0.1), np.float32(nan))
+    ),
+    "head_C": Refused(
+        wrong(None, b"auto", [1.0], (1.0,), {1.0}, 0.5j, np.array([0.5])),
+        [
+            *RATES,
+            *wrong("", "Auto", "1.0"),
+        ],
+        [
+            *got(1.0, expected="with head_epochs=3, where it has no effect", also={"head_epochs": 3}),
+            *got(1.0, expected="with dropout=0.5, where it has no effect", also={"dropout": 0.5}),
+        ],
+    ),
+    "lr_schedule": Refused(NO_TEXT, [*got("linear", "Cosine", "", expected="'cosine'")]),
+    "interpolation": Refused(
+        wrong(b"auto", [0.5], (0.5,), {0.5}, 0.5j, np.array([0.5])),
+        wrong(-0.1, 1.1, nan, inf, -inf, np.float32(2), "", "Auto", "0.5"),
     ),
     "head_epochs": Refused(
         [*NO_WHOLE_NUMBER, *wrong(None, b"auto", np.True_)], [*EPOCHS, *wrong("", "Auto", "all", "3")]
@@ -390,11 +405,12 @@ TAKEN = {
     ],
     "layer": [
         *right(None, "5", np.str_("5"), "3", 1, 4, np.int64(2), np.uint8(2)),
-        *right(["4"], ("4", "5"), [1, "5"], (np.int64(1), 2), of=EXTRACTOR),
+        *right(["4"], ("4", "5"), [1, "5"], (np.int64(1), 2), ["5", None, "5"], "stages", np.str_("stages")),
     ],
     "pooling": [
         *right("avg", "max", "flatten", "mean", np.str_("max"), layer="5"),
-        *right("avg", "max", "flatten", "mean", "cls", "last"),
+        *right("avg", "max", "flatten", "mean", "cls", "last", layer=None),
+        *right("avg", "max", "flatten", "mean"),
     ],
     "image_shape": [
         *right((8, 8, 3), [8, 8, 3], (8, 24), (16, 12, 1), (np.int64(8), np.uint8(8), 3), X=rows),
@@ -427,6 +443,13 @@ TAKEN = {
     ),
     "hidden_layer_sizes": right((), [], (8,), [8, 4], (np.int64(8), np.uint8(4)), head_epochs=1),
     "dropout": right(0, 0.0, 0.5, np.float32(0.5), np.float64(0.5), 0.999, head_epochs=1),
+    "head_C": right("auto", np.str_("auto"), 1, 0.5, 1e-6, 1e6, np.float32(2), np.int64(3)),
+    "lr_schedule": right("cosine", "constant", np.str_("constant"), **TRAINED),
+    "interpolation": [
+        *right(None, 0, 1, 0.5, np.float32(0.5), np.int64(1), "auto", np.str_("auto"), freeze_depth=2, max_epochs=1),
+        *right(0.5, "auto", **TRAINED),
+        *right("auto", freeze_depth=2, max_epochs=1, early_stopping=True, validation_fraction=0.4),
+    ],
     "head_epochs": right("auto", np.str_("auto"), *WHOLE_NUMBERS),
     "max_epochs": right(*WHOLE_NUMBERS, freeze_depth=2, strategy="gradual"),
     "head_lr": right(*SMALL_NUMBERS, 1, head_epochs=1),

@@ -199,7 +199,7 @@ def test_two_processes_fit_to_the_same_bits(pictures, tmp_path):
 def test_net_predicts_from_activations_after_a_pickle(weights, pictures):
     X, y = pictures
     classifier = make("classifier", weights).fit(X, y)
-    features = PretrainedFeatureExtractor(tiny_cnn, weights=weights).fit_transform(X)
+    features = PretrainedFeatureExtractor(tiny_cnn, weights=weights, layer="stages").fit_transform(X)
     probe = make("classifier", weights).set_params(freeze_depth="all").fit(X, y)
     np.testing.assert_allclose(probe.net_.predict_proba(features), probe.predict_proba(X), atol=1e-5)
     buffer = io.BytesIO()

@@ -16,6 +16,7 @@ import torch
 from sktransfer._cache._memory_store import COUNTS, ActivationStore, activation_keys
 from sktransfer._computing._execution import Execution
 from sktransfer._computing._forward import Change, compute
+from sktransfer.backbones._feature_network import FeatureNetwork
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.inputs._base import Samples, batches_of
 
@@ -119,7 +120,7 @@ class Pass:
 
     def compute(self, rows: Sequence[int]) -> Batches:
         """Run some rows through the network from its input."""
-        ready = self.part.ready(self.execution.device, self.execution.bfloat16)
+        ready = self._ready(self.part)
         change = self.variant.change if self.variant else None
         coming = iter(rows)
         for batch in compute(ready, self.samples, rows, self.execution, change):
@@ -130,23 +131,41 @@ class Pass:
             yield batch
 
     def widths(self) -> list[int]:
-        """Return the widths of the vectors that the part takes from layers on the way, and of the one at its end."""
+        """Return the widths of the vectors that the part takes from layers on the way, and of the one at its end.
+
+        They are seen when samples pass; where all were found in a cache, a batch of none passes, or of a blank one.
+        """
         if not self.part.layers:
             return []
-        known, blank = self.part.loaded.widths, self.samples.blank()[None]
-        layers = tuple(layer.name for layer in self.part.layers)
-        key = layers, self.part.end.name, self.part.as_vector, self.part.pooling, tuple(blank.shape)
+        known, key = self.part.loaded.widths, self._layers
         if key not in known:
-            ready = self.part.ready(self.execution.device, self.execution.bfloat16)
+            ready, blank = self._ready(self.part), self.samples.blank()[None].to(self.execution.device)
             with torch.no_grad(), self.execution.autocast():
-                vectors, _ = ready.run(self.samples.prepare(blank.to(self.execution.device)))
-            known[key] = [vector.shape[1] for vector in vectors]
+                prepared = self.samples.prepare(blank)
+                try:
+                    ready(prepared[:0])
+                except (RuntimeError, AssertionError, TypeError, IndexError, ValueError):
+                    ready(prepared)
         return known[key]
+
+    @property
+    def _layers(self) -> tuple[Hashable, ...]:
+        names = tuple(layer.name for layer in self.part.layers)
+        shape = tuple(self.samples.blank().shape) if self.part.pooling == "flatten" else ()
+        return names, self.part.end.name if self.part.as_vector else None, self.part.pooling, shape
+
+    def _ready(self, part: FrozenPart) -> FeatureNetwork:
+        ready = part.ready(self.execution.device, self.execution.bfloat16)
+        if self.part.layers and self._layers not in self.part.loaded.widths:
+            ready.on_vectors = self._note_widths
+        return ready
+
+    def _note_widths(self, vectors: list[torch.Tensor]) -> None:
+        self.part.loaded.widths[self._layers] = [vector.shape[1] for vector in vectors]
 
     def go_on(self, left: "Left", rows: Sequence[int]) -> Batches:
         """Run what an earlier cut has left of some rows through the rest of the network."""
-        part = self.part.behind(left.before.part, left.before.widths())
-        ready = part.ready(self.execution.device, self.execution.bfloat16)
+        ready = self._ready(self.part.behind(left.before.part, left.before.widths()))
         for batch in compute(ready, left, rows, self.execution):
             COUNTS.add(continued=len(batch))
             yield batch

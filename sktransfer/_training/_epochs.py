@@ -284,7 +284,8 @@ def _run_epochs(net: NeuralNetClassifier, training: _SkorchDataset) -> None:
     except (KeyError, ValueError, SkorchException) as error:  # each callback has its own
         recorded = net.history[-1] if len(net.history) else {}
         known = [name for name in recorded if name != "batches" and not name.endswith(("_batch_count", "_best"))]
-        monitored = [getattr(callback, "monitor", None) for _, callback in net.callbacks_]
+        given = [callback for name, callback in net.callbacks_ if name not in ("sktransfer_nan", "sktransfer_schedule")]
+        monitored = [getattr(callback, "monitor", None) for callback in given]
         missing = [name for name in monitored if isinstance(name, str) and name not in known]
         if not missing:
             raise

@@ -36,8 +36,10 @@ class FeatureScaling(nn.Module):
 
     Attributes
     ----------
-    mean, factor : Tensor of shape (n_features,)
-        What is taken from features, and what they are multiplied by.
+    mean : Tensor of shape (n_features,)
+        What is taken from features.
+    factor : Tensor of shape (n_factors,)
+        What they are multiplied by: one number for a layer that goes through a square root, else one per feature.
     floor : Tensor of shape (n_layers,)
         What is added in front of a square root.
     """
@@ -50,22 +52,27 @@ class FeatureScaling(nn.Module):
         super().__init__()
         self.widths, self.square_roots = list(widths), list(square_roots)
         self.register_buffer("mean", torch.zeros(sum(widths)))
-        self.register_buffer("factor", torch.ones(sum(widths)))
+        self.register_buffer("factor", torch.ones(sum(self._n_factors)))
         self.register_buffer("floor", torch.zeros(len(widths)))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (self._mapped(x) - self.mean) * self.factor
+    @property
+    def _n_factors(self) -> list[int]:
+        return [1 if roots else width for width, roots in zip(self.widths, self.square_roots, strict=True)]
 
-    def _mapped(self, x: torch.Tensor) -> torch.Tensor:
-        if not any(self.square_roots):
-            return x
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        means, factors = torch.split(self.mean, self.widths), torch.split(self.factor, self._n_factors)
+        layers = zip(self._mapped(x), means, factors, strict=True)
+        return torch.cat([(layer - mean) * factor for layer, mean, factor in layers], dim=1)
+
+    def _mapped(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the features of each layer, those that are never negative as square roots of unit length."""
         layers = []
         for number, layer in enumerate(torch.split(x, self.widths, dim=1)):
             if self.square_roots[number]:
                 roots = (layer.clamp(min=0) + self.floor[number]).sqrt()
                 layer = roots / roots.norm(dim=1, keepdim=True).clamp(min=1e-12)
             layers.append(layer)
-        return torch.cat(layers, dim=1)
+        return layers
 
     def to_record(self) -> dict[str, Any]:
         """Return what it takes, beside the tensors, to build it again."""
@@ -91,19 +98,21 @@ def fit_scaling(features: np.ndarray, widths: Sequence[int], weights: np.ndarray
     """
     parts = np.split(features, np.cumsum(widths)[:-1], axis=1)
     scaling = FeatureScaling(widths, [bool(part.min(initial=0.0) >= 0) for part in parts]).double()
-    scaling.floor[:] = torch.tensor([FLOOR * max(0.0, float(part.mean())) for part in parts])
+    means = [np.average(part.mean(axis=1), weights=weights) for part in parts]
+    scaling.floor[:] = torch.tensor([FLOOR * max(0.0, float(mean)) for mean in means])
     with torch.no_grad():
-        mapped = scaling._mapped(torch.from_numpy(features).double()).numpy()
-    mean = np.average(mapped, axis=0, weights=weights)
-    factor = np.ones_like(mean)
-    stops = np.cumsum(widths)
-    for number, (start, stop) in enumerate(zip([0, *stops[:-1]], stops, strict=True)):
-        variance = np.average((mapped[:, start:stop] - mean[start:stop]) ** 2, axis=0, weights=weights)
-        weight = 1.0 if stop == stops[-1] else EARLIER
-        factor[start:stop] = weight * _factor(variance, scaling.square_roots[number])
-    norm = np.average((((mapped - mean) * factor) ** 2).sum(1), weights=weights)
-    scaling.mean[:] = torch.from_numpy(mean)
-    scaling.factor[:] = torch.from_numpy(factor / np.sqrt(norm) if norm > 0 else factor)
+        mapped = [layer.numpy() for layer in scaling._mapped(torch.from_numpy(features).double())]
+    means, factors, norm = [], [], 0.0
+    for number, layer in enumerate(mapped):
+        mean = np.average(layer, axis=0, weights=weights)
+        variance = np.average((layer - mean) ** 2, axis=0, weights=weights)
+        weight = 1.0 if number == len(mapped) - 1 else EARLIER
+        factor = weight * _factor(variance, scaling.square_roots[number])
+        norm += float((variance * factor**2).sum())
+        means.append(mean)
+        factors.append(factor)
+    scaling.mean[:] = torch.from_numpy(np.concatenate(means))
+    scaling.factor[:] = torch.from_numpy(np.concatenate(factors) / (np.sqrt(norm) or 1.0))
     return scaling
 
 
@@ -111,9 +120,9 @@ def _factor(variance: np.ndarray, square_roots: bool) -> np.ndarray:
     """Return what the features of one layer are multiplied by, for a mean squared norm of 1."""
     overall = variance.mean()
     if overall == 0:  # constant features, of constant images
-        return np.ones_like(variance)
-    divisor = np.ones_like(variance) if square_roots else np.maximum(variance, LEAST_VARIANCE * overall) ** 0.25
-    return 1 / (divisor * np.sqrt((variance / divisor**2).sum()))
+        return np.ones(1 if square_roots else len(variance))
+    divisor = np.ones(1) if square_roots else np.maximum(variance, LEAST_VARIANCE * overall) ** 0.25
+    return np.asarray(1 / (divisor * np.sqrt((variance / divisor**2).sum())))
 
 
 def restore_scaling(record: Mapping[str, Any]) -> FeatureScaling:

@@ -11,7 +11,6 @@ Weights of samples are relative to each other. They are scaled so that their sum
 multiplying all of them by a number then changes nothing, and a weight of 2 is still the same as giving a sample twice.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,9 +118,9 @@ def solve_head(
         scaled = scaling(torch.from_numpy(features)).numpy()
     if samples is None:
         first, samples = _different(scaled, labels)
+        weights = np.bincount(samples, weights)
     else:
         first, samples = np.arange(len(labels)), np.unique(samples[counted], return_inverse=True)[1]
-    weights = np.bincount(samples, weights)[samples[first]] if len(first) < len(labels) else weights
     weights = weights * (samples.max() + 1) / weights.sum()
     # Small products gain nothing from threads, which spin on for a while and keep torch's from the processors.
     with threadpool_limits(1 if scaled.size <= SMALL else None, user_api="blas"):
@@ -162,6 +161,8 @@ class _Problem:
         Class indices.
     weights : ndarray of shape (n_samples,)
         Their sum is the number of samples.
+    places : ndarray of shape (n_samples,)
+        What orders them, whatever their order here.
     samples : int ndarray of shape (n_samples,)
         What is held out together has one number.
     back : callable
@@ -173,16 +174,19 @@ class _Problem:
         points: np.ndarray,
         labels: np.ndarray,
         weights: np.ndarray,
+        places: np.ndarray,
         samples: np.ndarray,
         back: Callable[[np.ndarray], np.ndarray],
     ):
         self.points, self.weights, self.samples, self._back = points, weights, samples, back
+        self.places = places
         self.classes, self.labels = np.unique(labels, return_inverse=True)
 
     @classmethod
     def of(cls, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, samples: np.ndarray) -> "_Problem":
+        places = _projections(features)[:, 0]
         if len(features) >= features.shape[1]:
-            return cls(features, labels, weights, samples, lambda coefficients: coefficients)
+            return cls(features, labels, weights, places, samples, lambda coefficients: coefficients)
         values, vectors = np.linalg.eigh(features @ features.T)
         kept = values > 1e-12 * max(values[-1], np.finfo(float).tiny)
         axes = vectors[:, kept] / np.sqrt(values[kept])
@@ -190,6 +194,7 @@ class _Problem:
             vectors[:, kept] * np.sqrt(values[kept]),
             labels,
             weights,
+            places,
             samples,
             lambda coefficients: (coefficients @ axes.T) @ features,
         )
@@ -226,13 +231,6 @@ def _choose(problem: _Problem) -> _Choice:
     """
     folds = _folds(problem)
     held_out = [fold for fold in range(FOLDS) if (folds == fold).any()]
-    if not held_out:
-        warnings.warn(
-            f'Got head_C="auto" and one sample of each class; expected two of one class at least, to choose a penalty '
-            f"by samples that are held out. head_C={MIDDLE:.3g} is taken.",
-            UserWarning,
-            stacklevel=2,
-        )
     if len(problem.classes) == 1 or not held_out or not problem.points.shape[1]:
         return _Choice(MIDDLE)
     if problem.points.size * len(problem.classes) > ONE_FOLD:
@@ -285,7 +283,7 @@ def _folds(problem: _Problem) -> np.ndarray:
     Each class is dealt out in an order that its samples alone decide, so that theirs in X does not matter.
     """
     samples, first = np.unique(problem.samples, return_index=True)
-    order = np.lexsort((_projections(problem.points)[first, 0], problem.labels[first]))
+    order = np.lexsort((problem.places[first], problem.labels[first]))
     labels = problem.labels[first][order]
     counts = np.bincount(labels)
     folds = np.empty(len(samples), dtype=int)
@@ -305,7 +303,7 @@ def _different(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np
     new = np.concatenate([[True], ~(near & (np.diff(labels[order]) == 0))])
     samples = np.empty(len(labels), dtype=int)
     samples[order] = np.cumsum(new) - 1
-    return np.sort(order[new]), samples
+    return order[new], samples
 
 
 def _projections(features: np.ndarray) -> np.ndarray:

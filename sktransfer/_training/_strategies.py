@@ -264,7 +264,7 @@ class _Training:
             backbone.features_have_channels_last,
             depth,
             layers,
-            [] if tail is None else self.work.widths(),
+            [] if tail is None else self._widths_before(),
         ).eval()
 
     def _give_head(self, module: SuffixNetwork, rows: np.ndarray, scaling: FeatureScaling | None = None) -> None:
@@ -275,16 +275,27 @@ class _Training:
         sizes = self.settings.hidden_layer_sizes, self.settings.dropout, len(self.task.classes)
         module.head = make_head(sum(scaling.widths), *sizes, scaling=scaling).eval()
 
+    def _widths_before(self) -> list[int]:
+        """Return the widths of vectors that come out of the frozen part, of which there may be none."""
+        self.sources.first.size()  # which shows them, unless it was kept
+        return self.work.widths()
+
     def _widths(self, module: SuffixNetwork) -> list[int]:
         """Return the number of features of each layer."""
         if module.tail is None and self.settings.layers:
-            return self.work.widths()
+            return self._widths_before()
         return count_widths(module, self.sources.first, self.execution)
 
     def _scale(self, module: SuffixNetwork, rows: np.ndarray) -> FeatureScaling:
-        """Return the scaling of a head that is trained in epochs: to a mean square of 1 per feature."""
+        """Return the scaling of a head that is trained in epochs: to a mean square of 1 per feature.
+
+        Where statistics of BatchNorm will move, the scale of features will too: nothing is scaled.
+        """
+        if self.blocks and self.settings.train_bn:
+            widths = self._widths(module)
+            return FeatureScaling(widths, [False] * len(widths))
         few = rows[:: math.ceil(len(rows) / SCALED_BY)]
-        features = features_of(module, self.sources.plain, few, self.execution)
+        features = features_of(module, self.sources.changing, few, self.execution)
         weights = self.task.weights[few] if self.task.weights[few].any() else np.ones(len(few))
         scaling = fit_scaling(features, self._widths(module), weights / weights.max())
         scaling.factor.mul_(math.sqrt(features.shape[1]))

@@ -85,6 +85,11 @@ class SuffixNetwork(nn.Module):
     """
 
     interpolation: float = 1.0
+    # What earlier versions, which had none of it, did not pickle.
+    layers: Sequence[Any] = ()
+    widths: Sequence[int] = ()
+    started: dict[str, torch.Tensor] | None = None
+    _ended: dict[str, torch.Tensor] | None = None
 
     def __init__(
         self,
@@ -108,8 +113,7 @@ class SuffixNetwork(nn.Module):
         self.layers, self.widths = list(layers), list(widths)
         self._tail_state: dict[str, torch.Tensor] | None = None
         # Weights of the head when tuning started, and all weights when it ended, where these are others.
-        self.started: dict[str, torch.Tensor] | None = None
-        self._ended: dict[str, torch.Tensor] | None = None
+        self.started = self._ended = None
 
     def vectors(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Return the vectors of all layers, float32 of shape (n, width) each, those of the last one at the end."""

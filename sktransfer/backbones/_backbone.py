@@ -443,17 +443,21 @@ class Backbone:
 
     def _map_sizes(self) -> list[tuple[int, ...]]:
         """Return height and width of each block's map; of anything else nothing."""
+        if not self._traced.gives_maps:
+            return [()] * len(self.blocks)
         lasts = [self._traced.has_channels_last(self._cut(depth)) for depth in range(1, len(self.blocks) + 1)]
         shapes = zip(self._known_shapes(), lasts, strict=True)
         return [() if len(shape) < 3 else shape[:-1] if last else shape[1:] for shape, last in shapes]
 
     def _output_shapes(self) -> list[tuple[int, ...]]:
         example = self.preprocessing.example(self._shown[1], 1)
-        try:
-            with torch.no_grad():
-                return [shape[1:] for shape in self._traced.output_shapes(example)]
-        except (RuntimeError, AssertionError, TypeError, IndexError, ValueError):
-            return [()] * len(self.blocks)  # a network of one's own that no sample has been seen for
+        for batch in (example[:0], example):  # no sample at all costs nothing, where the network takes it
+            try:
+                with torch.no_grad():
+                    return [shape[1:] for shape in self._traced.output_shapes(batch)]
+            except (RuntimeError, AssertionError, TypeError, IndexError, ValueError):
+                continue
+        return [()] * len(self.blocks)  # a network of one's own that no sample has been seen for
 
     # Written down: one record, whoever asks for it
 

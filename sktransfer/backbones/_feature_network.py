@@ -5,7 +5,7 @@ and found as one thing.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -29,6 +29,11 @@ class FeatureNetwork(nn.Module):
         Order of the vectors, counted from the input; `()` is that in which they come.
     widths : sequence of int, default=()
         Widths of vectors that enter with the value at the part's beginning.
+
+    Attributes
+    ----------
+    on_vectors : callable or None
+        Told of the vectors of each batch.
     """
 
     def __init__(
@@ -45,9 +50,12 @@ class FeatureNetwork(nn.Module):
         self.channels_last = channels_last
         self.order = list(order)
         self.widths = list(widths)
+        self.on_vectors: Callable[[list[torch.Tensor]], None] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         vectors, value = self.run(x)
+        if self.on_vectors is not None:
+            self.on_vectors(vectors)
         return join(vectors, self.order) if self.pooling else pack(vectors, value)
 
     def run(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -148,8 +156,9 @@ def unpack(packed: torch.Tensor, widths: Sequence[int]) -> tuple[list[torch.Tens
         return [], packed
     n_slices = math.ceil(sum(widths) / math.prod(packed.shape[2:]))
     early, value = packed[:, :n_slices].flatten(1)[:, : sum(widths)], packed[:, n_slices:]
-    if value.ndim == 4:
-        value = value.contiguous(memory_format=torch.channels_last)
+    if value.ndim == 4:  # in the order in memory that it came in: others round otherwise
+        last = packed.is_contiguous(memory_format=torch.channels_last) and not packed.is_contiguous()
+        value = value.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
     return list(torch.split(early, list(widths), dim=1)), value
 
 

@@ -227,4 +227,8 @@ def test_a_part_goes_on_from_each_cut_that_it_passes():
         assert part.identity not in identities
         for before in earlier:
             assert isinstance(before, FrozenPart)
-            torch.testing.assert_close(part.behind(before).network()(before.network()(x)), expected)
+            widths = [vector.shape[1] for vector in before.network().run(x)[0]]
+            torch.testing.assert_close(
+                part.behind(before, widths).network()(before.network()(x)),
+                expected,
+            )

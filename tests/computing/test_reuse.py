@@ -204,7 +204,7 @@ def test_of_augmented_images_the_decoded_ones_are_kept_and_no_activations(pictur
     assert {value.dtype for value in PROCESS_CACHE._kept.values()} == {np.dtype(np.uint8)}
     assert len(PROCESS_CACHE) == len(paths)
     assert len(decoded) <= len(paths) + 2  # fit looks at the shape of one
-    assert cache_info().misses == 3 * len(paths) + 1  # each epoch, and one to measure
+    assert cache_info().misses == 4 * len(paths) + 1  # to scale features, in each epoch, and one to measure
 
 
 def test_a_fixed_number_of_views_passes_the_frozen_part_once(pictures, passed):
@@ -214,7 +214,7 @@ def test_a_fixed_number_of_views_passes_the_frozen_part_once(pictures, passed):
     assert len(passed) == 3 * len(X) + 1
     again = FineTunedClassifier(tiny_cnn, max_epochs=2, lr=1e-3, **how).fit(X[::-1], y[::-1])
     assert len(passed) == 3 * len(X) + 2, "another candidate, in another order"
-    assert first.net_.module_.head[0].weight.shape == again.net_.module_.head[0].weight.shape
+    assert first.net_.module_.head[-1].weight.shape == again.net_.module_.head[-1].weight.shape
     FineTunedClassifier(tiny_cnn, max_epochs=1, **{**how, "augment": "strong"}).fit(X, y)
     assert len(passed) == 6 * len(X) + 3, "another level"
     FineTunedClassifier(tiny_cnn, max_epochs=1, **{**how, "random_state": 1}).fit(X, y)
@@ -318,7 +318,8 @@ def test_several_layers_go_on_from_what_is_kept(pictures, passed):
 
 def test_what_is_kept_of_some_rows_serves_these_and_the_others_are_computed(pictures, passed):
     X, y = pictures
-    FineTunedClassifier(tiny_cnn, random_state=0, freeze_depth=2, max_epochs=1, precision="float32").fit(X[:10], y[:10])
+    how = {"random_state": 0, "freeze_depth": 2, "max_epochs": 1, "precision": "float32"}
+    FineTunedClassifier(tiny_cnn, layer=None, **how).fit(X[:10], y[:10])
     features = extractor(batch_size=5).fit_transform(X)
     assert len(passed) == len(X)
     np.testing.assert_allclose(

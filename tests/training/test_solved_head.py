@@ -1,4 +1,4 @@
-"""What a user may rely on when the head is solved: weights count relative to each other, as repeated samples do."""
+"""What a user may rely on when the head is solved: the penalty is chosen, and weights count as repeated samples do."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 from networks import tiny_cnn, tiny_vectors
 
 from sktransfer import FineTunedClassifier
+from sktransfer._training import _solved_head
 from sktransfer._training._solved_head import solve_head
 
 RNG = np.random.default_rng(0)
@@ -49,6 +50,9 @@ def test_samples_that_are_all_different_count_as_so_many(monkeypatch):
         def __init__(self, **settings):
             pass
 
+        def set_params(self, **settings):
+            return self
+
         def fit(self, features, labels, sample_weight):
             given.append(sample_weight)
             raise InterruptedError
@@ -56,9 +60,9 @@ def test_samples_that_are_all_different_count_as_so_many(monkeypatch):
     monkeypatch.setattr("sktransfer._training._solved_head.LogisticRegression", Watched)
     for weights in (np.ones(60), np.full(60, 7e-9)):
         with pytest.raises(InterruptedError):
-            solve_head(FEATURES, LABELS, weights, 3)
+            solve_head(FEATURES, LABELS, weights, 3, C=1.0)
     with pytest.raises(InterruptedError):  # the same features under another label are another sample
-        solve_head(np.ones((4, 5)) * np.arange(2).repeat(2)[:, None], np.arange(4) % 2, np.ones(4), 2)
+        solve_head(np.ones((4, 5)) * np.arange(2).repeat(2)[:, None], np.arange(4) % 2, np.ones(4), 2, C=1.0)
     np.testing.assert_array_equal(given[0], np.ones(60))
     np.testing.assert_array_equal(given[1], np.ones(60))
     np.testing.assert_array_equal(given[2], np.ones(4))
@@ -91,3 +95,133 @@ def test_a_part_held_out_with_all_the_weight_is_refused():
 
     with pytest.raises(ValueError, match="weights that are 0 for all 10 samples that are left for training"):
         weigh_each_alone()
+
+
+def separable(n, n_classes, n_features=40, noise=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % n_classes
+    features = rng.normal(size=(n_classes, n_features))[labels] + noise * rng.normal(size=(n, n_features))
+    return features.astype(np.float32), labels
+
+
+def loss(solution, features, labels):
+    with torch.no_grad():
+        logits = solution.head(torch.from_numpy(features)).double()
+    return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)))
+
+
+@pytest.mark.parametrize("noise", [0.5, 3.0, 8.0])
+def test_the_chosen_penalty_serves_samples_that_were_not_there(noise):
+    features, labels = separable(2000, 4, noise=noise)
+    chosen = solve_head(features[:120], labels[:120], np.ones(120), 4)
+    others = [solve_head(features[:120], labels[:120], np.ones(120), 4, C=C) for C in (0.3, 3.0, 30.0, 300.0)]
+    losses = [loss(other, features[120:], labels[120:]) for other in others]
+    assert loss(chosen, features[120:], labels[120:]) < min(losses) + 0.05
+    assert loss(chosen, features[120:], labels[120:]) < np.median(losses)
+    assert chosen.C in chosen.path["C"]
+    assert (np.diff(chosen.path["C"]) > 0).all()
+    assert chosen.path["log_loss"].shape == chosen.path["C"].shape
+
+
+def test_harder_classes_get_a_stronger_penalty_or_less_certain_logits():
+    sure, unsure = (solve_head(*separable(120, 3, noise=noise), np.ones(120), 3) for noise in (0.3, 6.0))
+    size = [float(solution.head[1].weight.norm()) for solution in (sure, unsure)]
+    assert size[0] > size[1]
+
+
+def test_the_order_of_samples_does_not_matter():
+    features, labels = separable(60, 3, noise=3.0)
+    order = RNG.permutation(60)
+    one, other = (
+        solve_head(features, labels, np.ones(60), 3),
+        solve_head(features[order], labels[order], np.ones(60), 3),
+    )
+    assert one.C == other.C
+    torch.testing.assert_close(one.head[1].weight, other.head[1].weight, rtol=1e-5, atol=1e-6)
+
+
+def test_few_features_and_many_give_the_same_in_any_rotation():
+    """Where there are fewer samples than features, the problem is solved in the space that samples span."""
+    features, labels = separable(30, 3, n_features=29)
+    widened = np.hstack([features, np.zeros((30, 40), dtype=np.float32)])
+    narrow, wide = (
+        solve_head(features, labels, np.ones(30), 3, C=5.0),
+        solve_head(widened, labels, np.ones(30), 3, C=5.0),
+    )
+    with torch.no_grad():
+        logits = narrow.head(torch.from_numpy(features)), wide.head(torch.from_numpy(widened))
+    torch.testing.assert_close(*logits, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (1, 5), (1, 1, 9), (2, 3, 40)])
+def test_classes_of_one_or_two_samples_are_learned(counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    features = (np.eye(len(counts))[labels] * 5 + RNG.normal(size=(len(labels), len(counts)))).astype(np.float32)
+    solution = solve_head(features, labels, np.ones(len(labels)), len(counts))
+    assert len(solution.path["C"])
+    with torch.no_grad():
+        assert (solution.head(torch.from_numpy(features)).argmax(1).numpy() == labels).mean() > 0.8
+
+
+def test_one_sample_of_each_class_is_solved_with_the_middle_penalty():
+    solution = solve_head(np.eye(3, dtype=np.float32), np.arange(3), np.ones(3), 3)
+    assert not len(solution.path["C"])
+    assert solution.head(torch.eye(3)).argmax(1).tolist() == [0, 1, 2]
+
+
+def test_a_fit_with_one_sample_of_a_class_tells_where_it_was_called(pictures):
+    X, y = pictures
+    with pytest.warns(UserWarning, match=r'Got head_C="auto" and one sample of each class; .* is taken') as caught:
+        FineTunedClassifier(tiny_cnn, random_state=0).fit(X[:2], y[:2])
+    assert caught[0].filename == __file__
+
+
+def test_views_of_a_sample_that_is_held_out_are_not_trained_on(monkeypatch):
+    features, labels = separable(30, 3, noise=2.0)
+    views, samples = np.concatenate([features + number for number in range(4)]), np.tile(np.arange(30), 4)
+    seen = []
+    original = _solved_head.LogisticRegression.fit
+
+    def fit(self, points, labels, sample_weight=None):
+        seen.append({tuple(np.round(point[:3], 6)) for point in points})
+        return original(self, points, labels, sample_weight)
+
+    problems = []
+    of = _solved_head._Problem.of
+    monkeypatch.setattr(_solved_head._Problem, "of", lambda *given: problems.append(of(*given)) or problems[-1])
+    monkeypatch.setattr(_solved_head.LogisticRegression, "fit", fit)
+    solve_head(views, np.tile(labels, 4), np.ones(120), 3, samples=samples)
+    (problem,) = problems
+    rows = [tuple(np.round(point[:3], 6)) for point in problem.points]
+    assert problem.weights.sum() == pytest.approx(30)
+    for known in seen[:-1]:  # the last fit is of all
+        there = np.array([row in known for row in rows])
+        assert not set(problem.samples[there]) & set(problem.samples[~there])
+        assert len(set(problem.samples[~there])) == 6
+
+
+@pytest.mark.parametrize("features", [np.zeros((12, 5)), np.full((12, 5), 1e30), np.ones((12, 5)) * 1e-30])
+def test_constant_features_give_the_share_of_each_class(features):
+    labels = np.array([0] * 8 + [1] * 4)
+    solution = solve_head(features.astype(np.float32), labels, np.ones(12), 2)
+    with torch.no_grad():
+        found = solution.head(torch.from_numpy(features.astype(np.float32))).softmax(1).numpy()
+    assert np.isfinite(found).all()
+    assert (found.argmax(1) == 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-6, 1e6, 1e18])
+def test_the_scale_of_features_does_not_matter(scale):
+    features, labels = separable(60, 3)
+    expected = solve_head(features, labels, np.ones(60), 3).head(torch.from_numpy(features))
+    scaled = (features * np.float64(scale)).astype(np.float32)
+    found = solve_head(scaled, labels, np.ones(60), 3).head(torch.from_numpy(scaled))
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.exhaustive
+def test_a_thousand_classes_are_told_apart():
+    features, labels = separable(4000, 1000, n_features=64, noise=0.3)
+    solution = solve_head(features, labels, np.ones(4000), 1000)
+    with torch.no_grad():
+        assert (solution.head(torch.from_numpy(features)).argmax(1).numpy() == labels).mean() > 0.95

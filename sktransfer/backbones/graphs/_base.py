@@ -66,6 +66,7 @@ class Graph(Protocol):
     """Where a network can be cut, and its blocks."""
 
     blocks: tuple[Block, ...]
+    gives_maps: bool  # whether values may be maps; else they are tokens
 
     def ending_at(self, cut: Cut) -> "Graph":
         """Return the same graph with its features at another cut."""

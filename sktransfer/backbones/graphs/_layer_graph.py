@@ -76,6 +76,8 @@ class LayerGraph:
         If the network is no such stack.
     """
 
+    gives_maps = False
+
     def __init__(self, network: nn.Module, entry: Entry, finish: nn.Module | None = None):
         self.network, self.entry, self.finish = network, entry, finish
         example = entry.examples()[0]

@@ -49,6 +49,8 @@ class NetworkGraph:
         If the forward pass branches on values, or the features cannot be separated from what follows them.
     """
 
+    gives_maps = True
+
     def __init__(self, network: nn.Module, ends_in_classifier: bool | None = None, untraced: Untraced = ()):
         self.network = network
         self._graph = trace(network, untraced)

@@ -100,6 +100,6 @@ def test_layout_is_known_for_every_block_of_torchvisions_families():
         shapes = [row.output_shape for row in backbone.summary().rows]
         for number, shape in enumerate(shapes, start=1):
             if len(shape) == 3 and shape[0] != shape[1]:
-                assert backbone.feature_part(number).network().channels_last == [False], (name, number)
+                assert backbone.feature_part(number).network().channels_last is False, (name, number)
             elif len(shape) == 3 and shape[1] != shape[2]:
-                assert backbone.feature_part(number).network().channels_last == [True], (name, number)
+                assert backbone.feature_part(number).network().channels_last is True, (name, number)
