@@ -21,12 +21,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import torch
 from accuracy_networks import NETWORKS, Network, random_networks
 from accuracy_peers import PEERS
 from accuracy_report import Figure, Results
 from accuracy_rows import ROWS, Row, Task
 from accuracy_sets import QUICK_SETS, SETS, LabelledSet
-from measuring import machine
+from measuring import Others, machine
 
 from sktransfer import set_cache_limit
 
@@ -47,9 +48,9 @@ PARTNERS = {
 
 def measure(task: Task, solve: Callable[[Task], np.ndarray]) -> dict[str, float]:
     """Return accuracy, log loss and calibration error on the test samples, and the seconds of training and testing."""
-    start = time.perf_counter()
+    start, others = time.perf_counter(), Others()
     probabilities = solve(task)
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, others.cores()
     y = task.data.y[task.test]
     if probabilities.shape != (len(y), task.n_classes) or not np.isfinite(probabilities).all():
         raise ValueError(
@@ -60,6 +61,7 @@ def measure(task: Task, solve: Callable[[Task], np.ndarray]) -> dict[str, float]
         "log loss": float(-np.log(np.maximum(probabilities[np.arange(len(y)), y], 1e-15)).mean()),
         "calibration error": calibration_error(probabilities, y),
         "seconds": seconds,
+        "cores that others took": busy or 0.0,
     }
 
 
@@ -174,7 +176,8 @@ def main() -> int:
     warnings.filterwarnings("ignore", message="Got image values")
     set_cache_limit(memory=CACHE)
     titles = {name: row.title for name, row in ALL_ROWS.items()}
-    place = {"date": datetime.date.today().isoformat(), "quick": given.quick, **machine()}
+    place = {"date": datetime.date.today().isoformat(), "quick": given.quick, "threads": torch.get_num_threads()}
+    place |= machine()
     results = Results(given.output, titles, place)
     failed = 0
     if not given.report:

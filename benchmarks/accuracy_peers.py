@@ -1,7 +1,7 @@
 """What a user would take instead of the package, with the same weights and pictures of the same size and crop.
 
 fastai's `fine_tune`, the two phases of many tutorials in plain torch, transformers' `Trainer`, and SetFit. Each gets
-what suits few samples: batches no larger than a quarter of them, and enough steps. Networks run in bfloat16 where the
+what suits few samples: small batches, and enough steps. Networks run in bfloat16 where the
 package takes it too. No pictures are augmented, in any row: what helps photos harms digits.
 """
 
@@ -28,7 +28,7 @@ FASTAI_EPOCHS, FASTAI_MORE_EPOCHS = 5, 15
 # Steps of the Trainer, at least: three epochs, its default, are six steps where there are ten samples.
 TRAINER_STEPS = 60
 # Steps of SetFit, at most: all pairs of 1,000 samples would take hours.
-SETFIT_STEPS = 100
+SETFIT_STEPS = 60
 
 
 def pictures(task: Task, X: np.ndarray) -> torch.Tensor:
@@ -134,7 +134,7 @@ def _fastai(task: Task, epochs: int, **settings) -> np.ndarray:
     default_device(DEVICE.type == "cuda")
     inputs, labels = pictures(task, task.X), torch.from_numpy(task.y)
     samples = list(zip(inputs, labels, strict=True))
-    size = min(64, max(4, len(samples) // 4))  # 64 is fastai's own; the rest of an epoch is dropped
+    size = min(64, max(8, len(samples) // 4))  # 64 is fastai's own; the rest of an epoch is dropped
     loaders = DataLoaders(
         DataLoader(samples, bs=size, shuffle=True, drop_last=True),
         DataLoader(samples[:1], bs=1),

@@ -13,6 +13,7 @@ import matplotlib as mpl
 mpl.use("Agg")  # draws into a file, with or without a screen
 import numpy as np
 from matplotlib import pyplot as plt
+from reporting import BUSY
 
 BASE = "earlier_head"
 # Networks of the picture, the first that has figures of a set.
@@ -241,11 +242,18 @@ def origins(results: Results) -> list[str]:
         "",
     ]
     lines += [f"- {note}." for note in results.notes.values()]
+    busy = sum(f["cores that others took"] > BUSY for f in results.figures.values())
+    if busy:
+        lines.append(
+            f"- While {busy} of {len(results.figures)} figures were measured, other processes kept more than {BUSY} "
+            "cores busy: their seconds are too many. Accuracies do not depend on that."
+        )
     for run in results.runs:
         versions = ", ".join(f"{name} {run[name]}" for name in ("torch", "torchvision", "scikit-learn", "python"))
         quick = "; a quick trial with random weights, not a measurement" if run["quick"] else ""
         lines.append(
-            f"- {run['date']}, {run['processor']}, {run['cores']} cores, {run['gpu'] or 'no GPU'}; {versions}{quick}."
+            f"- {run['date']}, {run['processor']}, {run['cores']} cores, {run['threads']} threads, "
+            f"{run['gpu'] or 'no GPU'}; {versions}{quick}."
         )
     return lines
 

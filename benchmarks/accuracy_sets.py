@@ -20,7 +20,7 @@ from sktransfer import load_image_folder
 TEST_SAMPLES = 250
 TRAINING_SHARE = 0.6
 # Words of a text that are kept, so that no method is slowed down by a few long ones.
-WORDS_KEPT = 100
+WORDS_KEPT = 60
 PIXELS = 128
 
 
