@@ -287,6 +287,7 @@ def draw(results: Results, path: Path) -> None:
                     linestyle="--" if row in ("no_network", BASE) else "-",
                 )
         panel.set(title=f"{name}, {network}", xscale="log", xlabel="labels per class", ylabel="accuracy")
+        panel.set_xlim(0.7 * results.sizes[0], 1.4 * results.sizes[-1])
         panel.set_xticks(results.sizes, [str(size) for size in results.sizes])
         panel.minorticks_off()
         panel.spines[["top", "right"]].set_visible(False)
