@@ -43,6 +43,25 @@ def test_texts_are_measured_without_weights_or_sentences(tmp_path):
     assert "48 generated sentences" in (tmp_path / "texts.md").read_text()
 
 
+def test_accuracy_is_measured_without_weights_or_data_and_parts_add_up(tmp_path):
+    for rows in (("earlier_head", "default", "tuned"), ("no_network", "two_backbones", "two_phases")):
+        done = _measure_accuracy(tmp_path, "--quick", "--output", str(tmp_path), "--rows", *rows)
+        assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / "accuracy.json").read_text())
+    measured = {(figure["set"], figure["row"]) for figure in results["figures"]}
+    assert measured >= {("few digits", "default"), ("few digits", "two_phases"), ("generated texts", "two_backbones")}
+    assert all(0 <= figure["accuracy"] <= 1 and figure["seconds"] > 0 for figure in results["figures"])
+    assert "quick trial" in (tmp_path / "accuracy.md").read_text()
+    assert (tmp_path / "accuracy.png").stat().st_size > 1000
+
+
+def test_accuracy_says_what_it_lacks(tmp_path):
+    done = _measure_accuracy(tmp_path)
+    assert done.returncode == 2
+    assert "--quick" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_onnx_export_is_measured_without_weights():
     pytest.importorskip("onnxruntime", reason="the runtime that reads ONNX")
     pytest.importorskip("onnxscript", reason="what torch's newer exporter needs")
@@ -68,6 +87,14 @@ def test_what_freed_memory_brings_is_measured_without_anything_but_the_repositor
 
 
 def _measure_texts(folder, *arguments):
+    return _measure("texts.py", folder, *arguments)
+
+
+def _measure_accuracy(folder, *arguments):
+    return _measure("accuracy.py", folder, *arguments)
+
+
+def _measure(script, folder, *arguments):
     environment = {**os.environ, "SKTRANSFER_ASSETS": str(folder / "nothing")}
-    command = [sys.executable, "texts.py", *arguments]
+    command = [sys.executable, script, *arguments]
     return subprocess.run(command, cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False)
