@@ -263,8 +263,8 @@ class BackboneEstimator(BaseEstimator):
         example = reader.example(1, getattr(self, "n_features_in_", None))
         return backbone.showing(freeze_depth, tuple(example.shape[1:]))
 
-    def _tell_of_vectors(self, backbone: Backbone, layers: Sequence[Any]) -> None:
-        """Warn, once per network, of a pooling of features that are vectors already."""
+    def _tell_of_vectors(self, backbone: Backbone, layers: Sequence[Any], stacklevel: int) -> None:
+        """Warn, once per network, of a pooling of features that are vectors already; where `fit` was called."""
         name, usual = backbone.name, self.pooling in ("avg", "mean")
         if usual or None not in layers or (name, self.pooling) in _TOLD or not backbone.features_are_vectors:
             return
@@ -275,7 +275,7 @@ class BackboneEstimator(BaseEstimator):
             f"Got pooling={self.pooling!r}, which has no effect on the features of {name!r}: they are vectors already, "
             f"as the network itself makes them.{advice}",
             UserWarning,
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
     def _way_through(self, part: FrozenPart, samples: Samples) -> Pass:

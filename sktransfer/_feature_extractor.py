@@ -43,7 +43,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         and concatenates them. `None` takes the input of the classification layer. `"stages"` takes that and, before
         it, the ends of the last four stages: the last blocks before the map changes its size, or, where it does not
         change twice, blocks that are spread evenly. All come from one pass. With `pooling="flatten"`, `"stages"` is
-        the same as `None`. (A module that is itself called "stages" is meant by `["stages"]`.)
+        the same as `None`. `["stages"]` is a module of that name.
     pooling : {"avg", "max", "flatten", "cls", "mean", "last"}, default="avg"
         How maps and tokens become one vector. `"avg"` and `"mean"` are the same, over a text's own tokens alone;
         `"cls"` is the first token, `"last"` the last, for causal networks. Features that are vectors already, such as
@@ -199,7 +199,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         with self._all_or_nothing():
             samples, backbone, reader = self._learn(Rows(X, self.image_shape), tolerant=self.on_bad_sample == "nan")
             layers = self._shown(backbone, "all", reader).layers(self.layer, self.pooling)
-            self._tell_of_vectors(backbone, layers)
+            self._tell_of_vectors(backbone, layers, 3)
             part = backbone.feature_part(list(layers), self.pooling)
             n_features = count_features(self._way_through(part, samples), self.on_bad_sample == "nan")
             backbone = self._shown(backbone, "all", reader)

@@ -74,7 +74,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         Elsewhere it is 30 epochs.
     max_epochs : int, default=10
         Epochs in which blocks are trained with the head.
-    head_lr, lr : float, default=1e-3, 1e-4
+    head_lr, lr : float, default=1e-3, 3e-5
         Greatest learning rates of the head and of the last block.
     layer_decay : float, default=1.0
         Factor by which `lr` falls from one block to the one before it.
@@ -255,7 +255,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         head_epochs: Any = "auto",
         max_epochs: int = 10,
         head_lr: float = 1e-3,
-        lr: float = 1e-4,
+        lr: float = 3e-5,
         layer_decay: float = 1.0,
         lr_schedule: str = "cosine",
         interpolation: Any = None,
@@ -473,7 +473,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         """Return the backbone up to the deepest layer that is asked for, and the others."""
         depth = "all" if self.strategy == "linear_probe" else self.freeze_depth
         layers = self._shown(backbone, "all", reader).layers(self.layer, self.pooling)
-        self._tell_of_vectors(backbone, layers)
+        self._tell_of_vectors(backbone, layers, 5)
         last = backbone.deepest(layers)
         before = tuple(layer for layer in layers if layer != last)
         return self._shown(backbone.ending_at(last), depth, reader), before

@@ -194,3 +194,52 @@ def test_metrics_with_a_network_for_images(pictures):
     callback = EpochScoring("accuracy", on_train=True, name="acc", lower_is_better=False)
     model = FineTunedClassifier(tiny_cnn, freeze_depth=2, max_epochs=2, callbacks=[callback], random_state=0)
     assert all("acc" in row for row in model.fit(images, labels).history_)
+
+
+class Rates(Callback):
+    """Notes the learning rates of each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        if training:
+            self.seen.append([group["lr"] for group in net.optimizer_.param_groups])
+
+
+def rates(*callbacks, **how):
+    seen = Rates()
+    fit(seen, *callbacks, lr=1e-3, head_lr=1e-2, max_epochs=5, **how)
+    return np.array(seen.seen)
+
+
+def test_learning_rates_rise_and_then_fall_to_nothing():
+    found = rates()
+    assert len(found) == 5 * 3
+    for group, greatest in enumerate((1e-2, 1e-3)):
+        steps = found[:, group]
+        top = int(steps.argmax())
+        assert steps.max() == pytest.approx(greatest)
+        assert 1 <= top <= 2
+        assert (np.diff(steps[: top + 1]) > 0).all()
+        assert (np.diff(steps[top:]) < 0).all()
+        assert steps[-1] < 0.03 * greatest
+
+
+def test_constant_rates_stay():
+    assert (rates(lr_schedule="constant") == [1e-2, 1e-3]).all()
+
+
+def test_a_schedule_of_ones_own_takes_the_place_of_the_cosine():
+    for given in (
+        LRScheduler("StepLR", step_size=1, gamma=0.5),
+        ("mine", LRScheduler("StepLR", step_size=1, gamma=0.5)),
+    ):
+        found = rates(given)
+        assert found[:, 1] == pytest.approx(1e-3 * 0.5 ** np.repeat(np.arange(5), 3))
+
+
+def test_a_fit_of_one_step_learns():
+    model = fit(max_epochs=1, batch_size=64, lr=1e-2, head_lr=1e-1)
+    other = fit(max_epochs=1, batch_size=64, lr=1e-12, head_lr=1e-12)
+    assert not np.allclose(model.predict_proba(X), other.predict_proba(X))
