@@ -65,7 +65,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     head_C : float or "auto", default="auto"
         Inverse strength of the L2 penalty of a head that is solved, as `C` of `LogisticRegression`, for features that
         are scaled to a mean squared norm of 1. `"auto"` chooses it, between 0.3 and 1000, by the log loss of samples
-        that are held out in turn (five folds; one of them where samples times features times classes exceed 33
+        that are held out in turn (five folds; one of them where samples times features times classes exceed 4
         million), with a weak pull to 32 [3]_.
     head_epochs : int or "auto", default="auto"
         Epochs in which the head alone is trained. `"auto"` solves the head where that is a convex problem: where it is

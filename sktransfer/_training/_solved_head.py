@@ -38,7 +38,7 @@ STRAY = 0.7
 FOLDS = 5
 
 # Values of features times classes from which one fold is held out instead of five in turn.
-ONE_FOLD = 2**25
+ONE_FOLD = 2**22
 
 # Gradient at which the solver stops, for ten classes and fewer. Each of more classes has a smaller share in the loss,
 # and so in the gradient: with 1,000 the solver would stop after three steps. To compare penalties, less will do.
