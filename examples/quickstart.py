@@ -239,9 +239,7 @@ def main():
             words = ", ".join(f"{setting.rpartition('__')[2]}={value:g}" for setting, value in settings.items())
             print(f"   {name:<36}{accuracy:>9.3f}{other:>9.3f}   {words}")
         n_fits = 3 * (len(DEPTHS) * len(RATES) + 3)
-        print(
-            f"   {n_fits} fits use the pretrained network. Its frozen part was run {passes} times, for {len(few)} images."
-        )
+        print(f"   {n_fits} fits use the pretrained network: its frozen part ran {passes} times for {len(few)} images.")
     draw_picture(X[draws[0][0][:20]].reshape(-1, SIDE, SIDE), curves, grid, options.output)
     print(f"4. Drawn: {options.output}. {time.perf_counter() - start:.0f} s in all.")
 

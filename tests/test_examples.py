@@ -66,7 +66,7 @@ def test_quickstart_searches_a_grid_in_one_pass_of_each_image(quickstart):
     found = {name: (float(folds), float(others)) for name, folds, others, _ in rows}
     assert found["FineTunedClassifier"][1] > max(found[name][1] for name in found if " + " in name) - 0.01
     assert re.fullmatch(r"freeze_depth=\d, lr=\S+", rows[-1][3])
-    assert "Its frozen part was run 250 times, for 250 images." in output
+    assert "its frozen part ran 250 times for 250 images." in output
 
 
 def test_recipes_all_run(tmp_path):
