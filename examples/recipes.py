@@ -7,7 +7,7 @@ folder's recipe reads both from disk. `weights="DEFAULT"` downloads torchvision'
 
 runs them all on a dozen images made on the spot, with random weights and an epoch or two: that shows that they run, not
 what they can do. What they can do is in plot_ants_and_bees.py (pixels, frozen features and fine-tuning in one table)
-and in quickstart.py (trained on digits 0 to 4, transferred to 50 samples of 5 to 9).
+and in quickstart.py (trained on digits 0 to 4, transferred to a few samples of 5 to 9).
 """
 
 import tempfile

