@@ -460,7 +460,7 @@ def test_a_head_of_too_many_logits_to_solve_is_trained(pictures, monkeypatch):
     X, y = pictures
     solved = FineTunedClassifier(tiny_cnn, random_state=0).fit(X, y)
     assert solved.history_ == []
-    monkeypatch.setattr("sktransfer._training._solved_head.SOLVABLE", 2 * len(X) - 1)
+    monkeypatch.setattr("sktransfer._training._strategies.SOLVABLE", 2 * len(X) - 1)
     trained = FineTunedClassifier(tiny_cnn, random_state=0).fit(X, y)
     assert [entry["phase"] for entry in trained.history_] == ["head"] * len(trained.history_)
     assert len(trained.history_) > 5
@@ -477,12 +477,12 @@ def test_a_head_of_many_classes_is_solved_to_the_end():
     X = np.abs(centres[y] + 0.9 * rng.normal(size=(3000, 40))).astype(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
-        solution = solve_head(X, y, np.ones(3000), 600)
+        solution = solve_head(X, y, np.ones(3000), 600, C=300.0)
     with torch.no_grad():
         logits = solution.head(torch.from_numpy(X))
         loss = nn.functional.cross_entropy(logits, torch.from_numpy(y))
     assert solution.n_iter > 25
-    assert loss < 0.447
+    assert loss < 0.0866  # 0.0865 where the solver goes on for ever
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 # Stages before the features.
 STAGES = 4
 
+# Blocks that stand for stages are this part of all apart, counted back from the last: the first third says little.
+SPREAD = 6
+
 
 def stage_ends(sizes: Sequence[tuple[int, ...]]) -> list[int]:
     """Return which blocks end stages, the last block, which ends in the features, aside.
@@ -28,5 +31,6 @@ def stage_ends(sizes: Sequence[tuple[int, ...]]) -> list[int]:
     ends = [block for block in before if sizes[block] and sizes[block] != following[block]]
     if len(ends) > 1:
         return ends[-STAGES:]
-    evenly = {round(len(sizes) * (level + 1) / (STAGES + 1)) - 1 for level in range(STAGES)}
-    return sorted(evenly & set(before))
+    step = max(1, round(len(sizes) / SPREAD))
+    evenly = (len(sizes) - 1 - step * (level + 1) for level in reversed(range(STAGES)))
+    return [block for block in evenly if block >= 0]

@@ -76,7 +76,8 @@ def test_mixed_precision_counts_positions_in_full_on_both_sides_of_a_cut(positio
 def test_a_tail_trained_on_sounds_of_one_length_hears_those_of_others(tmp_path):
     name = make_sound_model("moonshine", tmp_path)
     rng = np.random.default_rng(0)
-    settings = {"freeze_depth": 1, "max_epochs": 1, "strategy": "fine_tune", "sampling_rate": 16000, "random_state": 0}
+    settings = {"freeze_depth": 1, "max_epochs": 1, "strategy": "fine_tune", "layer": None}
+    settings |= {"sampling_rate": 16000, "random_state": 0}
     for seconds in (0.3, 0.9):  # one network, which both fits share
         sounds = [rng.normal(scale=0.1, size=int(16000 * seconds)).astype(np.float32) for _ in range(4)]
         model = FineTunedClassifier(name, precision="float32", **settings).fit(sounds, [0, 1, 0, 1])
