@@ -132,7 +132,7 @@ def pack(vectors: Sequence[torch.Tensor], value: torch.Tensor) -> torch.Tensor:
     early = torch.cat([vector.float() for vector in vectors], dim=1)
     size = math.prod(value.shape[2:])
     early = nn.functional.pad(early, (0, -early.shape[1] % size))
-    return torch.cat([early.unflatten(1, (-1, *value.shape[2:])), value.float()], dim=1)
+    return torch.cat([early.reshape(early.shape[0], -1, *value.shape[2:]), value.float()], dim=1)
 
 
 def unpack(packed: torch.Tensor, widths: Sequence[int]) -> tuple[list[torch.Tensor], torch.Tensor]:
