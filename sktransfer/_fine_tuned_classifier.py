@@ -446,7 +446,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         depth = settings.freeze_depth
         if not backbone.trained_blocks(depth):
             warn_of_frozen_blocks(self)
-        earlier = self._earlier(backbone, classes, depth)
+        earlier = self._earlier(backbone, classes, settings)
         work = self._way_through(backbone.frozen_part(depth, self.pooling, layers), samples)
         trained = train(backbone, work, Task(classes, labels, weights), settings, self._seed(), earlier)
         solution = trained.solution
@@ -487,15 +487,16 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         super()._check_parameters()
         check_settings(self)
 
-    def _earlier(self, backbone: Backbone, classes: np.ndarray, freeze_depth: Any) -> SuffixNetwork | None:
+    def _earlier(self, backbone: Backbone, classes: np.ndarray, settings: TrainingSettings) -> SuffixNetwork | None:
         """Return what to continue, or say why it cannot be continued."""
         if not self.warm_start or not hasattr(self, "net_"):
             return None
         same = np.array_equal(classes, self.classes_) and backbone.fingerprint == self.backbone_.fingerprint
-        if not same or freeze_depth != self.net_.module_.freeze_depth:
+        module = self.net_.module_
+        if not same or (settings.freeze_depth, list(settings.layers)) != (module.freeze_depth, list(module.layers)):
             raise ValueError(
-                "Got warm_start=True with other classes, another backbone or another freeze_depth than in the fit "
-                "before; expected the same. Set warm_start=False to start anew."
+                "Got warm_start=True with other classes, another backbone, freeze_depth or layer than in the fit before; "
+                "expected the same. Set warm_start=False to start anew."
             )
         self.net_.module_.attach(self.backbone_)
         return self.net_.module_

@@ -7,14 +7,13 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import nn
 
-from sktransfer._messages import closest
 from sktransfer._process._locks import Lock
+from sktransfer.backbones._cut_names import CutNames, as_list
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones._loaded_network import LoadedNetwork, load, share
 from sktransfer.backbones._stages import stage_ends
@@ -25,29 +24,6 @@ from sktransfer.backbones.sources._base import Source
 from sktransfer.backbones.sources._claims import no_larger_than
 from sktransfer.backbones.sources._weights import fill, fingerprint
 from sktransfer.inputs import restore_preprocessing
-
-
-def as_list(layer: Any) -> list[Any]:
-    """Return the layers that a person gave, one or several.
-
-    Parameters
-    ----------
-    layer : str, int, list or None
-        As `Backbone.feature_part` takes it.
-
-    Returns
-    -------
-    list
-        At least one.
-
-    Raises
-    ------
-    ValueError
-        If it is an empty list.
-    """
-    if isinstance(layer, list | tuple) and not layer:
-        raise ValueError("Got layer=[]; expected at least one block name or number, or None.")
-    return list(layer) if isinstance(layer, list | tuple) else [layer]
 
 
 class Backbone:
@@ -84,7 +60,7 @@ class Backbone:
         self.preprocessing = loaded.preprocessing
         self.blocks: tuple[Block, ...] = loaded.graph.blocks
         if self._end is not None:
-            self._graph = loaded.graph.ending_at(self._layer_cut(self._end))
+            self._graph = loaded.graph.ending_at(self._cuts.behind(self._end))
             self.blocks = self._graph.blocks
 
     @property
@@ -155,7 +131,7 @@ class Backbone:
         if not self.trained_blocks(freeze_depth):
             return None
         cut = self._cut(freeze_depth)
-        behind = Pooled(self._layers_around(cut, layers)[1], pooling)
+        behind = Pooled(self._cuts.around(cut, layers)[1], pooling)
         part = copy.deepcopy(self._between(cut, self._cut("all"), behind))
         return part if train_bn else scale_convolutions(part)
 
@@ -179,14 +155,7 @@ class Backbone:
         if not self.trained_blocks(freeze_depth):
             return self.feature_part([*layers, None], pooling, in_order=True)
         cut = self._cut(freeze_depth)
-        return self._part(cut, pooling=pooling, layers=self._layers_around(cut, layers)[0])
-
-    def _layers_around(self, cut: Cut, layers: Sequence[Any]) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
-        """Return the layers before a cut, and the others but for the features, each in order from the input."""
-        end = self._cut("all")
-        cuts = [one for one in self._traced.in_order(map(self._layer_cut, layers)) if one != end]
-        passed = set(self._traced.cut_points_before(cut)) - {cut}
-        return tuple(one for one in cuts if one in passed), tuple(one for one in cuts if one not in passed)
+        return self._part(cut, pooling=pooling, layers=self._cuts.around(cut, layers)[0])
 
     def trained_blocks(self, freeze_depth: Any) -> list[Block]:
         """Return the blocks that have weights behind a cut, in order; a block cut through counts, with those alone.
@@ -245,7 +214,7 @@ class Backbone:
         FrozenPart
             From prepared samples to a Tensor of shape (n, n_features).
         """
-        cuts = [self._layer_cut(one) for one in as_list(layer)]
+        cuts = [self._cuts.behind(one) for one in as_list(layer)]
         *before, end = self._traced.in_order(cuts)
         order = tuple([*before, end].index(cut) for cut in cuts)
         order = () if in_order or order == tuple(range(len(cuts))) else order
@@ -258,7 +227,7 @@ class Backbone:
         ----------
         layer : str, int, list or None
             As in `feature_part`; or `"stages"`: the features, and before them the last `STAGES` blocks after which the
-            size of the map changes. Where it does not change four times, blocks spread evenly join them.
+            size of the map changes; where it does not change twice, blocks that are spread evenly.
         pooling : str, default="avg"
             How maps become vectors. `"flatten"` leaves the features alone of `"stages"`.
 
@@ -276,7 +245,7 @@ class Backbone:
             ends = [] if pooling == "flatten" else stage_ends(self._map_sizes())
             return (*(self.blocks[end].name for end in ends), None)
         for one in as_list(layer):
-            self._layer_cut(one)
+            self._cuts.behind(one)
         return tuple(as_list(layer))
 
     def deepest(self, layers: Sequence[Any]) -> Any:
@@ -292,8 +261,7 @@ class Backbone:
         str, int or None
             One of them.
         """
-        last = self._traced.in_order(map(self._layer_cut, layers))[-1]
-        return next(one for one in layers if self._layer_cut(one) == last)
+        return self._cuts.deepest(layers)
 
     @property
     def features_are_vectors(self) -> bool:
@@ -310,17 +278,6 @@ class Backbone:
     def features_have_channels_last(self) -> bool:
         """Whether the channels of the features, where they are maps, are their last axis."""
         return self._traced.has_channels_last(self._cut("all"))
-
-    def _layer_cut(self, layer: Any) -> Cut:
-        if layer is None:
-            return self._cut("all")
-        if isinstance(layer, Integral) and not isinstance(layer, bool) and not 1 <= int(layer) <= len(self.blocks):
-            raise ValueError(
-                f"Got layer={layer}; expected a block from 1 to {len(self.blocks)}, the blocks of {self.name!r}."
-            )
-        if isinstance(layer, bool) or not isinstance(layer, str | Integral):
-            raise ValueError(f"Got layer={layer!r}; expected None, a block's name or number, or a list of them.")
-        return self._cut(layer, "layer")
 
     @property
     def _shared(self) -> LoadedNetwork:
@@ -340,28 +297,12 @@ class Backbone:
     def _part(self, end: Cut, **how: Any) -> FrozenPart:
         return FrozenPart(self._shared, self._traced, self._shared.identity, end, **how)
 
-    def _cut(self, depth: Any, parameter: str = "freeze_depth") -> Cut:
-        count = len(self.blocks)
-        if isinstance(depth, str):
-            names = [block.name for block in self.blocks]
-            if depth == "all":
-                return self._traced.end_of_block(count)
-            if depth in names:
-                return self._traced.end_of_block(names.index(depth) + 1)
-            if (end := self._traced.end_of_module(depth)) is not None:
-                return end
-            raise ValueError(
-                f"Got {parameter}={depth!r}, where {self.name!r} cannot be cut; expected a block's name or a module at "
-                f"whose end it can: {closest(depth, [*names, *self._traced.cut_names()])}."
-            )
-        if isinstance(depth, Integral) and not isinstance(depth, bool) and 0 <= int(depth) <= count:
-            return self._traced.end_of_block(int(depth))
-        if isinstance(depth, Real) and not isinstance(depth, Integral) and 0 <= float(depth) <= 1:
-            return self._traced.end_of_block(int(float(depth) * count + 0.5))
-        raise ValueError(
-            f"Got {parameter}={depth!r}; expected a number of blocks from 0 to {count} (int), a share of them from 0.0 "
-            f'to 1.0 (float), a name, or "all". {self.name!r} has {count} blocks.'
-        )
+    @property
+    def _cuts(self) -> CutNames:
+        return CutNames(self._traced, self.name)
+
+    def _cut(self, freeze_depth: Any) -> Cut:
+        return self._cuts.at_depth(freeze_depth)
 
     def ending_at(self, layer: Any) -> "Backbone":
         """Return this backbone with its features at another layer.
