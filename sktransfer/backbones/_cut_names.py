@@ -75,8 +75,8 @@ class CutNames:
             if (end := self._graph.end_of_module(depth)) is not None:
                 return end
             raise ValueError(
-                f"Got {parameter}={depth!r}, where {self._network!r} cannot be cut; expected a block's name or a module "
-                f"at whose end it can: {closest(depth, [*names, *self._graph.cut_names()])}."
+                f"Got {parameter}={depth!r}, where {self._network!r} cannot be cut; expected a block's name or a "
+                f"module at whose end it can: {closest(depth, [*names, *self._graph.cut_names()])}."
             )
         if isinstance(depth, Integral) and not isinstance(depth, bool) and 0 <= int(depth) <= count:
             return self._graph.end_of_block(int(depth))
