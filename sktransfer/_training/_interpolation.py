@@ -46,8 +46,10 @@ def choose_factor(training: Any, module: SuffixNetwork, rows: np.ndarray, held_o
         return 1.0
     quiet = copy.copy(training)
     quiet.settings = replace(training.settings, callbacks=None)
+    quiet.earlier = None  # which has seen all samples
     losses = np.zeros(len(FACTORS))
     for known, out in _parts(labels):
+        out = out[np.isin(labels[out], labels[known])]
         losses += _losses(training, quiet.run(rows[known], rows[:0]).net.module_, rows[out])
     return float(FACTORS[np.argmin(losses)])
 

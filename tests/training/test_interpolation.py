@@ -27,7 +27,7 @@ def weights_of(model):
 def test_0_is_the_solved_head_on_the_backbones_own_blocks(pictures, strategy):
     X, y = pictures
     model = classifier(strategy=strategy, interpolation=0.0).fit(X, y)
-    solved = classifier(strategy="linear_probe", lr=1e-4, max_epochs=10).fit(X, y)
+    solved = FineTunedClassifier(tiny_cnn, strategy="linear_probe", random_state=0, precision="float32").fit(X, y)
     np.testing.assert_allclose(model.predict_proba(X), solved.predict_proba(X), atol=1e-4)
     original = model.backbone_.tail(2, layers=model.net_.module_.layers).state_dict()
     assert all(torch.equal(tensor, original[name]) for name, tensor in model.net_.module_.tail.state_dict().items())
