@@ -104,7 +104,7 @@ def _no_search_was_warned(monkeypatch):
         ({"strategy": "fine_tune", "max_epochs": 2}, None),
         ({"freeze_depth": 2, "lr": 1e-3, "max_epochs": 1}, None),
         ({}, None),
-        ({"lr": 1e-4, "max_epochs": 10, "strategy": "linear_probe"}, None),
+        ({"lr": 3e-5, "max_epochs": 10, "strategy": "linear_probe"}, None),
     ],
 )
 def test_rates_of_blocks_that_stay_frozen_are_warned_of_once(parameters, said, pictures):
@@ -125,7 +125,7 @@ def test_the_warning_points_at_the_line_that_called_fit(pictures):
 def test_a_search_whose_grid_crosses_all_with_rates_is_warned_once_per_process(pictures):
     X, y = pictures
     model = FineTunedClassifier(tiny_cnn, max_epochs=1, random_state=0)
-    grid = {"freeze_depth": ["all", 2], "lr": [1e-4, 1e-3]}
+    grid = {"freeze_depth": ["all", 2], "lr": [3e-5, 1e-3]}
     messages = heard(lambda: GridSearchCV(model, grid, cv=2).fit(X, y))
     messages += heard(lambda: cross_val_score(model, X, y, cv=2))
     assert len(messages) == 1
