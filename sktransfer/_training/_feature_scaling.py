@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 # What the vectors of earlier layers weigh beside the last one's: see benchmarks/accuracy.py.
-EARLIER = 0.4
+EARLIER = 0.3
 
 # A value below this part of a layer's mean is not told from 0, so that the square root has a slope there in training.
 FLOOR = 1e-4
