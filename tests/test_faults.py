@@ -158,7 +158,7 @@ def test_ctrl_c_at_any_step_leaves_all_parameters_and_a_whole_fit_or_none(fitted
             return done  # it has the names of what training returns
         raise KeyboardInterrupt
 
-    done.net, done.history, done.n_iter = done.net_, done.history_, done.n_iter_
+    done.net, done.history, done.n_iter, done.solution = done.net_, done.history_, done.n_iter_, None
     monkeypatch.setattr("sktransfer._fine_tuned_classifier.train", train)
     before = sys.gettrace()
     for number in itertools.count(1):
