@@ -51,7 +51,7 @@ def _is_span(bounds: Sequence[Any]) -> bool:
 
 Tensors = dict[str, torch.Tensor]
 
-# Networks, and poolings that have no effect on their features, of which a person was told.
+# Pairs of a network and a pooling without effect on its features: the warning was given.
 _TOLD: set[tuple[str, str]] = set()
 
 # Names in the state of an estimator that its attributes do not have.

@@ -229,10 +229,13 @@ def test_ctrl_c_in_a_process_ends_it_promptly_and_leaves_the_folder_whole(tmp_pa
     with subprocess.Popen(
         command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as worker:
-        assert worker.stdout.readline() == "ready\n"
-        time.sleep(0.5)
-        worker.send_signal(signal.SIGINT)
-        _, errors = worker.communicate(timeout=20)
+        try:
+            assert worker.stdout.readline() == "ready\n"
+            time.sleep(0.5)
+            worker.send_signal(signal.SIGINT)
+            _, errors = worker.communicate(timeout=20)
+        finally:
+            worker.kill()  # else a worker that goes on would be waited for, and the failure never seen
     assert "KeyboardInterrupt" in errors
     assert worker.returncode != 0
     with warnings.catch_warnings():

@@ -276,7 +276,7 @@ class _Training:
         module.head = make_head(sum(scaling.widths), *sizes, scaling=scaling).eval()
 
     def _widths_before(self) -> list[int]:
-        """Return the widths of vectors that come out of the frozen part, of which there may be none."""
+        """Return the widths of the vectors that the frozen part gives; there may be none."""
         self.sources.first.size()  # which shows them, unless it was kept
         return self.work.widths()
 

@@ -1,6 +1,7 @@
 """What a kind of network owes to be cut: an order of cuts, the part between any two, and the blocks that they bound.
 
-Two files keep it: `_blocks.py` for networks whose operations can be traced, `_layers.py` for stacks of layers.
+Two files keep it: `_traced_graph.py` for networks whose operations can be traced, and `_layer_graph.py` for stacks of
+layers.
 """
 
 from collections.abc import Iterable
