@@ -173,9 +173,11 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         Epochs of all phases, and the solver's iterations.
     head_C_ : float or None
         Inverse strength of the head's penalty; `None` where the head was trained in epochs.
+    earlier_weight_ : float or None
+        What features of earlier layers weigh in a solved head beside the last one's; chosen with `head_C="auto"`.
     head_C_path_ : dict of ndarray or None
-        What was tried for `head_C="auto"`: `"C"`, and `"log_loss"` of held-out samples with each, of shape (n_tried,).
-        Empty where nothing could be held out: with one sample of each class.
+        What was tried for `head_C="auto"`: `"C"`, `"earlier_weight"`, and `"log_loss"` of held-out samples with each
+        pair, of shape (n_tried,). Empty where nothing could be held out: with one sample of each class.
     interpolation_ : float
         How far the weights are from where tuning started, 0, to where it ended, 1. It can be set.
     n_features_in_ : int
@@ -210,6 +212,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     history_: list[dict[str, Any]]
     n_iter_: int
     head_C_: float | None  # noqa: N815
+    earlier_weight_: float | None
     head_C_path_: dict[str, np.ndarray] | None  # noqa: N815
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -466,6 +469,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
             "history_": trained.history,
             "n_iter_": trained.n_iter,
             "head_C_": solution.C if solution else None,
+            "earlier_weight_": solution.earlier_weight if solution else None,
             "head_C_path_": solution.path if solution else None,
         }
         self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way

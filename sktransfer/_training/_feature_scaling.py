@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-# What the vectors of earlier layers weigh beside the last one's: see benchmarks/accuracy.py.
+# What the vectors of earlier layers weigh beside the last one's, where that is not chosen by the data.
 EARLIER = 0.3
 
 # A value below this part of a layer's mean is not told from 0, so that the square root has a slope there in training.
@@ -79,7 +79,9 @@ class FeatureScaling(nn.Module):
         return {"widths": self.widths, "square_roots": self.square_roots}
 
 
-def fit_scaling(features: np.ndarray, widths: Sequence[int], weights: np.ndarray) -> FeatureScaling:
+def fit_scaling(
+    features: np.ndarray, widths: Sequence[int], weights: np.ndarray, earlier: float = EARLIER
+) -> FeatureScaling:
     """Learn how features are scaled.
 
     Parameters
@@ -90,6 +92,8 @@ def fit_scaling(features: np.ndarray, widths: Sequence[int], weights: np.ndarray
         Number of features of each layer.
     weights : ndarray of shape (n_samples,)
         Weight of each sample, at least one above 0.
+    earlier : float, default=0.3
+        What the features of earlier layers weigh beside the last one's.
 
     Returns
     -------
@@ -106,7 +110,7 @@ def fit_scaling(features: np.ndarray, widths: Sequence[int], weights: np.ndarray
     for number, layer in enumerate(mapped):
         mean = np.average(layer, axis=0, weights=weights)
         variance = np.average((layer - mean) ** 2, axis=0, weights=weights)
-        weight = 1.0 if number == len(mapped) - 1 else EARLIER
+        weight = 1.0 if number == len(mapped) - 1 else earlier
         factor = weight * _factor(variance, scaling.square_roots[number])
         norm += float((variance * factor**2).sum())
         means.append(mean)

@@ -1,8 +1,9 @@
 """A linear head is a convex problem, so it is solved, not trained: logistic regression with an L2 penalty.
 
 How strong the penalty is best differs by a factor of 300 between images and sentences, so it is chosen: by
-cross-validated log loss, with a weak pull to a value that serves both, for few samples say little. What tells classes
-apart best is often too sure of itself, so logits are also multiplied by one number, which is chosen with the penalty
+cross-validated log loss, with a weak pull to a value that serves both, for few samples say little. So is what features
+of earlier layers weigh beside the last one's: more on drawings and spectrograms than on photos. What tells classes
+apart best is often too sure of itself, so logits are also multiplied by one number, which is chosen with the others
 (temperature scaling: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, here on samples that each fold
 held out). Where there are fewer samples than features, these are first rotated into the space that the samples span:
 the solution is the same there, and each fold and each penalty costs next to nothing.
@@ -13,6 +14,7 @@ multiplying all of them by a number then changes nothing, and a weight of 2 is s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,15 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from sktransfer._training._feature_scaling import fit_scaling
+from sktransfer._training._feature_scaling import EARLIER, FeatureScaling, fit_scaling
 
-# Inverse strengths of the penalty that are tried, on features of mean squared norm 1: four per power of ten. The middle
+# Inverse strengths of the penalty that are tried, on features of mean squared norm 1: two per power of ten. The middle
 # one is where the pull leads, and is taken where nothing can be chosen.
 MIDDLE = 10**1.5
-CANDIDATES = 10.0 ** (np.arange(-2, 13) / 4)
+PENALTIES = 10.0 ** (np.arange(-1, 7) / 2)
+
+# What features of earlier layers may weigh.
+EARLIER_WEIGHTS = (0.1, EARLIER, 0.9)
 
 # Nats, of all held-out samples together, that a value ten times the middle one, or a tenth, has to win.
 PULL = 1.15
@@ -37,12 +42,13 @@ STRAY = 0.7
 
 FOLDS = 5
 
-# Values of features times classes from which one fold is held out instead of five in turn.
+# Values of features times classes from which one fold is held out instead of five in turn, and the penalty alone is
+# chosen.
 ONE_FOLD = 2**22
 
 # Gradient at which the solver stops, for ten classes and fewer. Each of more classes has a smaller share in the loss,
 # and so in the gradient: with 1,000 the solver would stop after three steps. To compare penalties, less will do.
-TOLERANCE, ROUGHLY = 1e-5, 1e-4
+TOLERANCE, ROUGHLY = 1e-5, 1e-3
 
 # Projections by which samples are told apart, and the difference, for features of unit mean square, up to which two are
 # the same sample: the rounding of another batch.
@@ -65,14 +71,17 @@ class Solution:
         Iterations of the solver.
     C : float
         Inverse strength of the penalty.
+    earlier_weight : float
+        What features of earlier layers weigh beside the last one's.
     path : dict of str to ndarray of shape (n_tried,)
-        `"C"`, the strengths that were tried, and `"log_loss"`, the mean log loss of held-out samples with each; empty
-        arrays where nothing was chosen.
+        `"C"` and `"earlier_weight"`, what was tried, and `"log_loss"`, the mean log loss of held-out samples with each
+        pair; empty arrays where nothing was chosen.
     """
 
     head: nn.Sequential
     n_iter: int
     C: float
+    earlier_weight: float
     path: dict[str, np.ndarray]
 
 
@@ -113,39 +122,57 @@ def solve_head(
     weights = weights / weights.max()  # so that no sum overflows
     counted = weights > 0
     features, labels, weights = features[counted].astype(np.float64), labels[counted], weights[counted]
-    scaling = fit_scaling(features, [features.shape[1]] if widths is None else widths, weights)
-    with torch.no_grad():
-        scaled = scaling(torch.from_numpy(features)).numpy()
+    widths = [features.shape[1]] if widths is None else widths
+    scaled = _scaled(features, widths, weights, EARLIER)[1]
+    places = _projections(scaled)
     if samples is None:
-        first, samples = _different(scaled, labels)
-        weights = np.bincount(samples, weights)
+        first, samples = _different(places, labels)
+        summed = np.bincount(samples, weights)
     else:
         first, samples = np.arange(len(labels)), np.unique(samples[counted], return_inverse=True)[1]
-    weights = weights * (samples.max() + 1) / weights.sum()
+        summed = weights
+    summed = summed * (samples.max() + 1) / summed.sum()
+
+    @cache
+    def problem(earlier: float) -> _Problem:
+        values = scaled if earlier == EARLIER else _scaled(features, widths, weights, earlier)[1]
+        return _Problem.of(values[first], labels[first], summed, samples[first], places[first, 0])
+
     # Small products gain nothing from threads, which spin on for a while and keep torch's from the processors.
     with threadpool_limits(1 if scaled.size <= SMALL else None, user_api="blas"):
-        problem = _Problem.of(scaled[first], labels[first], weights, samples[first])
-        chosen = _choose(problem) if C == "auto" else _Choice(float(C))
-        coefficients, intercept, n_iter = problem.solve(chosen.C)
+        chosen = _choose(problem, len(widths)) if C == "auto" else _Choice(float(C))
+        coefficients, intercept, n_iter = problem(chosen.earlier_weight).solve(chosen.C)
     linear = nn.Linear(features.shape[1], n_classes)
     # A class without weight gets a logit so low that its probability is 0, yet finite, so that nothing turns NaN.
     weight, bias = np.zeros((n_classes, features.shape[1])), np.full(n_classes, -1e4)
-    weight[problem.classes], bias[problem.classes] = coefficients * chosen.factor, intercept * chosen.factor
+    present = np.unique(labels)
+    weight[present], bias[present] = coefficients * chosen.factor, intercept * chosen.factor
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(weight))
         linear.bias.copy_(torch.from_numpy(bias))
-    return Solution(nn.Sequential(scaling.float(), linear), n_iter, chosen.C, chosen.path)
+    scaling = _scaled(features, widths, weights, chosen.earlier_weight)[0]
+    head = nn.Sequential(scaling.float(), linear)
+    return Solution(head, n_iter, chosen.C, chosen.earlier_weight, chosen.path)
+
+
+def _scaled(
+    features: np.ndarray, widths: Sequence[int], weights: np.ndarray, earlier: float
+) -> tuple[FeatureScaling, np.ndarray]:
+    scaling = fit_scaling(features, widths, weights, earlier)
+    with torch.no_grad():
+        return scaling, scaling(torch.from_numpy(features)).numpy()
 
 
 def _empty_path() -> dict[str, np.ndarray]:
-    return {"C": np.empty(0), "log_loss": np.empty(0)}
+    return {"C": np.empty(0), "earlier_weight": np.empty(0), "log_loss": np.empty(0)}
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """The inverse strength of the penalty, what logits are multiplied by, and what was tried."""
+    """The inverse strength of the penalty, what earlier layers weigh, what logits are multiplied by; what was tried."""
 
     C: float
+    earlier_weight: float = EARLIER
     factor: float = 1.0
     path: dict[str, np.ndarray] = field(default_factory=_empty_path)
 
@@ -183,8 +210,9 @@ class _Problem:
         self.classes, self.labels = np.unique(labels, return_inverse=True)
 
     @classmethod
-    def of(cls, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, samples: np.ndarray) -> "_Problem":
-        places = _projections(features)[:, 0]
+    def of(
+        cls, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, samples: np.ndarray, places: np.ndarray
+    ) -> "_Problem":
         if len(features) >= features.shape[1]:
             return cls(features, labels, weights, places, samples, lambda coefficients: coefficients)
         values, vectors = np.linalg.eigh(features @ features.T)
@@ -223,45 +251,64 @@ def _of_each_class(solver: LogisticRegression) -> tuple[np.ndarray, np.ndarray]:
     ) / 2
 
 
-def _choose(problem: _Problem) -> _Choice:
+def _choose(problem: Callable[[float], _Problem], n_layers: int) -> _Choice:
     """Choose what serves held-out samples best.
 
-    The middle value is tried first, then others in steps of a half power of ten for as long as that gets better, then
-    those beside the best.
+    The middle of both is tried first, then what is beside the best, for as long as that gets better.
+
+    Parameters
+    ----------
+    problem : callable
+        From what features of earlier layers weigh to the problem.
+    n_layers : int
+        With one layer, nothing is weighed.
+
+    Returns
+    -------
+    _Choice
+        The best, and all that was tried.
     """
-    folds = _folds(problem)
+    middle = problem(EARLIER)
+    folds = _folds(middle)
     held_out = [fold for fold in range(FOLDS) if (folds == fold).any()]
-    if len(problem.classes) == 1 or not held_out or not problem.points.shape[1]:
+    if len(middle.classes) == 1 or not held_out or not middle.points.shape[1]:
         return _Choice(MIDDLE)
-    if problem.points.size * len(problem.classes) > ONE_FOLD:
-        held_out = held_out[:1]
-    rows = np.isin(folds, held_out)
-    solvers = {fold: problem.solver(ROUGHLY) for fold in held_out}
-    # What is held out stands for all samples.
-    share = problem.weights[rows].sum() / problem.weights.sum()
-    tried: dict[int, tuple[float, float]] = {}
+    is_large = middle.points.size * len(middle.classes) > ONE_FOLD
+    splits = [(folds != fold, folds == fold) for fold in (held_out[:1] if is_large else held_out)]
+    rows = np.any([out for _, out in splits], axis=0)
+    share = middle.weights[rows].sum() / middle.weights.sum()  # what is held out stands for all samples
+    earlier = np.array(EARLIER_WEIGHTS if n_layers > 1 and not is_large else [EARLIER])
+    solvers: dict[int, list[LogisticRegression]] = {}
+    tried: dict[tuple[int, int], tuple[float, float]] = {}
 
-    def cost(candidate: int) -> float:
-        if not 0 <= candidate < len(CANDIDATES):
+    def cost(weight: int, penalty: int) -> float:
+        if not (0 <= weight < len(earlier) and 0 <= penalty < len(PENALTIES)):
             return np.inf
-        if candidate not in tried:
-            logits = np.empty((len(folds), len(problem.classes)))
-            for fold, solver in solvers.items():
-                out, known = folds == fold, folds != fold
-                solver.set_params(C=CANDIDATES[candidate])
-                solver.fit(problem.points[known], problem.labels[known], sample_weight=problem.weights[known])
+        if (weight, penalty) not in tried:
+            part = problem(float(earlier[weight]))
+            own = solvers.setdefault(weight, [part.solver(ROUGHLY) for _ in splits])
+            logits = np.empty((len(folds), len(part.classes)))
+            for (known, out), solver in zip(splits, own, strict=True):
+                solver.set_params(C=PENALTIES[penalty])
+                solver.fit(part.points[known], part.labels[known], sample_weight=part.weights[known])
                 coefficients, intercept = _of_each_class(solver)
-                logits[out] = problem.points[out] @ coefficients.T + intercept
-            tried[candidate] = _calibrate(logits[rows], problem.labels[rows], problem.weights[rows] / share)
-        return tried[candidate][0] + PULL * np.log10(CANDIDATES[candidate] / MIDDLE) ** 2
+                logits[out] = part.points[out] @ coefficients.T + intercept
+            tried[weight, penalty] = _calibrate(logits[rows], part.labels[rows], part.weights[rows] / share)
+        return tried[weight, penalty][0] + PULL * np.log10(PENALTIES[penalty] / MIDDLE) ** 2
 
-    best = int(np.argmin(np.abs(np.log(CANDIDATES / MIDDLE))))
-    for step in (2, -2, 1, -1):
-        while cost(best + step) < cost(best):
-            best += step
+    best, seen = (int(np.argmin(abs(earlier - EARLIER))), int(np.argmin(abs(np.log(PENALTIES / MIDDLE))))), 0
+    while seen < len(tried) or not tried:
+        seen = len(tried)
+        for weight, penalty in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+            while cost(best[0] + weight, best[1] + penalty) < cost(*best):
+                best = best[0] + weight, best[1] + penalty
     order = sorted(tried)
-    losses = np.array([tried[candidate][0] for candidate in order]) / problem.weights.sum()
-    return _Choice(float(CANDIDATES[best]), tried[best][1], {"C": CANDIDATES[order], "log_loss": losses})
+    path = {
+        "C": PENALTIES[[penalty for _, penalty in order]],
+        "earlier_weight": earlier[[weight for weight, _ in order]],
+        "log_loss": np.array([tried[pair][0] for pair in order]) / middle.weights.sum(),
+    }
+    return _Choice(float(PENALTIES[best[1]]), float(earlier[best[0]]), tried[best][1], path)
 
 
 def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
@@ -292,14 +339,13 @@ def _folds(problem: _Problem) -> np.ndarray:
     return folds[np.searchsorted(samples, problem.samples)]
 
 
-def _different(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _different(places: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a row of each different sample, and the number of the sample that each row is.
 
     Rows are the same sample where they have one label and their projections on random directions agree.
     """
-    projections = _projections(features)
-    order = np.lexsort((projections[:, 0], labels))
-    near = (np.abs(np.diff(projections[order], axis=0)) <= ROUNDING).all(axis=1)
+    order = np.lexsort((places[:, 0], labels))
+    near = (np.abs(np.diff(places[order], axis=0)) <= ROUNDING).all(axis=1)
     new = np.concatenate([[True], ~(near & (np.diff(labels[order]) == 0))])
     samples = np.empty(len(labels), dtype=int)
     samples[order] = np.cumsum(new) - 1

@@ -123,20 +123,54 @@ def test_the_chosen_penalty_serves_samples_that_were_not_there(noise):
     assert chosen.path["log_loss"].shape == chosen.path["C"].shape
 
 
+def layers(useful, n=120, seed=0):
+    """Return features of an earlier layer and of the last one, of which those that are named tell classes apart."""
+    rng, labels = np.random.default_rng(seed), np.arange(n) % 3
+    parts = {
+        name: (rng.normal(size=(3, width))[labels] * (name in useful) + 1.5 * rng.normal(size=(n, width)))
+        for name, width in (("earlier", 100), ("last", 30))
+    }
+    return np.hstack(list(parts.values())).astype(np.float32), labels
+
+
+@pytest.mark.parametrize(("useful", "weight"), [({"last"}, 0.1), ({"earlier"}, 0.9)])
+def test_earlier_layers_weigh_what_serves_samples_that_were_not_there(useful, weight):
+    features, labels = layers(useful, 600)
+    solution = solve_head(features[:120], labels[:120], np.ones(120), 3, [100, 30])
+    assert solution.earlier_weight == weight
+    scaling = solution.head[0]
+    with torch.no_grad():
+        norms = [(part**2).sum(1).mean() for part in scaling(torch.from_numpy(features[:120])).split([100, 30], dim=1)]
+    assert float(norms[0] / norms[1]) == pytest.approx(weight**2, rel=1e-3)
+    fixed = solve_head(features[:120], labels[:120], np.ones(120), 3, [100, 30], C=solution.C)
+    assert fixed.earlier_weight == 0.3
+    assert loss(solution, features[120:], labels[120:]) < loss(fixed, features[120:], labels[120:])
+    assert set(solution.path["earlier_weight"]) >= {0.3, weight}
+    assert {len(column) for column in solution.path.values()} == {len(solution.path["C"])}
+
+
+def test_many_values_choose_the_penalty_alone(monkeypatch):
+    monkeypatch.setattr(_solved_head, "ONE_FOLD", 1000)
+    features, labels = layers({"earlier"})
+    solution = solve_head(features, labels, np.ones(120), 3, [100, 30])
+    assert set(solution.path["earlier_weight"]) == {solution.earlier_weight} == {0.3}
+
+
 def test_harder_classes_get_a_stronger_penalty_or_less_certain_logits():
     sure, unsure = (solve_head(*separable(120, 3, noise=noise), np.ones(120), 3) for noise in (0.3, 6.0))
     size = [float(solution.head[1].weight.norm()) for solution in (sure, unsure)]
     assert size[0] > size[1]
 
 
-def test_the_order_of_samples_does_not_matter():
+@pytest.mark.parametrize("widths", [[40], [15, 25]])
+def test_the_order_of_samples_does_not_matter(widths):
     features, labels = separable(60, 3, noise=3.0)
     order = RNG.permutation(60)
     one, other = (
-        solve_head(features, labels, np.ones(60), 3),
-        solve_head(features[order], labels[order], np.ones(60), 3),
+        solve_head(features, labels, np.ones(60), 3, widths),
+        solve_head(features[order], labels[order], np.ones(60), 3, widths),
     )
-    assert one.C == other.C
+    assert (one.C, one.earlier_weight) == (other.C, other.earlier_weight)
     torch.testing.assert_close(one.head[1].weight, other.head[1].weight, rtol=1e-5, atol=1e-6)
 
 
