@@ -12,6 +12,7 @@ Weights of samples are relative to each other. They are scaled so that their sum
 multiplying all of them by a number then changes nothing, and a weight of 2 is still the same as giving a sample twice.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,8 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize, minimize_scalar
+from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import nn
 
@@ -49,6 +50,8 @@ ONE_FOLD = 2**22
 # Gradient at which the solver stops, for ten classes and fewer. Each of more classes has a smaller share in the loss,
 # and so in the gradient: with 1,000 the solver would stop after three steps. To compare penalties, less will do.
 TOLERANCE, ROUGHLY = 1e-5, 1e-3
+
+MOST_STEPS = 1000
 
 # Projections by which samples are told apart, and the difference, for features of unit mean square, up to which two are
 # the same sample: the rounding of another batch.
@@ -141,7 +144,7 @@ def solve_head(
     # Small products gain nothing from threads, which spin on for a while and keep torch's from the processors.
     with threadpool_limits(1 if scaled.size <= SMALL else None, user_api="blas"):
         chosen = _choose(problem, len(widths)) if C == "auto" else _Choice(float(C))
-        coefficients, intercept, n_iter = problem(chosen.earlier_weight).solve(chosen.C)
+        coefficients, intercept, n_iter = problem(chosen.earlier_weight).solve_all(chosen.C)
     linear = nn.Linear(features.shape[1], n_classes)
     # A class without weight gets a logit so low that its probability is 0, yet finite, so that nothing turns NaN.
     weight, bias = np.zeros((n_classes, features.shape[1])), np.full(n_classes, -1e4)
@@ -227,34 +230,96 @@ class _Problem:
             lambda coefficients: (coefficients @ axes.T) @ features,
         )
 
-    def solver(self, tolerance: float) -> LogisticRegression:
-        return LogisticRegression(tol=tolerance * min(1.0, 10 / len(self.classes)), max_iter=1000, warm_start=True)
+    def solve(
+        self, C: float, weights: np.ndarray, tolerance: float, start: np.ndarray | None = None
+    ) -> tuple[np.ndarray, int]:
+        """Minimise mean log loss plus `|coefficients|^2 / (2 C sum(weights))`, for several weightings at once.
 
-    def solve(self, C: float) -> tuple[np.ndarray, np.ndarray, int]:
+        With two classes the penalty is twice that, which is what it is on the difference of their logits. One run of
+        the solver for all weightings costs little more than a run for one: most products have the points in common.
+
+        Parameters
+        ----------
+        C : float
+            Inverse strength of the penalty.
+        weights : ndarray of shape (n_problems, n_samples)
+            What each sample counts in each problem.
+        tolerance : float
+            Gradient at which the solver stops, for ten classes and fewer.
+        start : ndarray of shape (n_problems, n_classes, n_dimensions + 1) or None, default=None
+            Where it begins; `None` is 0.
+
+        Returns
+        -------
+        ndarray of shape (n_problems, n_classes, n_dimensions + 1)
+            Coefficients, and intercepts in the last column.
+        int
+            Iterations.
+        """
+        (n, dimensions), n_classes = self.points.shape, len(self.classes)
+        shape = len(weights), n_classes, dimensions + 1
+        totals = weights.sum(axis=1)
+        shares = (weights / totals[:, None]).T
+        strength = ((2.0 if n_classes == 2 else 1.0) / (C * totals))[:, None, None]
+        targets, each = np.eye(n_classes)[self.labels][:, None], np.arange(n)
+
+        def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            coefficients, intercepts = flat.reshape(shape)[..., :-1], flat.reshape(shape)[..., -1]
+            logits = self.points @ coefficients.reshape(-1, dimensions).T
+            logits = logits.reshape(n, *shape[:2]) + intercepts
+            logits -= logits.max(axis=2, keepdims=True)
+            true = logits[each, :, self.labels]
+            errors = np.exp(logits, out=logits)
+            sums = errors.sum(axis=2)
+            value = float(((np.log(sums) - true) * shares).sum() + (strength * coefficients**2).sum() / 2)
+            errors *= (shares / sums)[..., None]
+            errors -= shares[..., None] * targets
+            gradient = np.empty(shape)
+            gradient[..., :-1] = (errors.reshape(n, -1).T @ self.points).reshape(*shape[:2], dimensions)
+            gradient[..., :-1] += strength * coefficients
+            gradient[..., -1] = errors.sum(axis=0)
+            return value, gradient.ravel()
+
+        found = minimize(
+            loss,
+            np.zeros(int(np.prod(shape))) if start is None else start.ravel(),
+            method="L-BFGS-B",
+            jac=True,
+            options={"maxiter": MOST_STEPS, "maxls": 50, "ftol": 1e-14, "gtol": tolerance * min(1.0, 10 / n_classes)},
+        )
+        if found.nit >= MOST_STEPS:
+            warnings.warn(
+                f"Got no solution of the head in {MOST_STEPS} steps with C={C:.3g}; what was reached is taken. A "
+                "smaller head_C converges sooner.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return found.x.reshape(shape), int(found.nit)
+
+    def logits(self, solutions: np.ndarray, rows: np.ndarray, problem_of: np.ndarray) -> np.ndarray:
+        """Return logits of some samples, each by one of the solutions: ndarray of shape (n_rows, n_classes)."""
+        picked = np.flatnonzero(rows)
+        logits = np.empty((len(picked), len(self.classes)))
+        for number, solution in enumerate(solutions):
+            own = problem_of[picked] == number
+            logits[own] = self.points[picked[own]] @ solution[:, :-1].T + solution[:, -1]
+        return logits
+
+    def solve_all(self, C: float) -> tuple[np.ndarray, np.ndarray, int]:
         """Return coefficients, of features, and intercepts of each class that is present, and iterations."""
         if len(self.classes) == 1 or not self.points.shape[1]:
             n_features = self._back(np.zeros((1, self.points.shape[1]))).shape[1]
             shares = np.bincount(self.labels, self.weights)
             return np.zeros((len(self.classes), n_features)), np.log(shares / shares.sum()), 1
-        solver = self.solver(TOLERANCE).set_params(C=C)
-        solver.fit(self.points, self.labels, sample_weight=self.weights)
-        coefficients, intercept = _of_each_class(solver)
-        return self._back(coefficients), intercept, int(solver.n_iter_.max())
-
-
-def _of_each_class(solver: LogisticRegression) -> tuple[np.ndarray, np.ndarray]:
-    """Return a row for each class; scikit-learn keeps one for two: the difference of their logits."""
-    if len(solver.classes_) > 2:
-        return solver.coef_, solver.intercept_
-    return np.concatenate([-solver.coef_, solver.coef_]) / 2, np.concatenate(
-        [-solver.intercept_, solver.intercept_]
-    ) / 2
+        (solution,), n_iter = self.solve(C, self.weights[None], TOLERANCE)
+        return self._back(solution[:, :-1]), solution[:, -1], n_iter
 
 
 def _choose(problem: Callable[[float], _Problem], n_layers: int) -> _Choice:
     """Choose what serves held-out samples best.
 
-    The middle of both is tried first, then what is beside the best, for as long as that gets better.
+    The middle of both is tried first, and what is beside it; then what is beside the best, for as long as that gets
+    better.
 
     Parameters
     ----------
@@ -274,11 +339,11 @@ def _choose(problem: Callable[[float], _Problem], n_layers: int) -> _Choice:
     if len(middle.classes) == 1 or not held_out or not middle.points.shape[1]:
         return _Choice(MIDDLE)
     is_large = middle.points.size * len(middle.classes) > ONE_FOLD
-    splits = [(folds != fold, folds == fold) for fold in (held_out[:1] if is_large else held_out)]
-    rows = np.any([out for _, out in splits], axis=0)
+    out = folds == np.array(held_out[:1] if is_large else held_out)[:, None]
+    rows, fold_of = out.any(axis=0), out.argmax(axis=0)
     share = middle.weights[rows].sum() / middle.weights.sum()  # what is held out stands for all samples
     earlier = np.array(EARLIER_WEIGHTS if n_layers > 1 and not is_large else [EARLIER])
-    solvers: dict[int, list[LogisticRegression]] = {}
+    solved: dict[int, np.ndarray] = {}
     tried: dict[tuple[int, int], tuple[float, float]] = {}
 
     def cost(weight: int, penalty: int) -> float:
@@ -286,22 +351,21 @@ def _choose(problem: Callable[[float], _Problem], n_layers: int) -> _Choice:
             return np.inf
         if (weight, penalty) not in tried:
             part = problem(float(earlier[weight]))
-            own = solvers.setdefault(weight, [part.solver(ROUGHLY) for _ in splits])
-            logits = np.empty((len(folds), len(part.classes)))
-            for (known, out), solver in zip(splits, own, strict=True):
-                solver.set_params(C=PENALTIES[penalty])
-                solver.fit(part.points[known], part.labels[known], sample_weight=part.weights[known])
-                coefficients, intercept = _of_each_class(solver)
-                logits[out] = part.points[out] @ coefficients.T + intercept
-            tried[weight, penalty] = _calibrate(logits[rows], part.labels[rows], part.weights[rows] / share)
+            start = solved.get(weight)
+            solved[weight], _ = part.solve(PENALTIES[penalty], ~out * part.weights, ROUGHLY, start)
+            logits = part.logits(solved[weight], rows, fold_of)
+            tried[weight, penalty] = _calibrate(logits, part.labels[rows], part.weights[rows] / share)
         return tried[weight, penalty][0] + PULL * np.log10(PENALTIES[penalty] / MIDDLE) ** 2
 
-    best, seen = (int(np.argmin(abs(earlier - EARLIER))), int(np.argmin(abs(np.log(PENALTIES / MIDDLE))))), 0
-    while seen < len(tried) or not tried:
-        seen = len(tried)
-        for weight, penalty in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-            while cost(best[0] + weight, best[1] + penalty) < cost(*best):
-                best = best[0] + weight, best[1] + penalty
+    best = int(np.argmin(abs(earlier - EARLIER))), int(np.argmin(abs(np.log(PENALTIES / MIDDLE))))
+    while True:
+        around = [
+            (best[0] + weight, best[1] + penalty) for weight, penalty in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
+        ]
+        lowest = min(around, key=lambda pair: cost(*pair))
+        if lowest == best:
+            break
+        best = lowest
     order = sorted(tried)
     path = {
         "C": PENALTIES[[penalty for _, penalty in order]],

@@ -302,7 +302,7 @@ class _Training:
         return scaling.float()
 
     def _solve(self, module: SuffixNetwork, rows: np.ndarray) -> Any:
-        from sktransfer._training._solved_head import solve_head  # which brings scikit-learn's linear models in
+        from sktransfer._training._solved_head import solve_head  # which brings scipy's optimizers in
 
         sources, task = self.sources, self.task
         viewed = not self.blocks and self.settings.augment is not None

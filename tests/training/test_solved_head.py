@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from networks import tiny_cnn, tiny_vectors
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 
 from sktransfer import FineTunedClassifier
 from sktransfer._training import _solved_head
@@ -46,18 +48,11 @@ def test_a_weight_is_how_often_a_sample_is_there():
 def test_samples_that_are_all_different_count_as_so_many(monkeypatch):
     given = []
 
-    class Watched:
-        def __init__(self, **settings):
-            pass
+    def watched(problem, C, weights, *others):
+        given.append(weights[0])
+        raise InterruptedError
 
-        def set_params(self, **settings):
-            return self
-
-        def fit(self, features, labels, sample_weight):
-            given.append(sample_weight)
-            raise InterruptedError
-
-    monkeypatch.setattr("sktransfer._training._solved_head.LogisticRegression", Watched)
+    monkeypatch.setattr(_solved_head._Problem, "solve", watched)
     for weights in (np.ones(60), np.full(60, 7e-9)):
         with pytest.raises(InterruptedError):
             solve_head(FEATURES, LABELS, weights, 3, C=1.0)
@@ -213,25 +208,41 @@ def test_a_fit_with_one_sample_of_a_class_tells_where_it_was_called(pictures):
 def test_views_of_a_sample_that_is_held_out_are_not_trained_on(monkeypatch):
     features, labels = separable(30, 3, noise=2.0)
     views, samples = np.concatenate([features + number for number in range(4)]), np.tile(np.arange(30), 4)
-    seen = []
-    original = _solved_head.LogisticRegression.fit
+    seen, solve = [], _solved_head._Problem.solve
 
-    def fit(self, points, labels, sample_weight=None):
-        seen.append({tuple(np.round(point[:3], 6)) for point in points})
-        return original(self, points, labels, sample_weight)
+    def watched(problem, C, weights, *given):
+        seen.append((problem, weights))
+        return solve(problem, C, weights, *given)
 
-    problems = []
-    of = _solved_head._Problem.of
-    monkeypatch.setattr(_solved_head._Problem, "of", lambda *given: problems.append(of(*given)) or problems[-1])
-    monkeypatch.setattr(_solved_head.LogisticRegression, "fit", fit)
+    monkeypatch.setattr(_solved_head._Problem, "solve", watched)
     solve_head(views, np.tile(labels, 4), np.ones(120), 3, samples=samples)
-    (problem,) = problems
-    rows = [tuple(np.round(point[:3], 6)) for point in problem.points]
-    assert problem.weights.sum() == pytest.approx(30)
-    for known in seen[:-1]:  # the last fit is of all
-        there = np.array([row in known for row in rows])
-        assert not set(problem.samples[there]) & set(problem.samples[~there])
-        assert len(set(problem.samples[~there])) == 6
+    *tried, (problem, of_all) = seen
+    assert len(tried) >= 3
+    assert of_all.sum() == pytest.approx(30)
+    for _, weights in tried:
+        assert len(weights) == 5
+        for known in weights > 0:
+            assert not set(problem.samples[known]) & set(problem.samples[~known])
+            assert len(set(problem.samples[~known])) == 6
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 7])
+def test_it_is_the_logistic_regression_of_scikit_learn(n_classes):
+    features, labels = separable(90, n_classes, noise=2.0)
+    weights = RNG.uniform(0.5, 2, 90)
+    head = solve_head(features, labels, weights, n_classes, C=20.0).head
+    with torch.no_grad():
+        scaled = head[0](torch.from_numpy(features)).numpy()
+        found = head(torch.from_numpy(features)).softmax(1).numpy()
+    theirs = LogisticRegression(C=20.0, tol=1e-8, max_iter=1000).fit(scaled, labels, weights * 90 / weights.sum())
+    np.testing.assert_allclose(found, theirs.predict_proba(scaled), atol=2e-3)
+
+
+def test_a_solution_that_is_not_reached_is_told(monkeypatch):
+    monkeypatch.setattr(_solved_head, "MOST_STEPS", 3)
+    features, labels = separable(60, 3)
+    with pytest.warns(ConvergenceWarning, match="no solution of the head in 3 steps with C=1e"):
+        solve_head(features, labels, np.ones(60), 3, C=1e3)
 
 
 @pytest.mark.parametrize("features", [np.zeros((12, 5)), np.full((12, 5), 1e30), np.ones((12, 5)) * 1e-30])
