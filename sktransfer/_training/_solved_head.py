@@ -14,7 +14,7 @@ multiplying all of them by a number then changes nothing, and a weight of 2 is s
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -43,13 +43,13 @@ STRAY = 0.7
 
 FOLDS = 5
 
-# Values of features times classes from which one fold is held out instead of five in turn, and the penalty alone is
-# chosen.
-ONE_FOLD = 2**22
+# Samples times features times classes above which a part of the samples, at least a quarter, chooses the penalty.
+LARGE, PART = 2**23, 4
 
 # Gradient at which the solver stops, for ten classes and fewer. Each of more classes has a smaller share in the loss,
-# and so in the gradient: with 1,000 the solver would stop after three steps. To compare penalties, less will do.
-TOLERANCE, ROUGHLY = 1e-5, 1e-3
+# and so in the gradient: with 1,000 the solver would stop after three steps. To compare penalties, less will do; but
+# beyond some samples, what a penalty adds to the mean loss would drown in it.
+TOLERANCE, ROUGHLY, ROUGHLY_UP_TO = 1e-5, 1e-3, 500
 
 MOST_STEPS = 1000
 
@@ -135,16 +135,24 @@ def solve_head(
         first, samples = np.arange(len(labels)), np.unique(samples[counted], return_inverse=True)[1]
         summed = weights
     summed = summed * (samples.max() + 1) / summed.sum()
+    few = _some(places[first, 0], labels[first], samples[first], features.shape[1])
+    is_small = bool(few.all())
 
     @cache
-    def problem(earlier: float) -> _Problem:
+    def problem(earlier: float, is_whole: bool) -> _Problem:
+        rows = first if is_whole else first[few]
         values = scaled if earlier == EARLIER else _scaled(features, widths, weights, earlier)[1]
-        return _Problem.of(values[first], labels[first], summed, samples[first], places[first, 0])
+        own = summed if is_whole else summed[few] * len(np.unique(samples[rows])) / summed[few].sum()
+        return _Problem.of(values[rows], labels[rows], own, samples[rows], places[rows, 0])
 
     # Small products gain nothing from threads, which spin on for a while and keep torch's from the processors.
     with threadpool_limits(1 if scaled.size <= SMALL else None, user_api="blas"):
-        chosen = _choose(problem, len(widths)) if C == "auto" else _Choice(float(C))
-        coefficients, intercept, n_iter = problem(chosen.earlier_weight).solve_all(chosen.C)
+        start = None
+        chosen = _choose(lambda earlier: problem(earlier, is_small), widths) if C == "auto" else _Choice(float(C))
+        whole = problem(chosen.earlier_weight, True)
+        if not is_small and chosen.path["C"].size:
+            chosen, start = _calibrate_whole(whole, chosen)
+        coefficients, intercept, n_iter = whole.solve_all(chosen.C, start)
     linear = nn.Linear(features.shape[1], n_classes)
     # A class without weight gets a logit so low that its probability is 0, yet finite, so that nothing turns NaN.
     weight, bias = np.zeros((n_classes, features.shape[1])), np.full(n_classes, -1e4)
@@ -296,6 +304,10 @@ class _Problem:
             )
         return found.x.reshape(shape), int(found.nit)
 
+    def solve_roughly(self, C: float, weights: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+        """Return solutions that are good enough to compare penalties."""
+        return self.solve(C, weights, ROUGHLY * min(1.0, ROUGHLY_UP_TO / len(self.points)), start)[0]
+
     def logits(self, solutions: np.ndarray, rows: np.ndarray, problem_of: np.ndarray) -> np.ndarray:
         """Return logits of some samples, each by one of the solutions: ndarray of shape (n_rows, n_classes)."""
         picked = np.flatnonzero(rows)
@@ -305,17 +317,17 @@ class _Problem:
             logits[own] = self.points[picked[own]] @ solution[:, :-1].T + solution[:, -1]
         return logits
 
-    def solve_all(self, C: float) -> tuple[np.ndarray, np.ndarray, int]:
+    def solve_all(self, C: float, start: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, int]:
         """Return coefficients, of features, and intercepts of each class that is present, and iterations."""
         if len(self.classes) == 1 or not self.points.shape[1]:
             n_features = self._back(np.zeros((1, self.points.shape[1]))).shape[1]
             shares = np.bincount(self.labels, self.weights)
             return np.zeros((len(self.classes), n_features)), np.log(shares / shares.sum()), 1
-        (solution,), n_iter = self.solve(C, self.weights[None], TOLERANCE)
+        (solution,), n_iter = self.solve(C, self.weights[None], TOLERANCE, start)
         return self._back(solution[:, :-1]), solution[:, -1], n_iter
 
 
-def _choose(problem: Callable[[float], _Problem], n_layers: int) -> _Choice:
+def _choose(problem: Callable[[float], _Problem], widths: Sequence[int]) -> _Choice:
     """Choose what serves held-out samples best.
 
     The middle of both is tried first, and what is beside it; then what is beside the best, for as long as that gets
@@ -325,8 +337,8 @@ def _choose(problem: Callable[[float], _Problem], n_layers: int) -> _Choice:
     ----------
     problem : callable
         From what features of earlier layers weigh to the problem.
-    n_layers : int
-        With one layer, nothing is weighed.
+    widths : sequence of int
+        Number of features of each layer. With one, nothing is weighed.
 
     Returns
     -------
@@ -338,11 +350,11 @@ def _choose(problem: Callable[[float], _Problem], n_layers: int) -> _Choice:
     held_out = [fold for fold in range(FOLDS) if (folds == fold).any()]
     if len(middle.classes) == 1 or not held_out or not middle.points.shape[1]:
         return _Choice(MIDDLE)
-    is_large = middle.points.size * len(middle.classes) > ONE_FOLD
+    is_large = middle.points.size * len(middle.classes) > LARGE
     out = folds == np.array(held_out[:1] if is_large else held_out)[:, None]
     rows, fold_of = out.any(axis=0), out.argmax(axis=0)
     share = middle.weights[rows].sum() / middle.weights.sum()  # what is held out stands for all samples
-    earlier = np.array(EARLIER_WEIGHTS if n_layers > 1 and not is_large else [EARLIER])
+    earlier = np.array(EARLIER_WEIGHTS if len(widths) > 1 and not is_large else [EARLIER])
     solved: dict[int, np.ndarray] = {}
     tried: dict[tuple[int, int], tuple[float, float]] = {}
 
@@ -351,8 +363,7 @@ def _choose(problem: Callable[[float], _Problem], n_layers: int) -> _Choice:
             return np.inf
         if (weight, penalty) not in tried:
             part = problem(float(earlier[weight]))
-            start = solved.get(weight)
-            solved[weight], _ = part.solve(PENALTIES[penalty], ~out * part.weights, ROUGHLY, start)
+            solved[weight] = part.solve_roughly(PENALTIES[penalty], ~out * part.weights, solved.get(weight))
             logits = part.logits(solved[weight], rows, fold_of)
             tried[weight, penalty] = _calibrate(logits, part.labels[rows], part.weights[rows] / share)
         return tried[weight, penalty][0] + PULL * np.log10(PENALTIES[penalty] / MIDDLE) ** 2
@@ -375,6 +386,27 @@ def _choose(problem: Callable[[float], _Problem], n_layers: int) -> _Choice:
     return _Choice(float(PENALTIES[best[1]]), float(earlier[best[0]]), tried[best][1], path)
 
 
+def _calibrate_whole(problem: _Problem, chosen: _Choice) -> tuple[_Choice, np.ndarray]:
+    """Choose anew what logits are multiplied by, for a penalty that was chosen on a part of the samples.
+
+    The more samples, the surer logits may be. One fold is held out.
+
+    Returns
+    -------
+    _Choice
+        With another factor.
+    ndarray of shape (1, n_classes, n_dimensions + 1)
+        A solution that is near the one for all samples.
+    """
+    folds = _folds(problem)
+    out = folds == folds.max()
+    solution = problem.solve_roughly(chosen.C, (~out * problem.weights)[None])
+    logits = problem.logits(solution, out, np.zeros(len(out), dtype=int))
+    share = problem.weights[out].sum() / problem.weights.sum()
+    _, factor = _calibrate(logits, problem.labels[out], problem.weights[out] / share)
+    return replace(chosen, factor=factor), solution
+
+
 def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """Return the log loss of all samples, in nats, with logits multiplied by the best number, and that number."""
     logits = logits - logits.max(axis=1, keepdims=True)
@@ -388,19 +420,40 @@ def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> t
     return loss(found.x), float(np.exp(found.x))
 
 
-def _folds(problem: _Problem) -> np.ndarray:
-    """Return the fold in which each row is held out; -1 is none: a class of one sample stays in all of them.
+def _dealt(places: np.ndarray, labels: np.ndarray, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different numbers in `samples`, class by class, in an order that does not depend on theirs in X.
 
-    Each class is dealt out in an order that its samples alone decide, so that theirs in X does not matter.
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+        Numbers.
+    ndarray of shape (n_samples,)
+        Their labels.
     """
-    samples, first = np.unique(problem.samples, return_index=True)
-    order = np.lexsort((problem.places[first], problem.labels[first]))
-    labels = problem.labels[first][order]
+    numbers, first = np.unique(samples, return_index=True)
+    order = np.lexsort((places[first], labels[first]))
+    return numbers[order], labels[first][order]
+
+
+def _folds(problem: _Problem) -> np.ndarray:
+    """Return the fold in which each row is held out; -1 is none: a class of one sample stays in all of them."""
+    numbers, labels = _dealt(problem.places, problem.labels, problem.samples)
     counts = np.bincount(labels)
-    folds = np.empty(len(samples), dtype=int)
+    folds = np.empty(problem.samples.max() + 1, dtype=int)
     dealt = np.cumsum(counts[labels] > 1) - 1
-    folds[order] = np.where(counts[labels] > 1, dealt % FOLDS, -1)
-    return folds[np.searchsorted(samples, problem.samples)]
+    folds[numbers] = np.where(counts[labels] > 1, dealt % FOLDS, -1)
+    return folds[problem.samples]
+
+
+def _some(places: np.ndarray, labels: np.ndarray, samples: np.ndarray, n_features: int) -> np.ndarray:
+    """Return rows of as many samples as are enough to choose a penalty, each class with its share: bool ndarray."""
+    n, n_classes = len(labels), len(np.unique(labels))
+    if n * min(n, n_features) * n_classes <= LARGE:
+        return np.ones(n, dtype=bool)
+    enough = max(n / PART, np.sqrt(LARGE / n_classes), LARGE / (n_features * n_classes))
+    numbers, _ = _dealt(places, labels, samples)
+    each = round(len(numbers) * min(1.0, enough / n))
+    return np.isin(samples, numbers[np.linspace(0, len(numbers) - 1, each).round().astype(int)])
 
 
 def _different(places: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

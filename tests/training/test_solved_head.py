@@ -144,11 +144,34 @@ def test_earlier_layers_weigh_what_serves_samples_that_were_not_there(useful, we
     assert {len(column) for column in solution.path.values()} == {len(solution.path["C"])}
 
 
-def test_many_values_choose_the_penalty_alone(monkeypatch):
-    monkeypatch.setattr(_solved_head, "ONE_FOLD", 1000)
-    features, labels = layers({"earlier"})
-    solution = solve_head(features, labels, np.ones(120), 3, [100, 30])
+@pytest.mark.parametrize("n_views", [1, 3])
+def test_a_part_of_many_samples_chooses_the_penalty(monkeypatch, n_views):
+    seen, solve = [], _solved_head._Problem.solve
+
+    def watched(problem, C, weights, *given):
+        seen.append((problem, weights))
+        return solve(problem, C, weights, *given)
+
+    features, labels = layers({"earlier"}, 900)
+    views = np.concatenate([features[:600] + 0.01 * number for number in range(n_views)])
+    given = (views, np.tile(labels[:600], n_views), np.ones(600 * n_views), 3, [100, 30])
+    samples = None if n_views == 1 else np.tile(np.arange(600), n_views)
+    whole = solve_head(*given, samples=samples)
+    monkeypatch.setattr(_solved_head, "LARGE", 1000)
+    monkeypatch.setattr(_solved_head._Problem, "solve", watched)
+    solution = solve_head(*given, samples=samples)
     assert set(solution.path["earlier_weight"]) == {solution.earlier_weight} == {0.3}
+    assert len(solution.path["C"]) >= 3
+    *tried, (problem, held_out), (same, of_all) = seen
+    assert problem is same
+    assert of_all.sum() == pytest.approx(600)
+    assert len(set(problem.samples[held_out[0] == 0])) == 120
+    for part, weights in tried:
+        assert len(part.points) == 150 * n_views
+        assert np.bincount(part.labels).tolist() == [50 * n_views] * 3
+        assert len(set(part.samples)) == 150
+        assert len(set(part.samples[weights[0] == 0])) == 30
+    assert loss(solution, features[600:], labels[600:]) < loss(whole, features[600:], labels[600:]) + 0.1
 
 
 def test_harder_classes_get_a_stronger_penalty_or_less_certain_logits():
