@@ -65,9 +65,9 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     head_C : float or "auto", default="auto"
         Inverse strength of the L2 penalty of a head that is solved, as `C` of `LogisticRegression`, for features that
         are scaled to a mean squared norm of 1. `"auto"` chooses it, between 0.3 and 1000, by the log loss of samples
-        that are held out in turn (five folds; one of them where samples times features times classes exceed 4
-        million), with a weak pull to 32 [3]_. Logits are then multiplied by the number that serves these samples best
-        (temperature scaling), which a number given here leaves out.
+        that are held out in turn (five folds), with a weak pull to 32 [3]_; and with it what earlier layers weigh.
+        Logits are then multiplied by the number that serves these samples best (temperature scaling). A number given
+        here leaves all of that out.
     head_epochs : int or "auto", default="auto"
         Epochs in which the head alone is trained. `"auto"` solves the head where that is a convex problem: where it is
         linear, without dropout and label smoothing, and neither `early_stopping` nor `augment` without `augment_views`
