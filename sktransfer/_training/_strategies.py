@@ -32,7 +32,7 @@ from sktransfer._training._idle_parameters import check_companions
 from sktransfer._training._interpolation import choose_factor
 from sktransfer._training._settings import TrainingSettings, check_optimizer
 from sktransfer._training._suffix_network import SuffixNetwork, make_head
-from sktransfer._training._suffix_pass import count_widths, features_of
+from sktransfer._training._suffix_pass import count_widths, features_of, logits_of
 from sktransfer.backbones import Backbone, Block
 from sktransfer.inputs._base import Samples
 from sktransfer.inputs.images._augmentation import augment_batch, make_augmentation
@@ -46,8 +46,11 @@ HEAD_EPOCHS = 30
 # Logits of all samples up to which a head is solved: the solver holds several arrays of that size in float64.
 SOLVABLE = 2**25
 
-# Samples by which the scaling of a head that is not solved is learned, about.
+# Samples by which the scaling of a head that is not solved is learned, and the size of logits, about.
 SCALED_BY = 1024
+
+# What logits of a tuned network are multiplied by, at least.
+LEAST_CERTAIN = 0.5
 
 
 def check_settings(estimator: Any) -> None:
@@ -230,8 +233,12 @@ class _Training:
                 history += _records("head", net)
         if self.blocks or net is None:
             self._remember_start(module, rows, net is not None)
+            is_calibrated = solution is not None and len(solution.path["C"]) > 0
+            certainty = self._certainty(module, rows) if is_calibrated else 0.0
             epochs = settings.max_epochs
             net = train_suffix(module, training, validation, classes, settings, execution, epochs, self.blocks)
+            if certainty:
+                self._keep_certainty(net.module_, rows, certainty)
             history += _records("fine_tune", net)
         return Trained(net, history, len(history) + (solution.n_iter if solution else 0), solution)
 
@@ -318,6 +325,26 @@ class _Training:
             self.settings.head_C,
             np.tile(np.arange(len(rows)), len(views)) if viewed else None,
         )
+
+    def _certainty(self, module: SuffixNetwork, rows: np.ndarray) -> float:
+        """Return the root mean square of logits, without the mean of all classes, of some of the rows."""
+        few = rows[:: math.ceil(len(rows) / SCALED_BY)]
+        logits = logits_of(module, self.sources.plain, few, self.execution).astype(np.float64)
+        squares = np.square(logits - logits.mean(axis=1, keepdims=True)).mean(axis=1)
+        weights = self.task.weights[few]
+        return float(np.sqrt(np.average(squares, weights=weights if weights.any() else None)))
+
+    def _keep_certainty(self, module: SuffixNetwork, rows: np.ndarray, before: float) -> None:
+        """Make logits on average as large as a solved head had them, which held-out samples have calibrated.
+
+        Tuning makes the network sure of the samples that it has seen, and with a few of them, far too sure of others.
+        Where it has learned much, being somewhat surer is right: logits are halved at most.
+        """
+        after = self._certainty(module, rows)
+        *_, linear = module.head.children()
+        with torch.no_grad():
+            for parameter in linear.parameters():
+                parameter.mul_(float(np.clip(before / after, LEAST_CERTAIN, 1.0)) if after else 1.0)
 
     def _remember_start(self, module: SuffixNetwork, rows: np.ndarray, has_head: bool) -> None:
         """Note the head from which an interpolation starts: that of the first phase, or one that is solved for it."""

@@ -137,3 +137,26 @@ def test_a_warm_start_goes_on_from_where_the_weights_are(pictures):
     before = model.predict_proba(X)
     np.testing.assert_allclose(model.fit(X, y).predict_proba(X), before, atol=1e-5)
     assert model.interpolation_ == 1.0
+
+
+def size_of_logits(model, X, factor):
+    model.interpolation_ = factor
+    logits = np.log(model.predict_proba(X))
+    return float(np.sqrt(np.square(logits - logits.mean(axis=1, keepdims=True)).mean()))
+
+
+@pytest.mark.parametrize("strategy", ["lp_ft", "gradual"])
+def test_a_tuned_network_is_no_surer_of_its_samples_than_the_calibrated_head_was(pictures, strategy):
+    X, y = pictures
+    model = classifier(strategy=strategy, max_epochs=8, lr=3e-3, head_lr=3e-2).fit(X, y)
+    free = classifier(strategy=strategy, max_epochs=8, lr=3e-3, head_lr=3e-2, head_C=model.head_C_).fit(X, y)
+    start, end = size_of_logits(model, X, 0.0), size_of_logits(model, X, 1.0)
+    assert end == pytest.approx(start, rel=0.01)
+    assert size_of_logits(free, X, 1.0) > 1.1 * size_of_logits(free, X, 0.0)
+
+
+def test_logits_are_halved_at_most(pictures):
+    X, y = pictures
+    tuned = {"max_epochs": 20, "lr": 1e-2, "head_lr": 0.3}
+    model = classifier(**tuned).fit(X, y)
+    assert size_of_logits(model, X, 1.0) > 1.1 * size_of_logits(model, X, 0.0)
