@@ -171,9 +171,13 @@ def default(task: Task) -> np.ndarray:
     return _fitted(FineTunedClassifier(**task.network.parameters), task)
 
 
-def tuned(task: Task) -> np.ndarray:
+def tuned(task: Task, freeze_depth: float = 0.75) -> np.ndarray:
     fewer = {"max_epochs": 1} if task.quick else {}
-    return _fitted(FineTunedClassifier(**task.network.parameters, freeze_depth=0.75, **fewer), task)
+    return _fitted(FineTunedClassifier(**task.network.parameters, freeze_depth=freeze_depth, **fewer), task)
+
+
+def all_tuned(task: Task) -> np.ndarray:
+    return tuned(task, freeze_depth=0)
 
 
 def stages(task: Task) -> np.ndarray:
@@ -202,6 +206,7 @@ ROWS = {
     "cross_validated": Row("features + StandardScaler + LogisticRegressionCV", cross_validated),
     "default": Row("FineTunedClassifier()", default),
     "tuned": Row("FineTunedClassifier(freeze_depth=0.75)", tuned),
+    "all_tuned": Row("FineTunedClassifier(freeze_depth=0)", all_tuned),
     "stages": Row('features of layer="stages" + LogisticRegression', stages),
     "two_backbones": Row("FeatureUnion of two networks + earlier head", two_backbones),
 }
