@@ -465,3 +465,31 @@ def test_own_module_is_copied_not_trained(pictures):
     with torch.no_grad():
         nn.init.zeros_(network[0].weight)
     np.testing.assert_array_equal(classifier.predict_proba(X), expected)
+
+
+def batch_norm_in_front():
+    """Return a network whose BatchNorm stands in front of a ReLU's convolution, so that it is folded into nothing."""
+    torch.manual_seed(0)
+    bodies = [nn.Sequential(nn.BatchNorm2d(c), nn.ReLU(), nn.Conv2d(c, 8, 3, padding=1)) for c in (8, 8)]
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=4), *bodies, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    )
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+    return network.eval()
+
+
+@pytest.mark.parametrize("strategy", ["lp_ft", "fine_tune", "gradual"])
+@pytest.mark.parametrize("train_bn", [False, True])
+def test_statistics_of_tuned_batch_norm_move_only_if_asked_for(pictures, strategy, train_bn):
+    X, y = pictures
+    model = FineTunedClassifier(
+        batch_norm_in_front, freeze_depth=1, strategy=strategy, max_epochs=2, train_bn=train_bn, random_state=0
+    ).fit(X, y)
+    tail = model.backbone_.tail(1, train_bn, model.net_.module_.layers).state_dict()
+    tuned = model.net_.module_.tail.state_dict()
+    means = [name for name in tuned if "running" in name]
+    assert means
+    for name in means:
+        assert torch.equal(tuned[name], tail[name]) is not train_bn
