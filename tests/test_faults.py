@@ -472,15 +472,15 @@ def test_a_head_of_too_many_logits_to_solve_is_trained(pictures, monkeypatch):
 
 def test_a_head_of_many_classes_is_solved_to_the_end(monkeypatch):
     """With scikit-learn's own tolerance the solver stops after a few steps."""
-    from sktransfer._training import _solved_head
+    from sktransfer._training import _logistic_problem, _solved_head
 
     rng = np.random.default_rng(0)
     y = np.arange(3000) % 600
     centres = rng.normal(size=(600, 40))
     X = np.abs(centres[y] + 0.9 * rng.normal(size=(3000, 40))).astype(np.float32)
     losses = []
-    for tolerance in (_solved_head.TOLERANCE, 1e-8):
-        monkeypatch.setattr(_solved_head, "TOLERANCE", tolerance)
+    for tolerance in (_logistic_problem.TOLERANCE, 1e-8):
+        monkeypatch.setattr(_logistic_problem, "TOLERANCE", tolerance)
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             solution = _solved_head.solve_head(X, y, np.ones(3000), 600, C=300.0)

@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from sktransfer import FineTunedClassifier
-from sktransfer._training import _solved_head
+from sktransfer._training import _logistic_problem, _penalty_choice
 from sktransfer._training._solved_head import solve_head
 
 RNG = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def test_samples_that_are_all_different_count_as_so_many(monkeypatch):
         given.append(weights[0])
         raise InterruptedError
 
-    monkeypatch.setattr(_solved_head._Problem, "solve", watched)
+    monkeypatch.setattr(_logistic_problem.LogisticProblem, "solve", watched)
     for weights in (np.ones(60), np.full(60, 7e-9)):
         with pytest.raises(InterruptedError):
             solve_head(FEATURES, LABELS, weights, 3, C=1.0)
@@ -146,7 +146,7 @@ def test_earlier_layers_weigh_what_serves_samples_that_were_not_there(useful, we
 
 @pytest.mark.parametrize("n_views", [1, 3])
 def test_a_part_of_many_samples_chooses_the_penalty(monkeypatch, n_views):
-    seen, solve = [], _solved_head._Problem.solve
+    seen, solve = [], _logistic_problem.LogisticProblem.solve
 
     def watched(problem, C, weights, *given):
         seen.append((problem, weights))
@@ -157,8 +157,8 @@ def test_a_part_of_many_samples_chooses_the_penalty(monkeypatch, n_views):
     given = (views, np.tile(labels[:600], n_views), np.ones(600 * n_views), 3, [100, 30])
     samples = None if n_views == 1 else np.tile(np.arange(600), n_views)
     whole = solve_head(*given, samples=samples)
-    monkeypatch.setattr(_solved_head, "LARGE", 1000)
-    monkeypatch.setattr(_solved_head._Problem, "solve", watched)
+    monkeypatch.setattr(_penalty_choice, "LARGE", 1000)
+    monkeypatch.setattr(_logistic_problem.LogisticProblem, "solve", watched)
     solution = solve_head(*given, samples=samples)
     assert set(solution.path["earlier_weight"]) == {solution.earlier_weight} == {0.3}
     assert len(solution.path["C"]) >= 3
@@ -231,13 +231,13 @@ def test_a_fit_with_one_sample_of_a_class_tells_where_it_was_called(pictures):
 def test_views_of_a_sample_that_is_held_out_are_not_trained_on(monkeypatch):
     features, labels = separable(30, 3, noise=2.0)
     views, samples = np.concatenate([features + number for number in range(4)]), np.tile(np.arange(30), 4)
-    seen, solve = [], _solved_head._Problem.solve
+    seen, solve = [], _logistic_problem.LogisticProblem.solve
 
     def watched(problem, C, weights, *given):
         seen.append((problem, weights))
         return solve(problem, C, weights, *given)
 
-    monkeypatch.setattr(_solved_head._Problem, "solve", watched)
+    monkeypatch.setattr(_logistic_problem.LogisticProblem, "solve", watched)
     solve_head(views, np.tile(labels, 4), np.ones(120), 3, samples=samples)
     *tried, (problem, of_all) = seen
     assert len(tried) >= 3
@@ -262,7 +262,7 @@ def test_it_is_the_logistic_regression_of_scikit_learn(n_classes):
 
 
 def test_a_solution_that_is_not_reached_is_told(monkeypatch):
-    monkeypatch.setattr(_solved_head, "MOST_STEPS", 3)
+    monkeypatch.setattr(_logistic_problem, "MOST_STEPS", 3)
     features, labels = separable(60, 3)
     with pytest.warns(ConvergenceWarning, match="no solution of the head in 3 steps with C=1e"):
         solve_head(features, labels, np.ones(60), 3, C=1e3)
