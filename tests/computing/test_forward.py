@@ -238,9 +238,12 @@ def test_freed_memory_is_kept_for_the_next_layer_where_the_environment_asks_for_
         X = np.zeros((48, 512, 512, 3), np.uint8)
         extractor = PretrainedFeatureExtractor(network, feature_cache=None, precision="float32", pixel_range=(0, 255))
         extractor.fit(X).transform(X)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        extractor.transform(X)
-        print(keep_freed_blocks(), (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / len(X))
+        faults = []
+        for _ in range(3):  # on a busy machine, threads may take other shares of the memory than before
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            extractor.transform(X)
+            faults.append((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / len(X))
+        print(keep_freed_blocks(), min(faults))
     """
     others = ("MALLOC", "GLIBC", SWITCH)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(others)}
