@@ -119,7 +119,7 @@ def test_the_chosen_penalty_serves_samples_that_were_not_there(noise):
 
 
 def layers(useful, n=120, seed=0):
-    """Return features of an earlier layer and of the last one, of which those that are named tell classes apart."""
+    """Return features of two layers; only the layers named in `useful` tell the classes apart."""
     rng, labels = np.random.default_rng(seed), np.arange(n) % 3
     parts = {
         name: (rng.normal(size=(3, width))[labels] * (name in useful) + 1.5 * rng.normal(size=(n, width)))
