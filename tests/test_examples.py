@@ -53,7 +53,7 @@ def test_quickstart_shows_that_transfer_helps_where_labels_are_few(quickstart):
     without_transfer = np.max(list(curves.values()), axis=0)
     assert (tuned[:3] > without_transfer[:3] + 0.2).all()  # 2, 5 and 10 labels per class
     assert (frozen[:3] > without_transfer[:3] + 0.2).all()
-    assert (tuned[:4] > without_transfer[:4]).all()  # with 40 labels, training from scratch comes close
+    assert (tuned > without_transfer).all()
     assert tuned.mean() > frozen.mean()
     assert is_picture(folder / "quickstart.png")
     assert seconds < 300  # a minute, on a machine that does nothing else
@@ -150,7 +150,7 @@ def test_spoken_digits_are_synthetic_where_there_are_no_others(tmp_path):
     assert len(table) == 6
     assert table["mel statistics, logistic regression"] > 0.3  # by chance: 0.1
     assert is_picture(tmp_path / "out.png")
-    assert seconds < 300
+    assert seconds < 120
 
 
 def test_spoken_digits_on_real_sounds_and_any_network(tmp_path, assets):
