@@ -105,14 +105,21 @@ def make_text_model(kind, folder, **settings):
     config = AutoConfig.for_model(kind, **{**_SMALL, **TEXT_FAMILIES[kind], **settings})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = AutoModel.from_config(config)
-        for parameter in network.parameters():  # a random network's layers hardly do anything
-            if parameter.ndim > 1:
-                torch.nn.init.normal_(parameter, std=0.3)
+        network = _livened(AutoModel.from_config(config))
     network.save_pretrained(folder)
     causal = kind in ("gpt2", "llama", "bloom", "mixtral")
     make_tokenizer(folder, *(("", "") if causal else ("[CLS]", "[SEP]")))
     return f"hf:{folder}"
+
+
+def _livened(network):
+    """Give a new network larger weights: with those it has, its layers hardly do anything, and samples look alike."""
+    import torch
+
+    for parameter in network.parameters():
+        if parameter.ndim > 1 and parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return network
 
 
 def make_sound_model(kind, folder, **settings):
@@ -125,7 +132,7 @@ def make_sound_model(kind, folder, **settings):
     config = AutoConfig.for_model(kind, **{**SOUND_FAMILIES[kind], **settings})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        AutoModel.from_config(config).save_pretrained(folder)
+        _livened(AutoModel.from_config(config)).save_pretrained(folder)
     extractors = {
         "whisper": lambda: transformers.WhisperFeatureExtractor(feature_size=8, sampling_rate=16000, chunk_length=1),
         "audio-spectrogram-transformer": lambda: transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=32),
