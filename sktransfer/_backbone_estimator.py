@@ -236,13 +236,16 @@ class BackboneEstimator(BaseEstimator):
 
     def _read(self, X: Any, tolerant: bool = False) -> Samples:
         """Check X against what `fit` saw and return its samples; unreadable ones among them where that is tolerated."""
-        rows, learned = Rows(X, self.image_shape), self._reader.kind
+        return self._read_by(self._reader, X, tolerant)
+
+    def _read_by(self, reader: Reader, X: Any, tolerant: bool = False) -> Samples:
+        rows, learned = Rows(X, self.image_shape), reader.kind
         if learned == "vectors":
             rows.kind()  # which refuses what holds no numbers in plainer words
         checked = self._checked(rows, learned, reset=False, tolerant=tolerant)
         if rows.kind(learned) == "vectors" != learned:
             raise ValueError(f"Got X that holds vectors; expected {learned}, as in fit.")
-        return self._reader.read(checked, tolerant)
+        return reader.read(checked, tolerant)
 
     def _checked(self, rows: Rows, kind: str, reset: bool, tolerant: bool = False) -> Any:
         """Let scikit-learn look at columns and their names, and at numbers; return what a reader reads."""

@@ -5,9 +5,10 @@ A linear head is solved where nothing but epochs could serve better; the phase a
 
 import copy
 import math
+import time
 from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ from sktransfer._training._idle_parameters import check_companions
 from sktransfer._training._interpolation import choose_factor
 from sktransfer._training._settings import TrainingSettings, check_optimizer
 from sktransfer._training._suffix_network import SuffixNetwork, make_head
-from sktransfer._training._suffix_pass import count_widths, features_of, logits_of
+from sktransfer._training._suffix_pass import count_widths, features_of, outputs_of
+from sktransfer._training.tasks._base import Task
 from sktransfer.backbones import Backbone, Block
 from sktransfer.inputs._base import Samples
 from sktransfer.inputs.images._augmentation import augment_batch, make_augmentation
@@ -80,10 +82,6 @@ def check_settings(estimator: Any) -> None:
         from sktransfer._training._epochs import check_callbacks  # which brings skorch in
 
         check_callbacks(estimator.callbacks)
-    if isinstance(estimator.class_weight, dict):
-        weights = estimator.class_weight.values()
-        if not all(isinstance(weight, Real) and 0 <= float(weight) < np.inf for weight in weights):
-            raise ValueError(f"Got class_weight={estimator.class_weight!r}; expected finite numbers of at least 0.")
     if estimator.train_bn and estimator.batch_size == 1:
         raise ValueError(
             "Got train_bn=True with batch_size=1; expected batches of at least 2: BatchNorm has no statistics of one "
@@ -92,36 +90,12 @@ def check_settings(estimator: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is to be learned.
-
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,)
-        The labels.
-    labels : int ndarray of shape (n_samples,)
-        Index of each sample's class.
-    weights : float64 ndarray of shape (n_samples,)
-        Weight of each sample.
-    """
-
-    classes: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-
-    def of(self, source: Activations, rows: np.ndarray) -> ActivationDataset:
-        """Join activations with the labels of some rows."""
-        relative = self.weights / self.weights.mean()
-        return ActivationDataset(source, rows, self.labels[rows], relative[rows])
-
-
-@dataclass(frozen=True)
 class Trained:
     """What came of it.
 
     Parameters
     ----------
-    net : skorch.NeuralNetClassifier
+    net : skorch.NeuralNet
         At rest.
     history : list of dict
         One entry per epoch.
@@ -137,6 +111,47 @@ class Trained:
     solution: Any = None
 
 
+@dataclass(frozen=True)
+class Validation:
+    """Samples that are not trained on, of a person's own.
+
+    Parameters
+    ----------
+    work : Pass
+        The samples, and their way through the backbone's frozen part.
+    task : Task
+        Their targets.
+    """
+
+    work: Pass
+    task: Task
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Samples by which training is watched.
+
+    Parameters
+    ----------
+    source : Activations
+        Where they come from.
+    task : Task
+        Their targets.
+    rows : ndarray of int
+        Which of them.
+    """
+
+    source: Activations
+    task: Task
+    rows: np.ndarray
+
+    @property
+    def dataset(self) -> ActivationDataset:
+        """Activations with targets, those of similar size together, so that a batch of them holds little padding."""
+        ordered = sorted(self.rows, key=lambda row: self.source.size(int(row)))
+        return self.task.of(self.source, np.array(ordered, dtype=self.rows.dtype))
+
+
 def train(
     backbone: Backbone,
     work: Pass,
@@ -144,6 +159,7 @@ def train(
     settings: TrainingSettings,
     seed: int,
     earlier: SuffixNetwork | None = None,
+    validation: Validation | None = None,
 ) -> Trained:
     """Train what lies behind the settings' `freeze_depth`, by their strategy.
 
@@ -161,6 +177,8 @@ def train(
         Of all that is drawn: weights, orders, what dropout drops.
     earlier : SuffixNetwork or None, default=None
         Where to continue.
+    validation : Validation or None, default=None
+        Samples to watch training by, in place of some that are held out.
 
     Returns
     -------
@@ -169,8 +187,8 @@ def train(
     """
     _try_augmentation(work.samples, settings.augment)
     with seeded(seed):
-        rows, held_out = _hold_out(task, settings)
         training = _Training(backbone, _Sources(work, settings), work, task, settings, earlier)
+        rows, held_out = _hold_out(training, validation)
         trained = training.run(rows, held_out)
         if training.blocks and settings.interpolation is not None:
             factor = settings.interpolation
@@ -212,46 +230,63 @@ class _Training:
         self.settings, self.earlier, self.execution = settings, earlier, work.execution
         self.blocks = tuple(backbone.trained_blocks(settings.freeze_depth))
 
-    def run(self, rows: np.ndarray, held_out: np.ndarray) -> Trained:
-        """Train on some rows; others are held out, to stop early by."""
+    def run(self, rows: np.ndarray, held_out: HeldOut | None) -> Trained:
+        """Train on some rows; others are held out, to watch."""
         from sktransfer._training._epochs import train_suffix, untrained_net  # which brings skorch in
 
-        settings, task, execution = self.settings, self.task, self.execution
-        sources, classes = self.sources, self.task.classes
+        settings, task, execution, sources = self.settings, self.task, self.execution, self.sources
         training = task.of(sources.changing, rows)
-        validation = task.of(sources.plain, _by_size(sources.plain, held_out)) if len(held_out) else None
+        validation = None if held_out is None else held_out.dataset
         module = self._start()
         net, history, solution = None, [], None
         if settings.strategy != "fine_tune" and not (self.blocks and self.earlier is not None):
             if self._is_solved:
+                started = time.perf_counter()
                 solution = self._solve(module, rows)
                 module.head = solution.head
-                net = untrained_net(module, classes)
+                history += self._look(module, held_out, time.perf_counter() - started)
+                net = untrained_net(module, type(task), task.learned())
             else:
                 self._give_head(module, rows)
                 net = self._train_head(module, training, validation)
                 history += _records("head", net)
         if self.blocks or net is None:
             self._remember_start(module, rows, net is not None)
-            is_calibrated = solution is not None and len(solution.path["C"]) > 0
+            is_calibrated = solution is not None and solution.was_chosen
             certainty = self._certainty(module, rows) if is_calibrated else 0.0
             epochs = settings.max_epochs
-            net = train_suffix(module, training, validation, classes, settings, execution, epochs, self.blocks)
+            net = train_suffix(module, task, training, validation, settings, execution, epochs, self.blocks)
             if certainty:
                 self._keep_certainty(net.module_, rows, certainty)
             history += _records("fine_tune", net)
-        return Trained(net, history, len(history) + (solution.n_iter if solution else 0), solution)
+        epochs_done = sum(entry["epoch"] > 0 for entry in history)
+        return Trained(net, history, epochs_done + (solution.n_iter if solution else 0), solution)
+
+    def _look(self, module: SuffixNetwork, held_out: HeldOut | None, seconds: float) -> list[dict[str, Any]]:
+        """Return what is seen of a solved head on samples that were held out: an entry of epoch 0, or none."""
+        if held_out is None:
+            return []
+        outputs = outputs_of(module, held_out.source, held_out.rows, self.execution)
+        loss = held_out.task.total_loss(outputs, held_out.rows) / held_out.task.loss_weights[held_out.rows].sum()
+        score = held_out.task.score(outputs, held_out.rows)
+        return [
+            {"phase": "head", "epoch": 0, "valid_loss": loss, f"valid_{self.task.metric}": score, "seconds": seconds}
+        ]
 
     @property
     def _is_solved(self) -> bool:
         """Whether the head is solved: it can be, and no one asked for what only epochs can show or use."""
         settings, sources = self.settings, self.sources
-        small = len(self.task.labels) * len(self.task.classes) * (settings.augment_views or 1) <= SOLVABLE
-        if not (small and settings.head_is_convex):
+        small = len(self.task) * self.task.n_outputs * (settings.augment_views or 1) <= SOLVABLE
+        if not (small and self._is_convex):
             return False
         if self.blocks or settings.augment is None:
             return bool(self.blocks) or not settings.early_stopping
         return isinstance(sources.changing, ViewedActivations) and not settings.early_stopping
+
+    @property
+    def _is_convex(self) -> bool:
+        return self.task.can_be_solved and self.settings.head_may_be_solved
 
     def _start(self) -> SuffixNetwork:
         """Return what is to be trained: a copy of the blocks behind the cut, without a head, or of what was before."""
@@ -279,7 +314,7 @@ class _Training:
         if self.earlier is not None:
             return
         scaling = self._scale(module, rows) if scaling is None else scaling
-        sizes = self.settings.hidden_layer_sizes, self.settings.dropout, len(self.task.classes)
+        sizes = self.settings.hidden_layer_sizes, self.settings.dropout, self.task.n_outputs
         module.head = make_head(sum(scaling.widths), *sizes, scaling=scaling).eval()
 
     def _widths_before(self) -> list[int]:
@@ -309,30 +344,25 @@ class _Training:
         return scaling.float()
 
     def _solve(self, module: SuffixNetwork, rows: np.ndarray) -> Any:
-        from sktransfer._training._solved_head import solve_head  # which brings scipy's optimizers in
-
-        sources, task = self.sources, self.task
+        sources = self.sources
         viewed = not self.blocks and self.settings.augment is not None
         changing = sources.changing if viewed else None
         seen = changing.views if isinstance(changing, ViewedActivations) else None
         views = [sources.plain] if seen is None else [KeptActivations(view) for view in seen]
-        return solve_head(
+        return self.task.solve(
             np.concatenate([features_of(module, view, rows, self.execution) for view in views]),
-            np.tile(task.labels[rows], len(views)),
-            np.tile(task.weights[rows], len(views)),
-            len(task.classes),
+            np.tile(rows, len(views)),
             self._widths(module),
             self.settings.head_C,
             np.tile(np.arange(len(rows)), len(views)) if viewed else None,
         )
 
     def _certainty(self, module: SuffixNetwork, rows: np.ndarray) -> float:
-        """Return the root mean square of logits, without the mean of all classes, of some of the rows."""
+        """Return how large outputs of some of the rows are, as a root mean square."""
         few = rows[:: math.ceil(len(rows) / SCALED_BY)]
-        logits = logits_of(module, self.sources.plain, few, self.execution).astype(np.float64)
-        squares = np.square(logits - logits.mean(axis=1, keepdims=True)).mean(axis=1)
+        outputs = outputs_of(module, self.sources.plain, few, self.execution).astype(np.float64)
         weights = self.task.weights[few]
-        return float(np.sqrt(np.average(squares, weights=weights if weights.any() else None)))
+        return float(np.sqrt(np.average(self.task.spread(outputs), weights=weights if weights.any() else None)))
 
     def _keep_certainty(self, module: SuffixNetwork, rows: np.ndarray, before: float) -> None:
         """Make logits on average as large as a solved head had them, which held-out samples have calibrated.
@@ -350,7 +380,7 @@ class _Training:
         """Note the head from which an interpolation starts: that of the first phase, or one that is solved for it."""
         if has_head or self.earlier is not None:
             started = dict(module.head.state_dict())
-        elif self.blocks and self.settings.interpolation is not None and self.settings.head_is_convex:
+        elif self.blocks and self.settings.interpolation is not None and self._is_convex:
             scaling, linear = self._solve(module, rows).head
             scale = math.sqrt(linear.in_features)
             scaling.factor.mul_(scale)
@@ -372,7 +402,7 @@ class _Training:
         epochs = HEAD_EPOCHS if settings.head_epochs == "auto" else settings.head_epochs
         nothing: tuple[Block, ...] = ()
         if settings.augment is not None:
-            return train_suffix(module, training, validation, task.classes, settings, execution, epochs, nothing)
+            return train_suffix(module, task, training, validation, settings, execution, epochs, nothing)
         head = SuffixNetwork(None, module.head, settings.pooling, settings.train_bn)
 
         def on_features(data: ActivationDataset) -> ActivationDataset:
@@ -380,8 +410,8 @@ class _Training:
             return task.of(_spread(features, data.rows, task), data.rows)
 
         known = on_features(training), validation and on_features(validation)
-        net = train_suffix(head, *known, task.classes, settings, execution, epochs, nothing)
-        return untrained_net(module, task.classes, net.history)
+        net = train_suffix(head, task, *known, settings, execution, epochs, nothing)
+        return untrained_net(module, type(task), task.learned(), net.history)
 
 
 class _Sources:
@@ -413,38 +443,34 @@ class _Sources:
         return self.plain if self._augmented is None else activations(self._work, self.first, self._augmented)
 
 
-def _by_size(source: Activations, rows: np.ndarray) -> np.ndarray:
-    """Put rows of similar size together, so that a batch of them holds little padding."""
-    return np.array(sorted(rows, key=lambda row: source.size(int(row))), dtype=rows.dtype)
-
-
-def _hold_out(task: Task, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.arange(len(task.labels))
+def _hold_out(training: _Training, validation: Validation | None) -> tuple[np.ndarray, HeldOut | None]:
+    task, settings = training.task, training.settings
+    rows = np.arange(len(task))
+    if validation is not None:
+        source = _Sources(validation.work, replace(settings, augment=None)).plain
+        return rows, HeldOut(source, validation.task, np.arange(len(validation.task)))
     if not settings.early_stopping:
-        return rows, rows[:0]
-    from sklearn.model_selection import train_test_split
-
+        return rows, None
     seed = int(torch.randint(2**31 - 1, ()))
     fraction = settings.validation_fraction
     try:
-        training, held_out = train_test_split(rows, test_size=fraction, stratify=task.labels, random_state=seed)
+        known, held_out = task.split(rows, fraction, seed)
     except ValueError as error:
         raise ValueError(
-            f"Got early_stopping=True and validation_fraction={fraction:g} for {len(rows)} samples of "
-            f"{len(task.classes)} classes; expected enough of each class for both parts: {error} Give more samples, "
-            "another validation_fraction, or early_stopping=False."
+            f"Got early_stopping=True and validation_fraction={fraction:g} for {error} Give more samples, another "
+            "validation_fraction, or early_stopping=False."
         ) from error
-    if not task.weights[training].any():
+    if not task.weights[known].any():
         raise ValueError(
-            f"Got early_stopping=True, and sample weights that are 0 for all {len(training)} samples that are left for "
+            f"Got early_stopping=True, and sample weights that are 0 for all {len(known)} samples that are left for "
             "training; expected a positive weight. Weigh more samples, or set early_stopping=False."
         )
-    return np.sort(training), np.sort(held_out)
+    return np.sort(known), HeldOut(training.sources.plain, task, np.sort(held_out))
 
 
 def _spread(features: np.ndarray, rows: np.ndarray, task: Task) -> Activations:
     """Features of some rows, at the rows' places among all."""
-    values = np.zeros((len(task.labels), features.shape[1]), dtype=np.float32)
+    values = np.zeros((len(task), features.shape[1]), dtype=np.float32)
     values[rows] = features
     return KeptActivations(values)
 

@@ -1,14 +1,15 @@
 """Labels as a person gives them become indices of classes, and weights numbers. What is neither is refused at once."""
 
 import reprlib
-from numbers import Number
+from numbers import Number, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils import assert_all_finite, check_array, column_or_1d, compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from sktransfer._messages import shown
+from sktransfer._training.tasks._weights import read_weights, refuse_no_weight
 from sktransfer.inputs._containers import is_missing
 from sktransfer.inputs._refusals import as_array, check_form
 
@@ -43,6 +44,12 @@ def read_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("This classifier requires y to be passed, but the target y is None.")
     y = column_or_1d(_plain_labels(y), warn=True)
     assert_all_finite(y, input_name="y")
+    if type_of_target(y).startswith("continuous"):
+        raise ValueError(
+            "Unknown label type: continuous. Got y of numbers that are no classes, such as "
+            f"{shown(float(y[np.flatnonzero(y != np.floor(y))[0]]))}; expected labels. To predict numbers, take "
+            "FineTunedRegressor."
+        )
     check_classification_targets(y)
     classes, labels = np.unique(y, return_inverse=True)
     if len(classes) < 2:
@@ -51,6 +58,36 @@ def read_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
             f"{shown(classes[0])}"
         )
     return classes, labels
+
+
+def read_validation_labels(y: Any, classes: np.ndarray) -> np.ndarray:
+    """Return which class each validation sample has.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        Labels of one type.
+    classes : ndarray of shape (n_classes,)
+        Those of the training samples.
+
+    Returns
+    -------
+    int ndarray of shape (n_samples,)
+        Indices of classes.
+
+    Raises
+    ------
+    ValueError
+        If labels are none, or others than those of the training samples.
+    """
+    y = column_or_1d(_plain_labels(y, "y_val"), warn=True)
+    known = {label: number for number, label in enumerate(classes.tolist())}
+    strange = [label for label in np.asarray(y).tolist() if label not in known]
+    if strange:
+        raise ValueError(
+            f"Got {shown(strange[0])} in y_val; expected the labels of y alone: {shown(classes.tolist(), 100)}."
+        )
+    return np.array([known[label] for label in np.asarray(y).tolist()], dtype=np.int64)
 
 
 def weigh(sample_weight: Any, class_weight: Any, classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -77,60 +114,44 @@ def weigh(sample_weight: Any, class_weight: Any, classes: np.ndarray, labels: np
     ValueError
         If a weight is negative, NaN or infinite, there is not one for each sample, or their sum is 0.
     """
-    weights = np.ones(len(labels)) if sample_weight is None else _plain_weights(sample_weight, len(labels))
-    weights /= weights.max() or 1.0
+    weights = read_weights(sample_weight, len(labels))
     if class_weight is not None:
         of_classes = compute_class_weight(class_weight, classes=classes, y=classes[labels]).astype(np.float64)
         weights *= (of_classes / (of_classes.max() or 1.0))[labels]
-    if not weights.any():
-        times = "" if class_weight is None else f", with class_weight={reprlib.repr(class_weight)},"
-        raise ValueError(
-            f"Got sample weights{times} that are all zero, so their sum is 0; expected at least one positive weight."
-        )
+    refuse_no_weight(weights, "" if class_weight is None else f", with class_weight={reprlib.repr(class_weight)},")
     return weights
 
 
-def _plain_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
-    if isinstance(sample_weight, Number):
-        sample_weight = np.full(n_samples, sample_weight)
-    weights = check_array(sample_weight, dtype=np.float64, ensure_2d=False, copy=True, input_name="sample_weight")
-    if weights.shape != (n_samples,):
-        raise ValueError(
-            f"Got sample_weight.shape={weights.shape}; expected one weight for each of {n_samples} samples."
-        )
-    if (weights < 0).any():
-        raise ValueError(f"Got negative sample_weight={weights.min():g}; expected weights of at least 0.")
-    return np.asarray(weights)
-
-
-def check_lengths(n_samples: int, labels: np.ndarray) -> None:
-    """Raise unless each sample has a label.
+def check_class_weight(class_weight: Any) -> None:
+    """Raise if weights of classes are no numbers, before anything is loaded.
 
     Parameters
     ----------
-    n_samples : int
-        Samples in X.
-    labels : ndarray of shape (n_samples,)
-        Their labels.
+    class_weight : dict, list of dict, "balanced" or None
+        As the classifier takes it.
 
     Raises
     ------
     ValueError
-        If there are more or fewer.
+        If one is negative, NaN or infinite, or something in a list is no dict.
     """
-    if len(labels) != n_samples:
-        raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(labels)]}")
+    for one in class_weight if isinstance(class_weight, list) else [class_weight]:
+        if isinstance(class_weight, list) and not isinstance(one, dict):
+            raise ValueError(f"Got class_weight={class_weight!r}; expected a dict for each label in a list.")
+        values = one.values() if isinstance(one, dict) else []
+        if not all(isinstance(weight, Real) and 0 <= float(weight) < np.inf for weight in values):
+            raise ValueError(f"Got class_weight={class_weight!r}; expected finite numbers of at least 0.")
 
 
-def _plain_labels(y: Any) -> np.ndarray:
+def _plain_labels(y: Any, name: str = "y") -> np.ndarray:
     """Return an array of labels, none missing and all of one type."""
     if isinstance(y, str | bytes):
-        raise ValueError(f"Got y={shown(y)}; expected {_WANTED}.")
+        raise ValueError(f"Got {name}={shown(y)}; expected {_WANTED}.")
     if not isinstance(y, range):
-        check_form(y, "y", _WANTED)
+        check_form(y, name, _WANTED)
     if isinstance(y, list | tuple | range):
         y = _from_list(y)
-    labels = as_array(y, "y")
+    labels = as_array(y, name)
     if labels.ndim > 2 or (labels.ndim == 2 and labels.shape[1] != 1):
         raise ValueError(
             f"Got y of shape {labels.shape}; y should be a 1d array: one label per sample. Give one column; of a "
