@@ -321,10 +321,12 @@ REFUSED = {
         got(True, expected="with batch_size=1", also={"batch_size": 1, "freeze_depth": 0}),
     ),
     "class_weight": Refused(
-        wrong(3, 1.0, nan, True, b"balanced", [1, 2], (1, 2), {0, 1}, np.array([1, 2]), [{0: 1}, {1: 2}]),
+        wrong(3, 1.0, nan, True, b"balanced", (1, 2), {0, 1}, np.array([1, 2])),
         [
             *wrong("", "Balanced", "even"),
             *got({0: -1.0, 1: 2.0}, {0: -2.0, 1: 1.0}, {0: nan, 1: 1.0}, {0: inf, 1: 1.0}, expected="expected"),
+            *got([1, 2], expected="expected a dict for each label"),
+            *wrong([{0: 1}, {1: 2}], match="^Got class_weight as a list for one label per sample; expected a dict"),
             *got({0: None, 1: 1.0}, {0: [1], 1: 1.0}, {0: "heavy", 1: 1.0}, expected="expected"),
         ],
         [

@@ -57,6 +57,10 @@ class WeightedLoss(nn.Module):
         return (losses * target.weights).mean()
 
 
+class WeightedCrossEntropy(nn.CrossEntropyLoss):
+    """What pickles of earlier versions name; nothing is computed with it any more."""
+
+
 class _SkorchDataset(Dataset):
     """Activations and targets as a data set of skorch's, whose callbacks look for `X` and `y` in it.
 

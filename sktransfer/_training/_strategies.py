@@ -479,7 +479,7 @@ def _records(phase: str, net: Any) -> list[dict[str, Any]]:
     """Return one entry per epoch: what we record under our names, and what callbacks record under theirs."""
     names = {"train_loss": "train_loss", "valid_loss": "valid_loss", "valid_acc": "valid_accuracy", "dur": "seconds"}
     left_out = {"batches", "epoch", "train_batch_count", "valid_batch_count"}
-    left_out |= {f"{name}_best" for name in names}
+    left_out |= {f"{name}_best" for name in (*names, "valid_accuracy", "valid_r2")}
     return [
         {
             "phase": phase,

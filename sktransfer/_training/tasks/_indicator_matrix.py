@@ -1,5 +1,6 @@
 """Several labels a sample, as a person gives them, become an array of 0 and 1."""
 
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy.sparse import issparse
 from sktransfer._messages import shown
 from sktransfer.inputs._refusals import as_array
 
-_ADVICE = (
+ADVICE = (
     "Several labels per sample are given as columns of 0 and 1, one for each label; "
     "sklearn.preprocessing.MultiLabelBinarizer makes them of lists of names."
 )
@@ -45,14 +46,20 @@ def read_indicators(y: Any, name: str = "y") -> np.ndarray | None:
     try:
         numbers = np.asarray(matrix, dtype=np.float64)
     except (TypeError, ValueError):
-        numbers = np.full(matrix.shape, np.nan)
+        known = [isinstance(value, Number) and value in (0, 1) for value in matrix.ravel().tolist()]
+        numbers = np.where(np.reshape(known, matrix.shape), 1.0, np.nan)
     strange = np.argwhere(~((numbers == 0) | (numbers == 1)))
     if len(strange):
         row, column = strange[0]
-        kind = "numbers; to predict several numbers a sample, take FineTunedRegressor" if _continuous(numbers) else ""
-        got = f"Got {name} of shape {matrix.shape} with {name}[{row}, {column}] = {shown(matrix[row, column])}"
-        one = "y should be a 1d array of one label per sample, or columns of 0 and 1"
-        raise ValueError(f"{got}{f', columns of {kind}' if kind else ''}; {one}. {_ADVICE}")
+        value = matrix[row : row + 1, column].tolist()[0]
+        got = f"Got {name} of shape {matrix.shape} with {name}[{row}, {column}] = {shown(value)}"
+        if _continuous(numbers):
+            raise ValueError(
+                f"{got}; expected labels: {name} should be a 1d array, or columns of 0 and 1. To predict several "
+                "numbers per sample, take FineTunedRegressor."
+            )
+        one = f"{name} should be a 1d array of one label per sample, or columns of 0 and 1"
+        raise ValueError(f"{got}; expected labels: {one}. {ADVICE}")
     return numbers.astype(int)
 
 

@@ -9,6 +9,7 @@ from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from sktransfer._messages import shown
+from sktransfer._training.tasks._indicator_matrix import ADVICE
 from sktransfer._training.tasks._weights import read_weights, refuse_no_weight
 from sktransfer.inputs._containers import is_missing
 from sktransfer.inputs._refusals import as_array, check_form
@@ -154,8 +155,8 @@ def _plain_labels(y: Any, name: str = "y") -> np.ndarray:
     labels = as_array(y, name)
     if labels.ndim > 2 or (labels.ndim == 2 and labels.shape[1] != 1):
         raise ValueError(
-            f"Got y of shape {labels.shape}; y should be a 1d array: one label per sample. Give one column; of a "
-            "one-hot y, y.argmax(axis=1). Several labels per sample (multilabel) are not supported."
+            f"Got {name} of shape {labels.shape}; {name} should be a 1d array of one label per sample, or columns of 0 "
+            f"and 1. {ADVICE}"
         )
     column = labels.ravel()
     _refuse_missing(column)
@@ -178,8 +179,7 @@ def _from_list(y: "list[Any] | tuple[Any, ...] | range") -> np.ndarray:
             return np.asarray(y)
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"Got y[0] = {shown(y[0])} among labels that are lists or arrays; expected {_WANTED}. Several labels "
-                "per sample (multilabel) are not supported."
+                f"Got y[0] = {shown(y[0])} among labels that are lists or arrays; expected {_WANTED}. {ADVICE}"
             ) from error
     labels = np.empty(len(y), dtype=object)
     labels[:] = y

@@ -1,5 +1,7 @@
 """Numbers to be predicted, as a person gives them, become an array of float64."""
 
+from decimal import Decimal
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -70,13 +72,13 @@ def read_numbers(y: Any, name: str = "y") -> tuple[np.ndarray, bool]:
 def _as_float(given: np.ndarray, name: str) -> np.ndarray:
     if given.dtype.kind in "biuf":
         return np.asarray(given, dtype=np.float64)
-    for row, value in enumerate(given.ravel()):
+    for row, value in enumerate(given.ravel().tolist()):
         if is_missing(value):
             raise ValueError(
                 f"Input {name} contains NaN: got {name}[{row}] = {shown(value)}; expected a finite number for each "
                 "sample. Leave out rows without one."
             )
-        if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+        if isinstance(value, str | bytes) or not isinstance(value, Number | Decimal):
             raise ValueError(
                 f"Got {name}[{row}] = {shown(value)} of type {type(value).__name__}; expected {_WANTED}. To predict "
                 "classes, take FineTunedClassifier."

@@ -1,5 +1,6 @@
 """Numbers of a sample: ridge regression on features, squared, absolute or Huber's loss in epochs."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sktransfer._messages import shown
 from sktransfer._training.tasks._base import Task
 from sktransfer._training.tasks._number_matrix import read_numbers
 from sktransfer._training.tasks._weights import check_lengths, read_weights, refuse_no_weight
@@ -157,6 +159,10 @@ def number_task(
     """
     numbers, is_flat = read_numbers(y)
     check_lengths(n_samples, len(numbers))
+    if len(numbers) < 2:
+        raise ValueError(
+            f"Got y with {len(numbers)} sample; expected at least two, between which there is a difference."
+        )
     weights = read_weights(sample_weight, len(numbers))
     refuse_no_weight(weights)
     if units is not None and len(units[0]) == numbers.shape[1]:
@@ -166,6 +172,11 @@ def number_task(
     shares, relative = weights / weights.sum(), numbers / greatest
     mean = shares @ relative
     deviation = np.sqrt(shares @ np.square(relative - mean))
-    # What is constant but for rounding is constant.
-    scale = np.where(deviation > 1e-12, deviation, 1.0) * greatest
+    varies = deviation > 1e-12  # what is constant but for rounding is constant
+    if not varies.any():
+        values = shown(numbers[0].tolist() if numbers.shape[1] > 1 else float(numbers[0, 0]))
+        warnings.warn(
+            f"Got y that is {values} for all samples: every prediction will be that.", UserWarning, stacklevel=5
+        )
+    scale = np.where(varies, deviation, 1.0) * greatest
     return NumberTask(numbers, weights, loss, mean * greatest, scale, is_flat)
