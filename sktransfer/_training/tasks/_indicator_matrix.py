@@ -1,6 +1,5 @@
 """Several labels a sample, as a person gives them, become an array of 0 and 1."""
 
-from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ def read_indicators(y: Any, name: str = "y") -> np.ndarray | None:
     try:
         numbers = np.asarray(matrix, dtype=np.float64)
     except (TypeError, ValueError):
-        known = [isinstance(value, Number) and value in (0, 1) for value in matrix.ravel().tolist()]
+        known = [isinstance(value, int | float) and value in (0, 1) for value in matrix.ravel().tolist()]
         numbers = np.where(np.reshape(known, matrix.shape), 1.0, np.nan)
     strange = np.argwhere(~((numbers == 0) | (numbers == 1)))
     if len(strange):
