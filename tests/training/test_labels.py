@@ -73,7 +73,7 @@ def test_labels_come_in_any_form(y, classes):
         ([["a"], ["a", "b"]] * 3, r"among labels that are lists.*MultiLabelBinarizer"),
         (
             np.eye(6)[:, :2] + 1,
-            r"Got y of shape \(6, 2\) with y\[0, 0\] = 2.0; y should be a 1d array.*MultiLabelBinarizer",
+            r"Got y of shape \(6, 2\) with y\[0, 0\] = 2.0; .* y should be a 1d array.*MultiLabelBinarizer",
         ),
         (pd.DataFrame({"a": [0, 1] * 3, "b": ["a", "b"] * 3}), r"Got y of shape \(6, 2\) with y\[0, 1\] = 'a'"),
         (np.ones((6, 2, 2)), r"Got y of shape \(6, 2, 2\); y should be a 1d array"),
