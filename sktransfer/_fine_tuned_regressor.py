@@ -58,8 +58,8 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
     head_C : float or "auto", default="auto"
         Inverse strength of the L2 penalty of a head that is solved, half the inverse of what `Ridge` calls `alpha`, for
         features that are scaled to a mean squared norm of 1 and numbers of standard deviation 1. `"auto"` chooses it
-        for each output, between 0.01 and 10,000, by the squared error of samples that are left out one at a time [3]_,
-        with a weak pull to 10; and with it what earlier layers weigh.
+        for each output, between 0.001 and 10,000, by the squared error of samples that are left out one at a time [3]_,
+        with a weak pull to 1; and with it what earlier layers weigh.
     head_epochs : int or "auto", default="auto"
         Epochs in which the head alone is trained. `"auto"` solves the head where that is a convex problem: where it is
         linear, without dropout, and neither `early_stopping` nor `augment` without `augment_views` asks for epochs of a

@@ -18,9 +18,10 @@ from sktransfer._training._feature_scaling import EARLIER
 from sktransfer._training._penalty_choice import EARLIER_WEIGHTS, PULL
 
 # Inverse strengths of the penalty that are tried, on features of mean squared norm 1 and numbers of standard deviation
-# 1: two per power of ten. The middle one is where the pull leads.
-PENALTIES = 10.0 ** (np.arange(-4, 9) / 2)
-MIDDLE = 10.0
+# 1: two per power of ten. The middle one is where the pull leads: few samples tell little of numbers, and a prediction
+# near the mean is the safe one.
+PENALTIES = 10.0 ** (np.arange(-6, 9) / 2)
+MIDDLE = 1.0
 
 # The least squared error that counts: numbers that are known exactly.
 LEAST_ERROR = 1e-12
