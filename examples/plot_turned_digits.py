@@ -32,7 +32,6 @@ mpl.use("Agg")  # draws into a file, with or without a screen
 from matplotlib import pyplot as plt
 
 LABELLED = [20, 50, 100, 200, 400]
-DRAWS = 3
 TARGETS = ["angle", "size"]
 PCA_RIDGE, SCRATCH, FROZEN = "PCA + RidgeCV", "the network, from scratch", "frozen features + RidgeCV"
 SOLVED, TUNED = "FineTunedRegressor, frozen", "FineTunedRegressor, freeze_depth=1"
@@ -79,18 +78,18 @@ def make_models(path):
     }
 
 
-def compare(models, X, y, first):
+def compare(models, X, y, draws):
     """Print the R2 of all models, and return it by name: ndarray of shape (n_sizes, n_draws)."""
     print(f"   {'R2, mean of both numbers':<36}" + "".join(f"{number:>15}" for number in LABELLED))
     results = {}
     for name, model in models.items():
-        scores = np.empty((len(LABELLED), DRAWS))
-        for draw in range(DRAWS):
-            order = np.random.default_rng(first + draw).permutation(len(X))
+        scores = np.empty((len(LABELLED), len(draws)))
+        for column, draw in enumerate(draws):
+            order = np.random.default_rng(draw).permutation(len(X))
             others = order[max(LABELLED) :]
             for row, number in enumerate(LABELLED):
                 few = order[:number]
-                scores[row, draw] = r2_score(y[others], model.fit(X[few], y[few]).predict(X[others]))
+                scores[row, column] = r2_score(y[others], model.fit(X[few], y[few]).predict(X[others]))
         cells = [f"{each.mean():.3f} ± {each.std():.3f}" for each in scores]
         print(f"   {name:<36}" + "".join(f"{cell:>15}" for cell in cells), flush=True)
         results[name] = scores
@@ -136,6 +135,7 @@ def draw_picture(X, y, predicted, results, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("turned_digits.png"), help="picture (default: %(default)s)")
+    parser.add_argument("--draws", type=int, default=3, help="how often labelled images are drawn (default: 3)")
     parser.add_argument("--first-draw", type=int, default=0, help="100: the draws that settings were chosen on")
     options = parser.parse_args()
 
@@ -152,7 +152,8 @@ def main():
         print(
             f"2. Angle and size of digits 5 to 9, from few labelled images; {len(X) - max(LABELLED)} others judge ..."
         )
-        results = compare(models, X, y, options.first_draw)
+        draws = range(options.first_draw, options.first_draw + options.draws)
+        results = compare(models, X, y, draws)
 
         order = np.random.default_rng(options.first_draw).permutation(len(X))
         few, others = order[: max(LABELLED)], order[max(LABELLED) :]

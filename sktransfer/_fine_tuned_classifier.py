@@ -98,13 +98,14 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         augments anew in each epoch, so that each epoch passes every image.
     train_bn : bool, default=False
         Whether BatchNorm layers of trained blocks update their statistics; those of frozen blocks never do.
-    class_weight : dict, "balanced" or None, default=None
-        As in scikit-learn.
+    class_weight : dict, list of dict, "balanced" or None, default=None
+        As in scikit-learn. Where y has several columns: weights of 0 and 1, in one dict for all columns or a list with
+        one for each, or `"balanced"`, each column by itself.
     label_smoothing : float, default=0.0
         As in torch's `CrossEntropyLoss`.
     early_stopping : bool, default=False
-        Whether to hold out a stratified part of the training samples, to stop when its loss no longer falls, and to
-        restore the weights of the best epoch.
+        Whether to hold out a part of the training samples (stratified, or at random where y has several columns), to
+        stop when its loss no longer falls, and to restore the weights of the best epoch.
     validation_fraction : float, default=0.1
         Part that is held out.
     n_iter_no_change : int, default=10
@@ -156,24 +157,26 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels.
+        The labels; where y has several columns, their numbers.
     backbone_ : sktransfer.backbones.Backbone
         The network as it was loaded: blocks, preprocessing, `summary()`.
-    net_ : skorch.NeuralNetClassifier
+    net_ : skorch.NeuralNet
         What was trained, from activations at the cut to logits; `net_.module_` holds the weights.
     history_ : list of dict
         An entry an epoch: `phase` ("head" or "fine_tune"), `epoch`, `train_loss`, `seconds`, and with
-        `early_stopping` also `valid_loss` and `valid_accuracy`. Empty where the head was solved and nothing else
-        trained.
+        `early_stopping` or `X_val` also `valid_loss` and `valid_accuracy`; then a solved head is an entry of epoch 0.
+        Else empty where the head was solved and nothing else trained.
     n_iter_ : int
         Epochs of all phases, and the solver's iterations.
-    head_C_ : float or None
-        Inverse strength of the head's penalty; `None` where the head was trained in epochs.
-    earlier_weight_ : float or None
+    head_C_ : float, ndarray of shape (n_labels,) or None
+        Inverse strength of the head's penalty, where y has several columns of each; `None` where the head was trained
+        in epochs.
+    earlier_weight_ : float, ndarray of shape (n_labels,) or None
         What features of earlier layers weigh in a solved head beside the last one's; chosen with `head_C="auto"`.
-    head_C_path_ : dict of ndarray or None
+    head_C_path_ : dict of ndarray, list of dict or None
         What was tried for `head_C="auto"`: `"C"`, `"earlier_weight"`, and `"log_loss"` of held-out samples with each
-        pair, of shape (n_tried,). Empty where nothing could be held out: with one sample of each class.
+        pair, of shape (n_tried,). Empty where nothing could be held out: with one sample of each class. Where y has
+        several columns, a list with one for each.
     interpolation_ : float
         How far the weights are from where tuning started, 0, to where it ended, 1. It can be set.
     n_features_in_ : int
@@ -183,6 +186,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
 
     See Also
     --------
+    FineTunedRegressor : The same for numbers.
     PretrainedFeatureExtractor : The features of a backbone as it is, for any classifier.
 
     References
