@@ -1,5 +1,6 @@
 """The same promises for whatever a network takes: each test runs over images, vectors, texts and sounds alike."""
 
+import json
 import pickle
 from types import SimpleNamespace
 
@@ -25,6 +26,9 @@ KINDS = [
     "images", "images of timm", "paths", "vectors", "texts", "causal texts", "sentences", "sounds", "long sounds",
     "spectrograms",
 ]  # fmt: skip
+
+# Versions of torch that prefer it.
+NEWER_EXPORTER = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 9)
 
 
 @pytest.fixture(scope="module", params=rest_exhaustive(KINDS, "images", "vectors", "texts", "sounds"))
@@ -216,6 +220,8 @@ def test_another_runtime_computes_the_same(case, tmp_path, freeze_depth):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the runtime that reads ONNX")
     model = classifier(case, freeze_depth=freeze_depth, max_epochs=1).fit(case.X, case.y)
     model.to_onnx(tmp_path / "model.onnx")
+    if NEWER_EXPORTER:
+        assert json.loads((tmp_path / "model.onnx.json").read_text())["exporter"] == "torch.export"
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     expected = model.predict_proba(case.X)
     for row in range(4):
