@@ -365,15 +365,15 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
 
 
 class _Units(nn.Module):
-    """Brings numbers of standard deviation 1 back to their units."""
+    """Brings numbers of standard deviation 1 back to their units, in float64: they may be large and differ little."""
 
     scale: torch.Tensor
     mean: torch.Tensor
 
     def __init__(self, scale: np.ndarray, mean: np.ndarray):
         super().__init__()
-        self.register_buffer("scale", torch.from_numpy(scale).float())
-        self.register_buffer("mean", torch.from_numpy(mean).float())
+        self.register_buffer("scale", torch.from_numpy(scale).double())
+        self.register_buffer("mean", torch.from_numpy(mean).double())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.scale + self.mean
+        return x.double() * self.scale + self.mean
