@@ -1,4 +1,4 @@
-"""What each parameter takes and what it refuses: one table of wrong values and one of right ones, for both estimators.
+"""What each parameter takes and what it refuses: one table of wrong values and one of right ones, for all estimators.
 
 A parameter without rows fails a test, so a new one brings its own.
 """
@@ -22,11 +22,12 @@ from skorch.callbacks import EpochTimer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.transforms import v2
 
-from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktransfer.backbones import ImagePreprocessing
 
-BOTH = (PretrainedFeatureExtractor, FineTunedClassifier)
-EXTRACTOR, CLASSIFIER = BOTH[:1], BOTH[1:]
+ALL = (PretrainedFeatureExtractor, FineTunedRegressor, FineTunedClassifier)
+EXTRACTOR = ALL[:1]
+CLASSIFIER = ALL[2:]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 nan, inf = np.nan, np.inf
@@ -72,7 +73,7 @@ class Wrong(NamedTuple):
     error: type[Exception] = InvalidParameterError
     also: Mapping[str, Any] = NOTHING
     X: Callable[[], Any] = images
-    of: tuple[type, ...] = BOTH
+    of: tuple[type, ...] = ALL
 
 
 class Refused(NamedTuple):
@@ -372,10 +373,10 @@ class Right(NamedTuple):
     value: Any
     also: Mapping[str, Any] = NOTHING
     X: Callable[[], Any] = images
-    of: tuple[type, ...] = BOTH
+    of: tuple[type, ...] = ALL
 
 
-def right(*values, X=images, of=BOTH, **also):
+def right(*values, X=images, of=ALL, **also):
     return [Right(value, also, X, of) for value in values]
 
 
@@ -522,7 +523,7 @@ def test_the_tables_hold_each_parameter_and_no_other(table):
     assert set(table) == parameters_of(PretrainedFeatureExtractor) | parameters_of(FineTunedClassifier)
 
 
-@pytest.mark.parametrize("estimator_class", BOTH)
+@pytest.mark.parametrize("estimator_class", ALL)
 def test_each_parameter_has_a_row_of_a_wrong_type_and_one_of_a_wrong_value(estimator_class):
     for name in parameters_of(estimator_class):
         types, values, _ = REFUSED[name]
