@@ -357,7 +357,10 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
 
     @staticmethod
     def _meaning(learned: Mapping[str, Any]) -> tuple[type[Task], int]:
-        return NumberTask, len(learned["_target_mean"])
+        mean, scale = learned["_target_mean"], learned["_target_scale"]
+        if np.ndim(mean) != 1 or np.shape(mean) != np.shape(scale):
+            raise ValueError("a mean and a scale of numbers that are not one for each output")
+        return NumberTask, len(mean)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
