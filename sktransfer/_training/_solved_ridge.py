@@ -162,25 +162,29 @@ class _Ridge:
     def solve_robustly(
         self, C: np.ndarray, delta: float, coefficients: np.ndarray, intercepts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Minimise Huber's loss, divided by delta if that is below 1; from a solution of the squared loss."""
-        n_outputs, dimensions = coefficients.shape
-        strength, scale = 1 / np.asarray(C)[:, None], min(delta, 1.0)
+        """Minimise Huber's loss, divided by delta if that is below 1, for one output after another.
 
-        def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            inside = flat.reshape(n_outputs, dimensions + 1)
-            differences = self._points @ inside[:, :-1].T + inside[:, -1] - self._targets
-            size = np.abs(differences)
-            losses = np.where(size <= delta, differences**2 / 2, delta * (size - delta / 2)) / scale
-            slopes = self.weights[:, None] * np.clip(differences, -delta, delta) / scale
-            gradient = np.hstack([slopes.T @ self._points + strength * inside[:, :-1], slopes.sum(axis=0)[:, None]])
-            value = self.weights @ losses.sum(axis=1) + (strength * inside[:, :-1] ** 2).sum() / 2
-            return float(value) / len(size), gradient.ravel() / len(size)
-
-        start = np.hstack([coefficients, (intercepts + coefficients @ self._center - self._mean)[:, None]])
+        Each starts from its solution of the squared loss.
+        """
+        scale = min(delta, 1.0)
+        starts = np.hstack([coefficients, (intercepts + coefficients @ self._center - self._mean)[:, None]])
         options = {"maxiter": 1000, "maxls": 50, "ftol": 1e-14, "gtol": 1e-6}
-        found = minimize(loss, start.ravel(), method="L-BFGS-B", jac=True, options=options)
-        solved = found.x.reshape(start.shape)
-        return solved[:, :-1], solved[:, -1] + self._mean - solved[:, :-1] @ self._center, int(found.nit)
+        solved, n_iter = np.empty_like(starts), 0
+        for output, start in enumerate(starts):
+            targets, strength = self._targets[:, output], 1 / C[output]
+
+            def loss(inside: np.ndarray, targets: Any = targets, strength: Any = strength) -> tuple[float, np.ndarray]:
+                differences = self._points @ inside[:-1] + inside[-1] - targets
+                size = np.abs(differences)
+                losses = np.where(size <= delta, differences**2 / 2, delta * (size - delta / 2)) / scale
+                slopes = self.weights * np.clip(differences, -delta, delta) / scale
+                gradient = np.append(slopes @ self._points + strength * inside[:-1], slopes.sum())
+                value = self.weights @ losses + strength * (inside[:-1] @ inside[:-1]) / 2
+                return float(value) / len(size), gradient / len(size)
+
+            found = minimize(loss, start, method="L-BFGS-B", jac=True, options=options)
+            solved[output], n_iter = found.x, n_iter + int(found.nit)
+        return solved[:, :-1], solved[:, -1] + self._mean - solved[:, :-1] @ self._center, n_iter
 
 
 def _repeats(samples: np.ndarray) -> bool:

@@ -237,6 +237,15 @@ def test_an_outlier_pulls_less(loss):
     assert pull(loss) < 0.2 * pull("squared_error")
 
 
+@pytest.mark.parametrize("loss", ["absolute_error", "huber"])
+def test_outputs_do_not_know_each_other(loss):
+    numbers = numbers_of(FEATURES, 3)
+    together = predicted(solve_ridge(FEATURES, numbers, np.ones(40), loss=loss), FEATURES)
+    for output in range(3):
+        alone = predicted(solve_ridge(FEATURES, numbers[:, [output]], np.ones(40), loss=loss), FEATURES)
+        np.testing.assert_allclose(alone[:, 0], together[:, output], atol=1e-5)
+
+
 def test_robust_losses_of_a_constant_stay_there():
     for loss in ("absolute_error", "huber"):
         found = solve_ridge(FEATURES, np.zeros((40, 1)), np.ones(40), loss=loss)
