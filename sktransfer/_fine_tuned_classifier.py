@@ -104,8 +104,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     label_smoothing : float, default=0.0
         As in torch's `CrossEntropyLoss`.
     early_stopping : bool, default=False
-        Whether to hold out a part of the training samples (stratified, or at random where y has several columns), to
-        stop when its loss no longer falls, and to restore the weights of the best epoch.
+        Whether to hold out a stratified part of the training samples (with several labels per sample, a random part),
+        to stop when its loss no longer falls, and to restore the weights of the best epoch.
     validation_fraction : float, default=0.1
         Part that is held out.
     n_iter_no_change : int, default=10
@@ -157,7 +157,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels; where y has several columns, their numbers.
+        The labels; with several labels per sample, the numbers of their columns in y.
     backbone_ : sktransfer.backbones.Backbone
         The network as it was loaded: blocks, preprocessing, `summary()`.
     net_ : skorch.NeuralNet
@@ -165,18 +165,19 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     history_ : list of dict
         An entry an epoch: `phase` ("head" or "fine_tune"), `epoch`, `train_loss`, `seconds`, and with
         `early_stopping` or `X_val` also `valid_loss` and `valid_accuracy`; then a solved head is an entry of epoch 0.
-        Else empty where the head was solved and nothing else trained.
+        Else empty where the head was solved and nothing else trained. With several labels per sample, the accuracy is
+        the share of samples of which all labels are right.
     n_iter_ : int
         Epochs of all phases, and the solver's iterations.
     head_C_ : float, ndarray of shape (n_labels,) or None
-        Inverse strength of the head's penalty, where y has several columns of each; `None` where the head was trained
-        in epochs.
+        Inverse strength of the head's penalty, with several labels per sample of each; `None` where the head was
+        trained in epochs.
     earlier_weight_ : float, ndarray of shape (n_labels,) or None
         What features of earlier layers weigh in a solved head beside the last one's; chosen with `head_C="auto"`.
-    head_C_path_ : dict of ndarray, list of dict or None
+    head_C_path_ : dict of ndarray, list of these or None
         What was tried for `head_C="auto"`: `"C"`, `"earlier_weight"`, and `"log_loss"` of held-out samples with each
-        pair, of shape (n_tried,). Empty where nothing could be held out: with one sample of each class. Where y has
-        several columns, a list with one for each.
+        pair, of shape (n_tried,). Empty where nothing could be held out: with one sample of each class. With
+        several labels per sample, a list with one for each label.
     interpolation_ : float
         How far the weights are from where tuning started, 0, to where it ended, 1. It can be set.
     n_features_in_ : int

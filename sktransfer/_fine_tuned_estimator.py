@@ -243,7 +243,10 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
 
     def _validation(self, X: Any, y: Any, task: Task, reader: Reader, part: FrozenPart) -> Validation:
         """Return a person's own held-out samples, read as the others were."""
-        samples = self._read_by(reader, X)
+        try:
+            samples = self._read_by(reader, X)
+        except ValueError as error:
+            raise ValueError(f"Got X_val that cannot be read as X is: {error}") from error
         held_out = task.like(y, len(samples))
         return Validation(self._way_through(part, samples), held_out)
 

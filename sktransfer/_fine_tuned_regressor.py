@@ -357,7 +357,10 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
 
     @staticmethod
     def _meaning(learned: Mapping[str, Any]) -> tuple[type[Task], int]:
-        return NumberTask, len(learned["_target_mean"])
+        mean, scale = learned["_target_mean"], learned["_target_scale"]
+        if np.ndim(mean) != 1 or np.shape(mean) != np.shape(scale):
+            raise ValueError("a mean and a scale of numbers that are not one for each output")
+        return NumberTask, len(mean)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -365,15 +368,15 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
 
 
 class _Units(nn.Module):
-    """Brings numbers of standard deviation 1 back to their units."""
+    """Brings numbers of standard deviation 1 back to their units, in float64: they may be large and differ little."""
 
     scale: torch.Tensor
     mean: torch.Tensor
 
     def __init__(self, scale: np.ndarray, mean: np.ndarray):
         super().__init__()
-        self.register_buffer("scale", torch.from_numpy(scale).float())
-        self.register_buffer("mean", torch.from_numpy(mean).float())
+        self.register_buffer("scale", torch.from_numpy(scale).double())
+        self.register_buffer("mean", torch.from_numpy(mean).double())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.scale + self.mean
+        return x.double() * self.scale + self.mean

@@ -244,7 +244,8 @@ def _train(
         ("sktransfer_thaw", _Thaw(blocks, epochs, settings.strategy == "gradual")),
         ("sktransfer_nan", watch),
     ]
-    if validation is not None and not issubclass(task.net_class(), NeuralNetClassifier):  # which brings its own
+    own = issubclass(task.net_class(), NeuralNetClassifier)  # which brings its own metric
+    if validation is not None and not own and len(validation) >= task.least_to_score:
         scoring = EpochScoring(task.metric, lower_is_better=False, name=f"valid_{task.metric}")
         callbacks.insert(0, ("sktransfer_metric", scoring))
     if validation is not None and settings.early_stopping:

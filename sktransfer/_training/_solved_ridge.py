@@ -139,15 +139,16 @@ class _Ridge:
 
     def errors_left_out(self, samples: np.ndarray) -> np.ndarray:
         """Return the mean squared error of samples that are left out: ndarray of shape (n_penalties, n_outputs)."""
-        groups = [np.flatnonzero(samples == number) for number in range(samples.max() + 1)] if _repeats(samples) else []
+        groups = _views(samples)
         errors = np.empty((len(PENALTIES), self._targets.shape[1]))
         for number, fractions in enumerate(self._fractions(PENALTIES).T):
             residuals = self._roots * self._targets - self._axes @ (fractions[:, None] * self._along)
-            if groups:
-                for rows in groups:
-                    axes, roots = self._axes[rows], self._roots[rows]
-                    hat = (axes * fractions) @ axes.T + roots * roots.T / self.weights.sum()
-                    residuals[rows] = np.linalg.solve(np.eye(len(rows)) - hat, residuals[rows])
+            if groups.shape[1] > 1:
+                axes, roots = self._axes[groups], self._roots[groups]
+                hats = (axes * fractions) @ np.swapaxes(axes, 1, 2)
+                hats += roots @ np.swapaxes(roots, 1, 2) / self.weights.sum()
+                residuals = np.linalg.solve(np.eye(groups.shape[1]) - hats, residuals[groups])
+                residuals = residuals.reshape(len(samples), -1)
             else:
                 leverages = np.square(self._axes) @ fractions + self._shares
                 residuals /= np.maximum(1 - leverages, 1e-12)[:, None]
@@ -163,26 +164,31 @@ class _Ridge:
     def solve_robustly(
         self, C: np.ndarray, delta: float, coefficients: np.ndarray, intercepts: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Minimise Huber's loss, divided by delta if that is below 1; from a solution of the squared loss."""
-        n_outputs, dimensions = coefficients.shape
-        strength, scale = 1 / np.asarray(C)[:, None], min(delta, 1.0)
+        """Minimise Huber's loss, divided by delta if that is below 1, for one output after another.
 
-        def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            inside = flat.reshape(n_outputs, dimensions + 1)
-            differences = self._points @ inside[:, :-1].T + inside[:, -1] - self._targets
-            size = np.abs(differences)
-            losses = np.where(size <= delta, differences**2 / 2, delta * (size - delta / 2)) / scale
-            slopes = self.weights[:, None] * np.clip(differences, -delta, delta) / scale
-            gradient = np.hstack([slopes.T @ self._points + strength * inside[:, :-1], slopes.sum(axis=0)[:, None]])
-            value = self.weights @ losses.sum(axis=1) + (strength * inside[:, :-1] ** 2).sum() / 2
-            return float(value) / len(size), gradient.ravel() / len(size)
-
-        start = np.hstack([coefficients, (intercepts + coefficients @ self._center - self._mean)[:, None]])
+        Each starts from its solution of the squared loss.
+        """
+        scale = min(delta, 1.0)
+        starts = np.hstack([coefficients, (intercepts + coefficients @ self._center - self._mean)[:, None]])
         options = {"maxiter": 1000, "maxls": 50, "ftol": 1e-14, "gtol": 1e-6}
-        found = minimize(loss, start.ravel(), method="L-BFGS-B", jac=True, options=options)
-        solved = found.x.reshape(start.shape)
-        return solved[:, :-1], solved[:, -1] + self._mean - solved[:, :-1] @ self._center, int(found.nit)
+        solved, n_iter = np.empty_like(starts), 0
+        for output, start in enumerate(starts):
+            targets, strength = self._targets[:, output], 1 / C[output]
+
+            def loss(inside: np.ndarray, targets: Any = targets, strength: Any = strength) -> tuple[float, np.ndarray]:
+                differences = self._points @ inside[:-1] + inside[-1] - targets
+                size = np.abs(differences)
+                losses = np.where(size <= delta, differences**2 / 2, delta * (size - delta / 2)) / scale
+                slopes = self.weights * np.clip(differences, -delta, delta) / scale
+                gradient = np.append(slopes @ self._points + strength * inside[:-1], slopes.sum())
+                value = self.weights @ losses + strength * (inside[:-1] @ inside[:-1]) / 2
+                return float(value) / len(size), gradient / len(size)
+
+            found = minimize(loss, start, method="L-BFGS-B", jac=True, options=options)
+            solved[output], n_iter = found.x, n_iter + int(found.nit)
+        return solved[:, :-1], solved[:, -1] + self._mean - solved[:, :-1] @ self._center, n_iter
 
 
-def _repeats(samples: np.ndarray) -> bool:
-    return len(np.unique(samples)) < len(samples)
+def _views(samples: np.ndarray) -> np.ndarray:
+    """Return the rows of each sample, all of which have as many: int ndarray of shape (n_samples, n_views)."""
+    return np.argsort(samples, kind="stable").reshape(samples.max() + 1, -1)

@@ -267,11 +267,13 @@ class _Training:
         if held_out is None:
             return []
         outputs = outputs_of(module, held_out.source, held_out.rows, self.execution)
-        loss = held_out.task.total_loss(outputs, held_out.rows) / held_out.task.loss_weights[held_out.rows].sum()
-        score = held_out.task.score(outputs, held_out.rows)
-        return [
-            {"phase": "head", "epoch": 0, "valid_loss": loss, f"valid_{self.task.metric}": score, "seconds": seconds}
-        ]
+        task, rows = held_out.task, held_out.rows
+        # The mean that epochs record: over outputs too, with weights relative to the mean of all.
+        loss = float(task.total_loss(outputs, rows) / (task.loss_weights.mean() * task.targets[rows].size))
+        seen = {"valid_loss": loss}
+        if len(rows) >= task.least_to_score:
+            seen[f"valid_{task.metric}"] = task.score(outputs, rows)
+        return [{"phase": "head", "epoch": 0, **seen, "seconds": seconds}]
 
     @property
     def _is_solved(self) -> bool:

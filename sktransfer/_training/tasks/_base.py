@@ -27,6 +27,8 @@ class Task(ABC):
 
     # What `history_` records of held-out samples beside the loss, as "valid_" and this: a scorer of scikit-learn's.
     metric: ClassVar[str]
+    # How many samples it takes for that.
+    least_to_score: ClassVar[int] = 1
     # Why nothing could be chosen by held-out samples, where nothing was.
     nothing_to_choose_by: ClassVar[str] = 'Got head_C="auto" and no samples that could be held out.'
 

@@ -36,12 +36,18 @@ def read_indicators(y: Any, name: str = "y") -> np.ndarray | None:
     """
     if issparse(y):
         matrix = y.toarray()
+        if not matrix.shape[1]:
+            raise ValueError(f"Got {name} of shape {matrix.shape}; expected columns of 0 and 1. {ADVICE}")
     elif isinstance(y, str | bytes | range) or y is None or not _has_rows(y):
         return None
     else:
         matrix = as_array(y, name)
-    if matrix.ndim != 2 or (matrix.shape[1] < 2 and not issparse(y)):
+    if matrix.ndim != 2 or not matrix.shape[1] or (matrix.shape[1] == 1 and not issparse(y)):
         return None
+    if matrix.dtype.kind in "mM":
+        raise ValueError(
+            f"Got {name} of type {matrix.dtype} with several columns; expected columns of 0 and 1. {ADVICE}"
+        )
     try:
         numbers = np.asarray(matrix, dtype=np.float64)
     except (TypeError, ValueError):

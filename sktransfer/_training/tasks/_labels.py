@@ -5,6 +5,7 @@ from numbers import Number, Real
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
@@ -81,6 +82,8 @@ def read_validation_labels(y: Any, classes: np.ndarray) -> np.ndarray:
     ValueError
         If labels are none, or others than those of the training samples.
     """
+    if issparse(y):
+        raise ValueError(f"Got y_val as a sparse matrix; expected {_WANTED}, as y is.")
     y = column_or_1d(_plain_labels(y, "y_val"), warn=True)
     known = {label: number for number, label in enumerate(classes.tolist())}
     strange = [label for label in np.asarray(y).tolist() if label not in known]
@@ -151,7 +154,7 @@ def _plain_labels(y: Any, name: str = "y") -> np.ndarray:
     if not isinstance(y, range):
         check_form(y, name, _WANTED)
     if isinstance(y, list | tuple | range):
-        y = _from_list(y)
+        y = _from_list(y, name)
     labels = as_array(y, name)
     if labels.ndim > 2 or (labels.ndim == 2 and labels.shape[1] != 1):
         raise ValueError(
@@ -159,17 +162,17 @@ def _plain_labels(y: Any, name: str = "y") -> np.ndarray:
             f"and 1. {ADVICE}"
         )
     column = labels.ravel()
-    _refuse_missing(column)
+    _refuse_missing(column, name)
     if column.dtype.kind not in "OST":
         return labels
     column = column.astype(object)
-    kind = _one_kind(column)
+    kind = _one_kind(column, name)
     if kind == "number":  # such as of a table's column of type object
         return np.array(column.tolist()).reshape(labels.shape)
     return column.reshape(labels.shape)
 
 
-def _from_list(y: "list[Any] | tuple[Any, ...] | range") -> np.ndarray:
+def _from_list(y: "list[Any] | tuple[Any, ...] | range", name: str) -> np.ndarray:
     """Make an array of a list in which each label keeps its type."""
     kinds = set(map(type, y))
     if all(issubclass(kind, str) for kind in kinds) or all(issubclass(kind, Number) for kind in kinds):
@@ -179,14 +182,14 @@ def _from_list(y: "list[Any] | tuple[Any, ...] | range") -> np.ndarray:
             return np.asarray(y)
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"Got y[0] = {shown(y[0])} among labels that are lists or arrays; expected {_WANTED}. {ADVICE}"
+                f"Got {name}[0] = {shown(y[0])} among labels that are lists or arrays; expected {_WANTED}. {ADVICE}"
             ) from error
     labels = np.empty(len(y), dtype=object)
     labels[:] = y
     return labels
 
 
-def _refuse_missing(column: np.ndarray) -> None:
+def _refuse_missing(column: np.ndarray, name: str) -> None:
     kind = column.dtype.kind
     if kind == "f":
         missing = np.isnan(column)
@@ -197,31 +200,33 @@ def _refuse_missing(column: np.ndarray) -> None:
     if missing.any():
         row = int(missing.argmax())
         more = f" ({missing.sum()} labels are missing.)" if missing.sum() > 1 else ""
-        of_numbers = "Input y contains NaN: got" if kind == "f" else "Got"
+        of_numbers = f"Input {name} contains NaN: got" if kind == "f" else "Got"
+        label = shown(column[row : row + 1].tolist()[0])
         raise ValueError(
-            f"{of_numbers} y[{row}] = {shown(column[row : row + 1].tolist()[0])}; expected a label for each sample. "
+            f"{of_numbers} {name}[{row}] = {label}; expected a label for each sample. "
             f"Leave out rows without a label.{more}"
         )
 
 
-def _one_kind(labels: np.ndarray) -> str:
+def _one_kind(labels: np.ndarray, name: str) -> str:
     """Return what labels of type object all are; raise if they are of several kinds, or of none that can be a label."""
     kinds = {kind: _kind(kind) for kind in set(map(type, labels))}
     found = sorted(set(kinds.values()))
     if len(found) > 1:
         rows = [next(row for row, label in enumerate(labels) if kinds[type(label)] == kind) for kind in found[:2]]
-        got = " and ".join(f"y[{row}] = {shown(labels[row], 60)}" for row in sorted(rows))
+        got = " and ".join(f"{name}[{row}] = {shown(labels[row], 60)}" for row in sorted(rows))
         raise ValueError(
             f"Got labels of mixed types: {got}; expected {_WANTED}, all of one type. Make them strings: "
-            "y=[str(label) for label in y]."
+            f"{name}=[str(label) for label in {name}]."
         )
     if found and found[0] not in ("string", "number"):
         advice = (
-            "Support for labels represented as bytes is not supported: decode them, [label.decode() for label in y]."
+            f"Support for labels represented as bytes is not supported: decode them, [label.decode() for label in "
+            f"{name}]."
             if found[0] == "bytes"
-            else "Make them strings: y=[str(label) for label in y]."
+            else f"Make them strings: {name}=[str(label) for label in {name}]."
         )
-        raise ValueError(f"Got y[0] = {shown(labels[0])} of type {found[0]}; expected {_WANTED}. {advice}")
+        raise ValueError(f"Got {name}[0] = {shown(labels[0])} of type {found[0]}; expected {_WANTED}. {advice}")
     return found[0] if found else "string"
 
 

@@ -1,7 +1,7 @@
 """Numbers to be predicted, as a person gives them, become an array of float64."""
 
 from decimal import Decimal
-from numbers import Number
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -48,20 +48,19 @@ def read_numbers(y: Any, name: str = "y") -> tuple[np.ndarray, bool]:
     if not isinstance(y, range):
         check_form(y, name, _WANTED)
     try:
-        given = np.asarray(y) if isinstance(y, list | tuple | range) else as_array(y, name)
+        given = np.asarray(y) if isinstance(y, list | tuple | range) else y
     except ValueError as error:
         raise ValueError(f"Got {name} whose rows are of different lengths; expected {_WANTED}.") from error
+    given = as_array(given, name)
     if given.ndim not in (1, 2) or (given.ndim == 2 and not given.shape[1]):
         raise ValueError(f"Got {name} of shape {given.shape}; expected {_WANTED}.")
-    if given.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported: got {name} of type {given.dtype}; expected {_WANTED}.")
     values = _as_float(given, name)
     strange = np.argwhere(~np.isfinite(values))
     if len(strange):
         place = ", ".join(map(str, strange[0]))
         value = values[tuple(strange[0])]
         what = "NaN" if np.isnan(value) else "infinity"
-        more = f" ({len(strange)} are none.)" if len(strange) > 1 else ""
+        more = f" ({len(strange)} are NaN or infinite.)" if len(strange) > 1 else ""
         raise ValueError(
             f"Input {name} contains {what}: got {name}[{place}] = {value}; expected a finite number for each sample. "
             f"Leave out rows without one.{more}"
@@ -72,15 +71,27 @@ def read_numbers(y: Any, name: str = "y") -> tuple[np.ndarray, bool]:
 def _as_float(given: np.ndarray, name: str) -> np.ndarray:
     if given.dtype.kind in "biuf":
         return np.asarray(given, dtype=np.float64)
-    for row, value in enumerate(given.ravel().tolist()):
+    if given.dtype.kind in "mM":
+        raise ValueError(
+            f"Got {name} of type {given.dtype}; expected {_WANTED}. Give times as numbers, such as days since "
+            "the first."
+        )
+    for place, value in zip(np.ndindex(given.shape), given.ravel().tolist(), strict=True):
+        got = f"{name}[{', '.join(map(str, place))}] = {shown(value)}"
         if is_missing(value):
             raise ValueError(
-                f"Input {name} contains NaN: got {name}[{row}] = {shown(value)}; expected a finite number for each "
-                "sample. Leave out rows without one."
+                f"Input {name} contains NaN: got {got}; expected a finite number for each sample. Leave out rows "
+                "without one."
             )
-        if isinstance(value, str | bytes) or not isinstance(value, Number | Decimal):
+        if not isinstance(value, Real | Decimal):
             raise ValueError(
-                f"Got {name}[{row}] = {shown(value)} of type {type(value).__name__}; expected {_WANTED}. To predict "
-                "classes, take FineTunedClassifier."
+                f"Got {got} of type {type(value).__name__}; expected {_WANTED}. To predict classes, take "
+                "FineTunedClassifier."
             )
-    return np.asarray(given, dtype=np.float64)
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except OverflowError as error:
+        raise ValueError(
+            f"Input {name} contains a number that float64 cannot hold; expected {_WANTED}. Give {name} in a larger "
+            "unit."
+        ) from error

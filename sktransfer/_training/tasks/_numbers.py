@@ -38,6 +38,7 @@ class NumberTask(Task):
     """
 
     metric: ClassVar[str] = "r2"
+    least_to_score: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class NumberTask(Task):
         numbers, _ = read_numbers(y, "y_val")
         if numbers.shape[1] != self.n_outputs:
             raise ValueError(f"Got y_val with {numbers.shape[1]} columns; expected {self.n_outputs}, as y has.")
-        check_lengths(n_samples, len(numbers))
+        check_lengths(n_samples, len(numbers), " in X_val and y_val")
         return NumberTask(numbers, np.ones(n_samples), self._loss, self.mean, self.scale, self.is_flat)
 
     def spread(self, outputs: np.ndarray) -> np.ndarray:
@@ -119,7 +120,7 @@ class NumberTask(Task):
     def score(self, outputs: np.ndarray, rows: np.ndarray) -> float:
         from sklearn.metrics import r2_score
 
-        return float(r2_score(self.standardised[rows], outputs)) if len(rows) > 1 else float("nan")
+        return float(r2_score(self.standardised[rows], outputs))
 
     def learned(self) -> dict[str, Any]:
         return {"_target_mean": self.mean, "_target_scale": self.scale, "_has_flat_target": self.is_flat}
