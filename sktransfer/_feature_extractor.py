@@ -89,7 +89,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     random_state : int, RandomState instance or None, default=None
         Seeds random weights.
     verbose : int, default=0
-        1 shows a progress bar.
+        1 shows a bar for a pass of more than two seconds, and then says how long it took.
 
     Attributes
     ----------

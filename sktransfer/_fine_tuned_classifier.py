@@ -151,7 +151,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         Seeds random weights, the order of samples, dropout, augmentation and the held-out part. An int gives, on the
         CPU, the same bits in each process with the same number of threads.
     verbose : int, default=0
-        1 shows progress, and a line an epoch.
+        1 shows a bar for what takes more than two seconds, a line per epoch, and how long solving the head took.
 
     Attributes
     ----------

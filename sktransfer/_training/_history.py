@@ -39,7 +39,7 @@ def entries(phase: str, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any
 
 
 class Table:
-    """Entries as lines, with the names above where these are others than in the line before.
+    """Entries as lines, with their names above the first, and again where there are new ones.
 
     Parameters
     ----------
@@ -59,11 +59,10 @@ class Table:
             As `history_` holds it.
         """
         values = {name: _text(value) for name, value in entry.items()}
-        widths = {name: max(len(name), 9) for name in values}
-        if list(values) != self._names:
+        if not values.keys() <= set(self._names):
             self._names = list(values)
-            self._write("  ".join(name.rjust(widths[name]) for name in values))
-        self._write("  ".join(text.rjust(widths[name]) for name, text in values.items()))
+            self._write("  ".join(name.rjust(9) for name in self._names))
+        self._write("  ".join(values.get(name, "").rjust(max(len(name), 9)) for name in self._names))
 
 
 def _text(value: Any) -> str:
