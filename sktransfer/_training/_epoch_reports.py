@@ -1,6 +1,6 @@
 """Who is told of epochs: scikit-learn's callbacks, and whoever reads what `verbose=1` prints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from skorch.callbacks import Callback
@@ -20,7 +20,7 @@ class EpochTasks(Callback):
     phase : FitTask, default=FitTask()
         What the epochs are parts of.
     stopped : callable or None, default=None
-        Returns, given the net, what training would return if it stopped now.
+        Returns, given the rows of whole epochs in skorch's history, what training would return if it stopped now.
     """
 
     def __init__(self, phase: FitTask | None = None, stopped: Callable[[Any], Any] | None = None):
@@ -32,7 +32,7 @@ class EpochTasks(Callback):
         """Begin an epoch, unless it is told already: where memory does not suffice, training begins again."""
         if len(net.history) > self.n_begun:
             self.n_begun = len(net.history)
-            self.epoch = self.phase.subtask("epoch", 0, self._if_asked(net))
+            self.epoch = self.phase.subtask("epoch", 0, self._if_asked(net.history[:-1]))
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """End the epoch, and training with it where a callback asks for it."""
@@ -42,11 +42,11 @@ class EpochTasks(Callback):
     def end(self, net: Any) -> bool:
         """End the epoch, if it has not ended, and return whether a callback asks for no more of them."""
         epoch, self.epoch = self.epoch, None
-        return epoch is not None and epoch.end(self._if_asked(net))
+        return epoch is not None and epoch.end(self._if_asked(net.history[:]))
 
-    def _if_asked(self, net: Any) -> Callable[[], Any] | None:
+    def _if_asked(self, rows: Sequence[Any]) -> Callable[[], Any] | None:
         stopped = self.stopped
-        return None if stopped is None else lambda: stopped(net)
+        return None if stopped is None else lambda: stopped(rows)
 
 
 class EpochLines(Callback):

@@ -335,7 +335,7 @@ class _Training:
         is_calibrated = state.solution is not None and state.solution.was_chosen
         state.certainty = self._certainty(module, state.rows) if is_calibrated else 0.0
         phase = fit.subtask("fine_tune", epochs)
-        watch = EpochTasks(phase, lambda net: self._stopped(state, "fine_tune", net.history))
+        watch = EpochTasks(phase, lambda rows: self._stopped(state, "fine_tune", rows))
         how = self.settings, self.execution, epochs, self.blocks, "fine_tune", watch
         state.net = train_suffix(module, self.task, training, validation, *how)
         state.history += entries("fine_tune", state.net.history)
@@ -527,7 +527,7 @@ class _Training:
 
         module, settings, task, execution = state.module, self.settings, self.task, self.execution
         nothing: tuple[Block, ...] = ()
-        watch = EpochTasks(phase, lambda net: self._stopped(state, "head", net.history))
+        watch = EpochTasks(phase, lambda rows: self._stopped(state, "head", rows))
         how = settings, execution, epochs, nothing, "head", watch
         if settings.augment is not None:
             return train_suffix(module, task, training, validation, *how)

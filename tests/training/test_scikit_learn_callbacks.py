@@ -213,11 +213,14 @@ def test_a_fitted_estimator_is_what_stopping_there_would_give(pictures, way):
 
 
 class Predicts(Recorder):
-    """Predicts at the end of each task."""
+    """Predicts at the beginning and at the end of each task."""
 
     def __init__(self, X):
         super().__init__(stops_at=None)
         self.X, self.at_once = X, []
+
+    def on_fit_task_begin(self, estimator, context, *, fitted_estimator=None):
+        self.on_fit_task_end(estimator, context, fitted_estimator=fitted_estimator)
 
     def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
         if fitted_estimator is not None:
@@ -231,8 +234,9 @@ class Predicts(Recorder):
 def test_a_fitted_estimator_stays_as_it_was_when_training_goes_on(pictures):
     X, y = pictures
     seen = Predicts(X)
-    classifier("lp_ft of a head in epochs").set_callbacks(seen).fit(X, y)
-    assert len(seen.at_once) == 2 + 1 + 3 + 1 + 1
+    whole = classifier("lp_ft of a head in epochs").set_callbacks(seen).fit(X, y)
+    assert_same_fit(whole, classifier("lp_ft of a head in epochs").fit(X, y))
+    assert [len(fitted.history_) for fitted, _ in seen.at_once] == [0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 5, 5]
     for fitted, expected in seen.at_once:
         np.testing.assert_array_equal(fitted.predict_proba(X), expected)
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(X), expected)
@@ -248,6 +252,18 @@ def test_a_second_fit_shows_the_second(pictures):
     assert [name for name, _ in seen.begun if name != "samples"][:3] == ["fit", "features", "fine_tune"]
     assert not np.array_equal(seen.fitted[-1][1].predict_proba(X), before)
     np.testing.assert_array_equal(seen.fitted[-1][1].predict_proba(X), twice.predict_proba(X))
+
+
+@pytest.mark.parametrize("way", ["lp_ft", "interpolated", "head in epochs"])
+def test_the_last_phase_ends_with_what_is_returned(pictures, way):
+    X, y = pictures
+    noisy = np.where(np.arange(len(y)) % 5 == 0, y[::-1], y)
+    seen = Recorder(asks=True)
+    longer = {} if way == "head in epochs" else {"lr": 3e-2, "max_epochs": 10}
+    whole = classifier(way, **longer).set_callbacks(seen).fit(X, noisy)
+    assert [name for name, _ in seen.fitted[-2:]] == [whole.history_[-1]["phase"], "fit"]
+    for _, fitted in seen.fitted[-2:]:
+        assert_same_fit(fitted, whole)
 
 
 # scikit-learn's own callbacks
