@@ -7,7 +7,15 @@ import pytest
 from networks import tiny_cnn
 from skorch.callbacks import EpochScoring
 
-from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
+from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor, clear_cache
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache():
+    """Activations that one test leaves would be another's, with the rounding of their batch."""
+    clear_cache()
+    yield
+    clear_cache()
 
 
 @pytest.fixture

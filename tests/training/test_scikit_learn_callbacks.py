@@ -109,6 +109,14 @@ def assert_same_fit(one, other):
 
 
 @pytest.fixture(autouse=True)
+def _empty_cache():
+    """Activations that one test leaves would be another's, with the rounding of their batch."""
+    sktransfer.clear_cache()
+    yield
+    sktransfer.clear_cache()
+
+
+@pytest.fixture(autouse=True)
 def _no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -146,6 +154,13 @@ def test_steps_of_features_are_batches_and_at_most_a_hundred(pictures):
     FineTunedRegressor(tiny_vectors, batch_size=1).set_callbacks(many).fit(rows, rows[:, 0])
     assert ("features", 100) in many.begun
     assert many.ended.count("samples") == 100
+
+
+def test_what_is_computed_later_is_no_step_of_features(pictures):
+    seen = Recorder()
+    classifier("gradual").set_callbacks(seen).fit(*pictures)
+    assert ("features", 1) in seen.begun
+    assert "samples" not in seen.ended
 
 
 def test_trainings_that_choose_the_interpolation_are_parts_of_one_phase(pictures):
