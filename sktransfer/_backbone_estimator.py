@@ -25,10 +25,12 @@ from torch import nn
 
 from sktransfer._cache._folders import store_for
 from sktransfer._computing._execution import PRECISIONS, Execution
-from sktransfer._computing._reuse import Pass
+from sktransfer._computing._progress import say
+from sktransfer._computing._reuse import Pass, tell_nobody
 from sktransfer._files._json_values import from_arrays, to_arrays
 from sktransfer._files._onnx_file import export
 from sktransfer._messages import check_choice
+from sktransfer._process._fit_tasks import CALLBACKS, OF_A_RUNNING_FIT, CallbackSupportMixin
 from sktransfer._process._private_names import Interval, StrOptions
 from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore_backbone
 from sktransfer.backbones._frozen_part import FrozenPart
@@ -86,7 +88,7 @@ class _Code:
         )
 
 
-class BackboneEstimator(BaseEstimator):
+class BackboneEstimator(CallbackSupportMixin, BaseEstimator):
     """Base of estimators that hold a pretrained network."""
 
     backbone: Any
@@ -285,7 +287,8 @@ class BackboneEstimator(BaseEstimator):
     def _way_through(self, part: FrozenPart, samples: Samples) -> Pass:
         precision = "float32" if self.precision == "auto" and samples.kind == "vectors" else self.precision
         execution = Execution.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose)
-        return Pass(part, samples, execution, store_for(self.feature_cache))
+        report = say if self.verbose else tell_nobody
+        return Pass(part, samples, execution, store_for(self.feature_cache), report=report)
 
     # Written down: what was learned is records, whoever asks for them
 
@@ -299,7 +302,8 @@ class BackboneEstimator(BaseEstimator):
         tensors : dict of str to Tensor
             Named after the attribute that they are of.
         """
-        record = {name: value for name, value in vars(self).items() if name not in self.get_params(deep=False)}
+        left_out = {*self.get_params(deep=False), CALLBACKS, *OF_A_RUNNING_FIT}
+        record = {name: value for name, value in vars(self).items() if name not in left_out}
         tensors: Tensors = {}
         if "backbone_" in record:
             record["backbone_"], held = self.backbone_.to_record(self.store_backbone)
@@ -338,9 +342,9 @@ class BackboneEstimator(BaseEstimator):
         """Hold parameters, and what was learned as words, numbers and arrays; graph, optimiser and data never stay.
 
         The backbone's weights stay unless `store_backbone=False`. A network that a person brought is code: a function
-        stays as its name, a module as it is.
+        stays as its name, a module as it is. Callbacks of scikit-learn stay; what they note of a running fit does not.
         """
-        state = dict(super().__getstate__())
+        state = {name: value for name, value in super().__getstate__().items() if name not in OF_A_RUNNING_FIT}
         record, tensors = self._to_record()
         if "backbone_" in record:
             custom, inside = self.backbone_.custom, self.backbone_.custom_holds_weights

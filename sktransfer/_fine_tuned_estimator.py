@@ -13,12 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
+from sktransfer._process._fit_tasks import FitTask, run_as_task
 from sktransfer._process._private_names import Interval, StrOptions
 from sktransfer._training._idle_parameters import warn_of_frozen_blocks
 from sktransfer._training._net_record import net_from_record, net_to_record
 from sktransfer._training._prediction import predict
 from sktransfer._training._settings import TrainingSettings
-from sktransfer._training._strategies import Validation, check_settings, train
+from sktransfer._training._strategies import Trained, Validation, check_settings, list_phases, train
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer._training.tasks._base import Task
 from sktransfer._training.tasks._weights import check_lengths
@@ -223,23 +224,21 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         earlier = self._earlier(backbone, task, settings)
         part = backbone.frozen_part(depth, self.pooling, layers)
         validation = None if X_val is None else self._validation(X_val, y_val, task, reader, part)
-        trained = train(backbone, self._way_through(part, samples), task, settings, self._seed(), earlier, validation)
+        way, seed = self._way_through(part, samples), self._seed()
+
+        def learn(fit: FitTask) -> Trained:
+            return train(backbone, way, task, settings, seed, earlier, validation, fit)
+
+        def learned(trained: Trained) -> dict[str, Any]:
+            return {**task.learned(), "backbone_": backbone, "_reader": reader, **_of_training(trained)}
+
+        phases = list_phases(settings, bool(backbone.trained_blocks(depth)), earlier is not None)
+        trained = run_as_task(self, learn, learned, len(phases), X, y, sample_weight)
         solution = trained.solution
         if solution and self.head_C == "auto" and not solution.was_chosen:
             C = float(np.max(solution.C))
             warnings.warn(f"{task.nothing_to_choose_by} head_C={C:.3g} is taken.", UserWarning, stacklevel=3)
-        learned = {
-            **task.learned(),
-            "backbone_": backbone,
-            "_reader": reader,
-            "net_": trained.net,
-            "history_": trained.history,
-            "n_iter_": trained.n_iter,
-            "head_C_": solution.C if solution else None,
-            "earlier_weight_": solution.earlier_weight if solution else None,
-            "head_C_path_": solution.path if solution else None,
-        }
-        self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
+        self.__dict__.update(learned(trained))  # in one step: nothing can interrupt it half-way
 
     def _validation(self, X: Any, y: Any, task: Task, reader: Reader, part: FrozenPart) -> Validation:
         """Return a person's own held-out samples, read as the others were."""
@@ -319,3 +318,16 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+def _of_training(trained: Trained) -> dict[str, Any]:
+    """Return the attributes that say what training came to."""
+    solution = trained.solution
+    return {
+        "net_": trained.net,
+        "history_": trained.history,
+        "n_iter_": trained.n_iter,
+        "head_C_": solution.C if solution else None,
+        "earlier_weight_": solution.earlier_weight if solution else None,
+        "head_C_path_": solution.path if solution else None,
+    }

@@ -106,7 +106,7 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
         Whether a second `fit` continues with the weights of the first. The same backbone, depth, head and number of
         outputs are needed; numbers stay in the units of the first fit.
     callbacks : list or None, default=None
-        Callbacks of skorch, called in each phase.
+        Callbacks of skorch, called in each phase; those of scikit-learn (1.9 and later) are set with `set_callbacks`.
     image_shape : tuple of int or None, default=None
         (height, width) or (height, width, channels): how to read flat rows.
     pixel_range : "auto" or tuple of float, default="auto"
@@ -142,7 +142,7 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
         Seeds random weights, the order of samples, dropout, augmentation and the held-out part. An int gives, on the
         CPU, the same bits in each process with the same number of threads.
     verbose : int, default=0
-        1 shows progress, and a line an epoch.
+        1 shows a bar for what takes more than two seconds, a line per epoch, and how long solving the head took.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""From activations to a trained suffix and head. This file and the kinds of tasks know skorch.
+"""From activations to a trained suffix and head. This file, `_epoch_reports` and the kinds of tasks know skorch.
 
 The suffix is a copy: the backbone that it was cut from stays as it was loaded.
 """
@@ -23,11 +23,16 @@ from torch.utils.data import DataLoader
 
 from sktransfer._computing._execution import Execution, lend
 from sktransfer._computing._forward import run_batch
+from sktransfer._computing._progress import say
 from sktransfer._training._dataset import ActivationDataset, SliceBatches
+from sktransfer._training._epoch_reports import EpochLines, EpochTasks
 from sktransfer._training._settings import FUSED, TrainingSettings, optimizer_class
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer._training.tasks._base import Task
 from sktransfer.backbones import Block
+
+# What skorch calls the callbacks that report epochs.
+_LINES, _WATCH = "sktransfer_lines", "sktransfer_watch"
 
 # Share of the steps in which the learning rate rises.
 WARM_UP = 0.1
@@ -179,6 +184,8 @@ def train_suffix(
     execution: Execution,
     epochs: int,
     blocks: tuple[Block, ...],
+    phase: str,
+    watch: EpochTasks,
 ) -> NeuralNet:
     """Train a suffix, in place, and return the net that did it.
 
@@ -200,6 +207,10 @@ def train_suffix(
         Length.
     blocks : tuple of Block
         Blocks to be trained, in order; none trains the head alone.
+    phase : str
+        As `history_` calls it.
+    watch : EpochTasks
+        Is told of each epoch.
 
     Returns
     -------
@@ -217,7 +228,9 @@ def train_suffix(
     batch_size = min(execution.batch_size, execution.fits.n_samples or execution.batch_size)
     while True:
         try:
-            return _train(module, task, training, validation, settings, execution, epochs, blocks, batch_size)
+            return _train(
+                module, task, training, validation, settings, execution, epochs, blocks, batch_size, phase, watch
+            )
         except torch.cuda.OutOfMemoryError:
             if not execution.fits.halve(batch_size):
                 raise
@@ -238,11 +251,13 @@ def _train(
     epochs: int,
     blocks: tuple[Block, ...],
     batch_size: int,
+    phase: str,
+    watch: EpochTasks,
 ) -> NeuralNet:
-    watch = _StopOnNan(settings, blocks)
+    guard, lines = _StopOnNan(settings, blocks), EpochLines(phase, say if execution.verbose else None)
     callbacks: list[Any] = [
         ("sktransfer_thaw", _Thaw(blocks, epochs, settings.strategy == "gradual")),
-        ("sktransfer_nan", watch),
+        ("sktransfer_nan", guard),
     ]
     own = issubclass(task.net_class(), NeuralNetClassifier)  # which brings its own metric
     if validation is not None and not own and len(validation) >= task.least_to_score:
@@ -250,7 +265,11 @@ def _train(
         callbacks.insert(0, ("sktransfer_metric", scoring))
     if validation is not None and settings.early_stopping:
         patience = EarlyStopping(
-            patience=settings.n_iter_no_change, threshold=settings.tol, threshold_mode="abs", load_best=True
+            patience=settings.n_iter_no_change,
+            threshold=settings.tol,
+            threshold_mode="abs",
+            load_best=True,
+            sink=lines.remark,
         )
         callbacks.append(("sktransfer_early_stopping", patience))
     if settings.lr_schedule == "cosine" and not _sets_rates(settings.callbacks):
@@ -273,20 +292,21 @@ def _train(
         iterator_train__shuffle=True,
         iterator_valid=_batches,
         train_split=None if validation is None else predefined_split(_SkorchDataset(validation)),
-        callbacks=[*callbacks, *(settings.callbacks or [])],
+        callbacks=[*callbacks, *(settings.callbacks or []), (_LINES, lines), (_WATCH, watch)],
+        callbacks__print_log=None,  # which prints other names than ours, in colours
         device=str(execution.device),
         verbose=execution.verbose,
     )
     if isinstance(net, NeuralNetClassifier):
         net.classes = np.arange(task.n_outputs)  # what callbacks see, as labels and as predictions, are class indices
-    if not execution.verbose:
-        net.set_params(callbacks__print_log=None)
     try:
         with lend(module, execution.device):
             _run_epochs(net, _SkorchDataset(training))
+            watch.end(net)
             module.eval()
-            result = run_batch(module, watch.last, execution)
+            result = run_batch(module, guard.last, execution)
     finally:
+        lines.close()
         module.eval().requires_grad_(False)
     if not torch.isfinite(result).all():
         raise ValueError(_diverged("the logits", epochs, settings, blocks))
@@ -308,7 +328,7 @@ def _run_epochs(net: NeuralNetClassifier, training: _SkorchDataset) -> None:
         given = [
             callback
             for name, callback in net.callbacks_
-            if name not in ("sktransfer_nan", "sktransfer_schedule", "sktransfer_metric")
+            if name not in ("sktransfer_nan", "sktransfer_schedule", "sktransfer_metric", _LINES, _WATCH)
         ]
         monitored = [getattr(callback, "monitor", None) for callback in given]
         missing = [name for name in monitored if isinstance(name, str) and name not in known]

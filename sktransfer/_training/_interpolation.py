@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sktransfer._process._fit_tasks import FitTask
 from sktransfer._training._activation_sources import Activations
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer._training._suffix_pass import outputs_of
@@ -21,7 +22,7 @@ FACTORS = np.linspace(0, 1, 11)
 PARTS = 3
 
 
-def choose_factor(training: Any, module: SuffixNetwork, rows: np.ndarray, held_out: Any) -> float:
+def choose_factor(training: Any, module: SuffixNetwork, rows: np.ndarray, held_out: Any, phase: FitTask) -> float:
     """Return the interpolation with the least loss of samples that were not trained on.
 
     Parameters
@@ -34,6 +35,8 @@ def choose_factor(training: Any, module: SuffixNetwork, rows: np.ndarray, held_o
         On which.
     held_out : HeldOut or None
         Other samples; where there are none, other suffixes are trained on parts of `rows`, one after another.
+    phase : FitTask
+        Whose parts these trainings are.
 
     Returns
     -------
@@ -49,8 +52,11 @@ def choose_factor(training: Any, module: SuffixNetwork, rows: np.ndarray, held_o
     quiet.earlier = None  # which has seen all samples
     losses = np.zeros(len(FACTORS))
     parts = task.parts(rows, PARTS, int(torch.randint(2**31 - 1, ())))
-    for known, out in parts:
-        losses += _losses(training, quiet.run(known, None).net.module_, source, task, out)
+    for number, (known, out) in enumerate(parts, start=1):
+        training.work.report(f"Choosing the interpolation: training {number} of {len(parts)}.")
+        part = phase.subtask("part")
+        losses += _losses(training, quiet.run(known, None, FitTask()).net.module_, source, task, out)
+        part.end()
     return float(FACTORS[np.argmin(losses)]) if parts else 1.0
 
 

@@ -6,9 +6,10 @@ A linear head is solved where nothing but epochs could serve better; the phase a
 import copy
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 from sktransfer._computing._frozen_pass import probe
 from sktransfer._computing._reuse import Pass
 from sktransfer._messages import check_choice
+from sktransfer._process._fit_tasks import FitTask, count_steps
 from sktransfer._process._seeding import generator_kept, seeded
 from sktransfer._training._activation_sources import (
     Activations,
@@ -29,8 +31,9 @@ from sktransfer._training._activation_sources import (
 )
 from sktransfer._training._dataset import ActivationDataset
 from sktransfer._training._feature_scaling import FeatureScaling, fit_scaling
+from sktransfer._training._history import Table, entries
 from sktransfer._training._idle_parameters import check_companions
-from sktransfer._training._interpolation import choose_factor
+from sktransfer._training._interpolation import PARTS, choose_factor
 from sktransfer._training._settings import TrainingSettings, check_optimizer
 from sktransfer._training._suffix_network import SuffixNetwork, make_head
 from sktransfer._training._suffix_pass import count_widths, features_of, outputs_of
@@ -103,12 +106,15 @@ class Trained:
         Number of iterations.
     solution : Solution or None
         How the head was solved, where it was.
+    was_ended : bool
+        Whether a callback of scikit-learn asked to leave out what would have followed.
     """
 
     net: Any
     history: list[dict[str, Any]]
     n_iter: int
     solution: Any = None
+    was_ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,7 @@ def train(
     seed: int,
     earlier: SuffixNetwork | None = None,
     validation: Validation | None = None,
+    fit: FitTask | None = None,
 ) -> Trained:
     """Train what lies behind the settings' `freeze_depth`, by their strategy.
 
@@ -179,23 +186,62 @@ def train(
         Where to continue.
     validation : Validation or None, default=None
         Samples to watch training by, in place of some that are held out.
+    fit : FitTask or None, default=None
+        What callbacks see of it: its parts are those that `list_phases` returns.
 
     Returns
     -------
     Trained
         On the CPU.
     """
+    fit = fit or FitTask()
     _try_augmentation(work.samples, settings.augment)
     with seeded(seed):
+        others = None if validation is None else validation.work
+        n_samples = len(work.samples) * (settings.augment_views or 1) + (0 if others is None else len(others.samples))
+        phase = fit.subtask("features", count_steps(n_samples, work.execution.batch_size))
+        count = phase.counter(n_samples, work.execution.batch_size)
+        work = replace(work, count=count)
+        if validation is not None:
+            validation = replace(validation, work=replace(validation.work, count=count))
         training = _Training(backbone, _Sources(work, settings), work, task, settings, earlier)
         rows, held_out = _hold_out(training, validation)
-        trained = training.run(rows, held_out)
-        if training.blocks and settings.interpolation is not None:
-            factor = settings.interpolation
-            if factor == "auto":
-                factor = choose_factor(training, trained.net.module_, rows, held_out)
-            trained.net.module_.interpolate(float(factor), backbone)
+        training.sources.compute()
+        phase.end()
+        trained = training.run(rows, held_out, fit)
+        if training.blocks and settings.interpolation == "auto" and not trained.was_ended:
+            phase = fit.subtask("interpolation", 0 if held_out is not None else PARTS)
+            factor = choose_factor(training, trained.net.module_, rows, held_out, phase)
+            trained.net.module_.interpolate(factor, backbone)
+            phase.end(lambda: trained)
         return trained
+
+
+def list_phases(settings: TrainingSettings, has_blocks: bool, goes_on: bool) -> list[str]:
+    """Return what training consists of, in order; `history_` has entries of "head" and "fine_tune".
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        The strategy and its numbers.
+    has_blocks : bool
+        Whether blocks are trained.
+    goes_on : bool
+        Whether the weights of an earlier fit are the start.
+
+    Returns
+    -------
+    list of str
+        Names of phases.
+    """
+    has_head = settings.strategy != "fine_tune" and not (has_blocks and goes_on)
+    has_choice = has_blocks and settings.interpolation == "auto"
+    return [
+        "features",
+        *(["head"] if has_head else []),
+        *(["fine_tune"] if has_blocks or not has_head else []),
+        *(["interpolation"] if has_choice else []),
+    ]
 
 
 def _try_augmentation(samples: Samples, augment: Any) -> None:
@@ -230,36 +276,111 @@ class _Training:
         self.settings, self.earlier, self.execution = settings, earlier, work.execution
         self.blocks = tuple(backbone.trained_blocks(settings.freeze_depth))
 
-    def run(self, rows: np.ndarray, held_out: HeldOut | None) -> Trained:
+    def run(self, rows: np.ndarray, held_out: HeldOut | None, fit: FitTask) -> Trained:
         """Train on some rows; others are held out, to watch."""
-        from sktransfer._training._epochs import train_suffix, untrained_net  # which brings skorch in
-
-        settings, task, execution, sources = self.settings, self.task, self.execution, self.sources
-        training = task.of(sources.changing, rows)
+        training = self.task.of(self.sources.changing, rows)
         validation = None if held_out is None else held_out.dataset
-        module = self._start()
-        net, history, solution = None, [], None
-        if settings.strategy != "fine_tune" and not (self.blocks and self.earlier is not None):
-            if self._is_solved:
-                started = time.perf_counter()
-                solution = self._solve(module, rows)
-                module.head = solution.head
-                history += self._look(module, held_out, time.perf_counter() - started)
-                net = untrained_net(module, type(task), task.learned())
-            else:
-                self._give_head(module, rows)
-                net = self._train_head(module, training, validation)
-                history += _records("head", net)
-        if self.blocks or net is None:
-            self._remember_start(module, rows, net is not None)
-            is_calibrated = solution is not None and solution.was_chosen
-            certainty = self._certainty(module, rows) if is_calibrated else 0.0
-            epochs = settings.max_epochs
-            net = train_suffix(module, task, training, validation, settings, execution, epochs, self.blocks)
-            if certainty:
-                self._keep_certainty(net.module_, rows, certainty)
-            history += _records("fine_tune", net)
+        state = _State(self._start(), rows)
+        phases = list_phases(self.settings, bool(self.blocks), self.earlier is not None)
+        was_ended = False
+        if "head" in phases:
+            was_ended = self._first_phase(state, training, validation, held_out, fit)
+        if "fine_tune" in phases and not was_ended:
+            was_ended = self._second_phase(state, training, validation, fit)
+        return replace(self._trained(state, state.net, state.history), was_ended=was_ended)
+
+    def _first_phase(
+        self,
+        state: "_State",
+        training: ActivationDataset,
+        validation: ActivationDataset | None,
+        held_out: HeldOut | None,
+        fit: FitTask,
+    ) -> bool:
+        """Solve the head or train it alone; return whether a callback asks to stop here."""
+        from sktransfer._training._epochs import untrained_net  # which brings skorch in
+
+        module, task, report = state.module, self.task, self.work.report
+        if not self._is_solved:
+            self._give_head(module, state.rows)
+            epochs = HEAD_EPOCHS if self.settings.head_epochs == "auto" else self.settings.head_epochs
+            phase = fit.subtask("head", epochs)
+            state.net = self._train_head(state, training, validation, epochs, phase)
+            state.history += entries("head", state.net.history)
+            return phase.end(lambda: self._stopped(state, "head"))
+        phase = fit.subtask("head")
+        started = time.perf_counter()
+        state.solution = self._solve(module, state.rows)
+        module.head = state.solution.head
+        seconds = time.perf_counter() - started
+        C = state.solution.C
+        report(f"The head was solved in {seconds:.1f} s" + (f", with head_C={C:.3g}." if np.ndim(C) == 0 else "."))
+        seen = self._look(module, held_out, seconds)
+        table = Table(report)
+        for entry in seen:
+            table.add(entry)
+        state.history += seen
+        state.net = untrained_net(module, type(task), task.learned())
+        return phase.end(lambda: self._stopped(state, "head"))
+
+    def _second_phase(
+        self, state: "_State", training: ActivationDataset, validation: ActivationDataset | None, fit: FitTask
+    ) -> bool:
+        """Train the blocks with the head; return whether a callback asks to stop here."""
+        from sktransfer._training._epoch_reports import EpochTasks
+        from sktransfer._training._epochs import train_suffix
+
+        module, epochs = state.module, self.settings.max_epochs
+        self._remember_start(module, state.rows, state.net is not None)
+        is_calibrated = state.solution is not None and state.solution.was_chosen
+        state.certainty = self._certainty(module, state.rows) if is_calibrated else 0.0
+        phase = fit.subtask("fine_tune", epochs)
+        watch = EpochTasks(phase, lambda rows: self._stopped(state, "fine_tune", rows))
+        how = self.settings, self.execution, epochs, self.blocks, "fine_tune", watch
+        state.net = train_suffix(module, self.task, training, validation, *how)
+        state.history += entries("fine_tune", state.net.history)
+        self._finish(module, state)
+        return phase.end(lambda: self._stopped(state, "fine_tune", is_finished=True))
+
+    def _finish(self, module: SuffixNetwork, state: "_State") -> None:
+        """Do what is done with tuned weights, once they are trained no further."""
+        if state.certainty:
+            self._keep_certainty(module, state.rows, state.certainty)
+        factor = self.settings.interpolation
+        if self.blocks and isinstance(factor, Real):
+            module.interpolate(float(factor), self.backbone)
+
+    def _stopped(
+        self, state: "_State", phase: str, rows: Iterable[Mapping[str, Any]] | None = None, is_finished: bool = False
+    ) -> Trained:
+        """Return what training would return if it stopped now, in a copy; what is being trained stays as it is.
+
+        Parameters
+        ----------
+        state : _State
+            What there is.
+        phase : str
+            In which it would stop.
+        rows : iterable of mapping or None, default=None
+            What skorch recorded of this phase so far.
+        is_finished : bool, default=False
+            Whether the module is what training returns already.
+        """
+        from sktransfer._training._epochs import untrained_net
+
+        module = copy.deepcopy(state.module).cpu()
+        module.attach(self.backbone)
+        if phase == "fine_tune" and not is_finished:
+            self._finish(module, state)
+        recorded = [dict(row) for row in (state.net.history if rows is None else rows)]
+        net = untrained_net(module, type(self.task), self.task.learned(), recorded)
+        history = state.history if rows is None else state.history + entries(phase, recorded)
+        return self._trained(state, net, list(history))
+
+    @staticmethod
+    def _trained(state: "_State", net: Any, history: list[dict[str, Any]]) -> Trained:
         epochs_done = sum(entry["epoch"] > 0 for entry in history)
+        solution = state.solution
         return Trained(net, history, epochs_done + (solution.n_iter if solution else 0), solution)
 
     def _look(self, module: SuffixNetwork, held_out: HeldOut | None, seconds: float) -> list[dict[str, Any]]:
@@ -395,25 +516,51 @@ class _Training:
             module.started = {f"head.{name}": tensor.detach().clone() for name, tensor in started.items()}
 
     def _train_head(
-        self, module: SuffixNetwork, training: ActivationDataset, validation: ActivationDataset | None
+        self,
+        state: "_State",
+        training: ActivationDataset,
+        validation: ActivationDataset | None,
+        epochs: int,
+        phase: FitTask,
     ) -> Any:
         """Train the head alone: on features computed once, unless they change at random."""
+        from sktransfer._training._epoch_reports import EpochTasks
         from sktransfer._training._epochs import train_suffix, untrained_net
 
-        settings, task, execution = self.settings, self.task, self.execution
-        epochs = HEAD_EPOCHS if settings.head_epochs == "auto" else settings.head_epochs
+        module, settings, task, execution = state.module, self.settings, self.task, self.execution
         nothing: tuple[Block, ...] = ()
+        watch = EpochTasks(phase, lambda rows: self._stopped(state, "head", rows))
+        how = settings, execution, epochs, nothing, "head", watch
         if settings.augment is not None:
-            return train_suffix(module, task, training, validation, settings, execution, epochs, nothing)
+            return train_suffix(module, task, training, validation, *how)
         head = SuffixNetwork(None, module.head, settings.pooling, settings.train_bn)
 
         def on_features(data: ActivationDataset) -> ActivationDataset:
             features = features_of(module, data.activations, data.rows, execution)
             return task.of(_spread(features, data.rows, task), data.rows)
 
-        known = on_features(training), validation and on_features(validation)
-        net = train_suffix(head, task, *known, settings, execution, epochs, nothing)
+        net = train_suffix(head, task, on_features(training), validation and on_features(validation), *how)
         return untrained_net(module, type(task), task.learned(), net.history)
+
+
+@dataclass
+class _State:
+    """What the phases of one training have come to so far.
+
+    Parameters
+    ----------
+    module : SuffixNetwork
+        What is trained.
+    rows : ndarray of int
+        On which rows.
+    """
+
+    module: SuffixNetwork
+    rows: np.ndarray
+    net: Any = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    solution: Any = None
+    certainty: float = 0.0
 
 
 class _Sources:
@@ -423,8 +570,7 @@ class _Sources:
     """
 
     def __init__(self, work: Pass, settings: TrainingSettings):
-        report = print if work.execution.verbose else work.report
-        self._work = replace(work, samples=decoded_once(work), report=report)
+        self._work = replace(work, samples=decoded_once(work))
         augmentation = work.samples.augmentation(settings.augment)
         name = settings.augment if isinstance(settings.augment, str) else None
         self._augmented = augmentation and Augmented(augmentation, name, settings.augment_views, settings.views_seed)
@@ -443,6 +589,10 @@ class _Sources:
     @cached_property
     def changing(self) -> Activations:
         return self.plain if self._augmented is None else activations(self._work, self.first, self._augmented)
+
+    def compute(self) -> None:
+        """Compute what is trained on, if it is kept."""
+        _ = self.changing
 
 
 def _hold_out(training: _Training, validation: Validation | None) -> tuple[np.ndarray, HeldOut | None]:
@@ -475,19 +625,3 @@ def _spread(features: np.ndarray, rows: np.ndarray, task: Task) -> Activations:
     values = np.zeros((len(task), features.shape[1]), dtype=np.float32)
     values[rows] = features
     return KeptActivations(values)
-
-
-def _records(phase: str, net: Any) -> list[dict[str, Any]]:
-    """Return one entry per epoch: what we record under our names, and what callbacks record under theirs."""
-    names = {"train_loss": "train_loss", "valid_loss": "valid_loss", "valid_acc": "valid_accuracy", "dur": "seconds"}
-    left_out = {"batches", "epoch", "train_batch_count", "valid_batch_count"}
-    left_out |= {f"{name}_best" for name in (*names, "valid_accuracy", "valid_r2")}
-    return [
-        {
-            "phase": phase,
-            "epoch": row["epoch"],
-            **{name: row[key] for key, name in names.items() if key in row},
-            **{key: value for key, value in row.items() if key not in names and key not in left_out},
-        }
-        for row in net.history
-    ]
