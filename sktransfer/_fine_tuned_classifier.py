@@ -209,6 +209,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     """
 
     classes_: np.ndarray
+    _has_several_labels: bool
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **FineTunedEstimator._parameter_constraints,

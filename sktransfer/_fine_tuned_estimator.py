@@ -15,11 +15,13 @@ from torch import nn
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
 from sktransfer._process._fit_tasks import FitTask, run_as_task
 from sktransfer._process._private_names import Interval, StrOptions
+from sktransfer._training._held_out import Validation
 from sktransfer._training._idle_parameters import warn_of_frozen_blocks
 from sktransfer._training._net_record import net_from_record, net_to_record
+from sktransfer._training._phases import Trained, list_phases
 from sktransfer._training._prediction import predict
 from sktransfer._training._settings import TrainingSettings
-from sktransfer._training._strategies import Trained, Validation, check_settings, list_phases, train
+from sktransfer._training._strategies import check_settings, train
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer._training.tasks._base import Task
 from sktransfer._training.tasks._weights import check_lengths

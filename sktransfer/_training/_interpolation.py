@@ -27,7 +27,7 @@ def choose_factor(training: Any, module: SuffixNetwork, rows: np.ndarray, held_o
 
     Parameters
     ----------
-    training : _Training
+    training : Phases
         What trains a suffix on some rows.
     module : SuffixNetwork
         The suffix that it has trained.
