@@ -3,6 +3,7 @@
 from sktransfer._cache_control import cache_info, clear_cache, set_cache_limit
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
+from sktransfer._fine_tuned_regressor import FineTunedRegressor
 from sktransfer._process import _earlier_modules
 from sktransfer._process._versions import show_versions
 from sktransfer._saved_model import load, save
@@ -15,6 +16,7 @@ _earlier_modules.install()
 
 __all__ = [
     "FineTunedClassifier",
+    "FineTunedRegressor",
     "PretrainedFeatureExtractor",
     "__version__",
     "cache_info",

@@ -25,10 +25,12 @@ from torch import nn
 
 from sktransfer._cache._folders import store_for
 from sktransfer._computing._execution import PRECISIONS, Execution
-from sktransfer._computing._reuse import Pass
+from sktransfer._computing._progress import say
+from sktransfer._computing._reuse import Pass, tell_nobody
 from sktransfer._files._json_values import from_arrays, to_arrays
 from sktransfer._files._onnx_file import export
 from sktransfer._messages import check_choice
+from sktransfer._process._fit_tasks import CALLBACKS, OF_A_RUNNING_FIT, CallbackSupportMixin
 from sktransfer._process._private_names import Interval, StrOptions
 from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore_backbone
 from sktransfer.backbones._frozen_part import FrozenPart
@@ -86,7 +88,7 @@ class _Code:
         )
 
 
-class BackboneEstimator(BaseEstimator):
+class BackboneEstimator(CallbackSupportMixin, BaseEstimator):
     """Base of estimators that hold a pretrained network."""
 
     backbone: Any
@@ -141,7 +143,8 @@ class BackboneEstimator(BaseEstimator):
         path : path-like
             The file, such as `"model.onnx"`. Its input `prepared` is float32 of shape (n, channels, height, width) or
             (n, n_features), for any n. Its output is float32: `features` of shape (n, n_features_out_), or, of a
-            classifier, `probabilities` of shape (n, n_classes), in the order of `classes_`.
+            classifier, `probabilities` of shape (n, n_classes), in the order of `classes_`, or (n, n_labels). Of a
+            regressor it is `predictions`, float64 of shape (n, n_outputs), in the units of y.
 
         Raises
         ------
@@ -236,13 +239,16 @@ class BackboneEstimator(BaseEstimator):
 
     def _read(self, X: Any, tolerant: bool = False) -> Samples:
         """Check X against what `fit` saw and return its samples; unreadable ones among them where that is tolerated."""
-        rows, learned = Rows(X, self.image_shape), self._reader.kind
+        return self._read_by(self._reader, X, tolerant)
+
+    def _read_by(self, reader: Reader, X: Any, tolerant: bool = False) -> Samples:
+        rows, learned = Rows(X, self.image_shape), reader.kind
         if learned == "vectors":
             rows.kind()  # which refuses what holds no numbers in plainer words
         checked = self._checked(rows, learned, reset=False, tolerant=tolerant)
         if rows.kind(learned) == "vectors" != learned:
             raise ValueError(f"Got X that holds vectors; expected {learned}, as in fit.")
-        return self._reader.read(checked, tolerant)
+        return reader.read(checked, tolerant)
 
     def _checked(self, rows: Rows, kind: str, reset: bool, tolerant: bool = False) -> Any:
         """Let scikit-learn look at columns and their names, and at numbers; return what a reader reads."""
@@ -281,7 +287,8 @@ class BackboneEstimator(BaseEstimator):
     def _way_through(self, part: FrozenPart, samples: Samples) -> Pass:
         precision = "float32" if self.precision == "auto" and samples.kind == "vectors" else self.precision
         execution = Execution.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose)
-        return Pass(part, samples, execution, store_for(self.feature_cache))
+        report = say if self.verbose else tell_nobody
+        return Pass(part, samples, execution, store_for(self.feature_cache), report=report)
 
     # Written down: what was learned is records, whoever asks for them
 
@@ -295,7 +302,8 @@ class BackboneEstimator(BaseEstimator):
         tensors : dict of str to Tensor
             Named after the attribute that they are of.
         """
-        record = {name: value for name, value in vars(self).items() if name not in self.get_params(deep=False)}
+        left_out = {*self.get_params(deep=False), CALLBACKS, *OF_A_RUNNING_FIT}
+        record = {name: value for name, value in vars(self).items() if name not in left_out}
         tensors: Tensors = {}
         if "backbone_" in record:
             record["backbone_"], held = self.backbone_.to_record(self.store_backbone)
@@ -334,9 +342,9 @@ class BackboneEstimator(BaseEstimator):
         """Hold parameters, and what was learned as words, numbers and arrays; graph, optimiser and data never stay.
 
         The backbone's weights stay unless `store_backbone=False`. A network that a person brought is code: a function
-        stays as its name, a module as it is.
+        stays as its name, a module as it is. Callbacks of scikit-learn stay; what they note of a running fit does not.
         """
-        state = dict(super().__getstate__())
+        state = {name: value for name, value in super().__getstate__().items() if name not in OF_A_RUNNING_FIT}
         record, tensors = self._to_record()
         if "backbone_" in record:
             custom, inside = self.backbone_.custom, self.backbone_.custom_holds_weights

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
+from sktransfer._process._fit_tasks import FitTask, run_as_task
 from sktransfer._training._prediction import count_features, extract
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.inputs._rows import Rows
@@ -88,7 +89,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     random_state : int, RandomState instance or None, default=None
         Seeds random weights.
     verbose : int, default=0
-        1 shows a progress bar.
+        1 shows a bar for a pass of more than two seconds, and then says how long it took.
 
     Attributes
     ----------
@@ -200,10 +201,19 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             samples, backbone, reader = self._learn(Rows(X, self.image_shape), tolerant=self.on_bad_sample == "nan")
             layers = self._shown(backbone, "all", reader).layers(self.layer, self.pooling)
             self._tell_of_vectors(backbone, layers, 3)
-            part = backbone.feature_part(list(layers), self.pooling)
-            n_features = count_features(self._way_through(part, samples), self.on_bad_sample == "nan")
+            work = self._way_through(backbone.feature_part(list(layers), self.pooling), samples)
             backbone = self._shown(backbone, "all", reader)
-            learned = {"backbone_": backbone, "_reader": reader, "n_features_out_": n_features, "layers_": list(layers)}
+
+            def learn(fit: FitTask) -> dict[str, Any]:
+                n_features = count_features(work, self.on_bad_sample == "nan")
+                return {
+                    "backbone_": backbone,
+                    "_reader": reader,
+                    "n_features_out_": n_features,
+                    "layers_": list(layers),
+                }
+
+            learned = run_as_task(self, learn, dict, 0, X)
             self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
         return self
 

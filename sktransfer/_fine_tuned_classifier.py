@@ -1,32 +1,28 @@
 """A pretrained network as a classifier: a frozen part, a tuned part and a head of one's own classes."""
 
-import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
+from sktransfer._fine_tuned_estimator import FineTunedEstimator
 from sktransfer._process._private_names import Interval, StrOptions
-from sktransfer._training._idle_parameters import warn_of_frozen_blocks
-from sktransfer._training._labels import check_lengths, read_labels, weigh
-from sktransfer._training._net_record import net_from_record, net_to_record
-from sktransfer._training._prediction import predict, probability_network
-from sktransfer._training._settings import TrainingSettings
-from sktransfer._training._strategies import Task, check_settings, train
-from sktransfer._training._suffix_network import SuffixNetwork
-from sktransfer.backbones import Backbone
-from sktransfer.inputs._base import Reader
-from sktransfer.inputs._rows import Rows
+from sktransfer._training._prediction import prediction_network
+from sktransfer._training.tasks._base import Task
+from sktransfer._training.tasks._classes import ClassTask
+from sktransfer._training.tasks._indicator_matrix import read_indicators
+from sktransfer._training.tasks._indicators import IndicatorTask, indicator_task
+from sktransfer._training.tasks._labels import check_class_weight, read_labels, weigh
+from sktransfer._training.tasks._weights import check_lengths
 
 
-class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BackboneEstimator):
+class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     """Classifier that tunes a pretrained network, from a head on frozen features to all of its layers.
 
     Frozen means frozen: the blocks up to `freeze_depth` run in eval mode, and every parameter and buffer of theirs is
@@ -102,13 +98,14 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         augments anew in each epoch, so that each epoch passes every image.
     train_bn : bool, default=False
         Whether BatchNorm layers of trained blocks update their statistics; those of frozen blocks never do.
-    class_weight : dict, "balanced" or None, default=None
-        As in scikit-learn.
+    class_weight : dict, list of dict, "balanced" or None, default=None
+        As in scikit-learn. Where y has several columns: weights of 0 and 1, in one dict for all columns or a list with
+        one for each, or `"balanced"`, each column by itself.
     label_smoothing : float, default=0.0
         As in torch's `CrossEntropyLoss`.
     early_stopping : bool, default=False
-        Whether to hold out a stratified part of the training samples, to stop when its loss no longer falls, and to
-        restore the weights of the best epoch.
+        Whether to hold out a stratified part of the training samples (with several labels per sample, a random part),
+        to stop when its loss no longer falls, and to restore the weights of the best epoch.
     validation_fraction : float, default=0.1
         Part that is held out.
     n_iter_no_change : int, default=10
@@ -119,7 +116,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         Whether a second `fit` continues with the weights of the first. The same backbone, depth, head and classes are
         needed.
     callbacks : list or None, default=None
-        Callbacks of skorch, called in each phase.
+        Callbacks of skorch, called in each phase; those of scikit-learn (1.9 and later) are set with `set_callbacks`.
     image_shape : tuple of int or None, default=None
         (height, width) or (height, width, channels): how to read flat rows.
     pixel_range : "auto" or tuple of float, default="auto"
@@ -155,29 +152,32 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         Seeds random weights, the order of samples, dropout, augmentation and the held-out part. An int gives, on the
         CPU, the same bits in each process with the same number of threads.
     verbose : int, default=0
-        1 shows progress, and a line an epoch.
+        1 shows a bar for what takes more than two seconds, a line per epoch, and how long solving the head took.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels.
+        The labels; with several labels per sample, the numbers of their columns in y.
     backbone_ : sktransfer.backbones.Backbone
         The network as it was loaded: blocks, preprocessing, `summary()`.
-    net_ : skorch.NeuralNetClassifier
+    net_ : skorch.NeuralNet
         What was trained, from activations at the cut to logits; `net_.module_` holds the weights.
     history_ : list of dict
         An entry an epoch: `phase` ("head" or "fine_tune"), `epoch`, `train_loss`, `seconds`, and with
-        `early_stopping` also `valid_loss` and `valid_accuracy`. Empty where the head was solved and nothing else
-        trained.
+        `early_stopping` or `X_val` also `valid_loss` and `valid_accuracy`; then a solved head is an entry of epoch 0.
+        Else empty where the head was solved and nothing else trained. With several labels per sample, the accuracy is
+        the share of samples of which all labels are right.
     n_iter_ : int
         Epochs of all phases, and the solver's iterations.
-    head_C_ : float or None
-        Inverse strength of the head's penalty; `None` where the head was trained in epochs.
-    earlier_weight_ : float or None
+    head_C_ : float, ndarray of shape (n_labels,) or None
+        Inverse strength of the head's penalty, with several labels per sample of each; `None` where the head was
+        trained in epochs.
+    earlier_weight_ : float, ndarray of shape (n_labels,) or None
         What features of earlier layers weigh in a solved head beside the last one's; chosen with `head_C="auto"`.
-    head_C_path_ : dict of ndarray or None
+    head_C_path_ : dict of ndarray, list of these or None
         What was tried for `head_C="auto"`: `"C"`, `"earlier_weight"`, and `"log_loss"` of held-out samples with each
-        pair, of shape (n_tried,). Empty where nothing could be held out: with one sample of each class.
+        pair, of shape (n_tried,). Empty where nothing could be held out: with one sample of each class. With
+        several labels per sample, a list with one for each label.
     interpolation_ : float
         How far the weights are from where tuning started, 0, to where it ended, 1. It can be set.
     n_features_in_ : int
@@ -187,6 +187,7 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
 
     See Also
     --------
+    FineTunedRegressor : The same for numbers.
     PretrainedFeatureExtractor : The features of a backbone as it is, for any classifier.
 
     References
@@ -208,40 +209,12 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
     """
 
     classes_: np.ndarray
-    net_: Any
-    history_: list[dict[str, Any]]
-    n_iter_: int
-    head_C_: float | None  # noqa: N815
-    earlier_weight_: float | None
-    head_C_path_: dict[str, np.ndarray] | None  # noqa: N815
+    _has_several_labels: bool
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **BackboneEstimator._parameter_constraints,
-        "freeze_depth": [Real, str],
-        "strategy": [str],
-        "hidden_layer_sizes": [tuple, list],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "head_C": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
-        "head_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
-        "head_lr": [Interval(Real, 0, None, closed="neither")],
-        "lr": [Interval(Real, 0, None, closed="neither")],
-        "layer_decay": [Interval(Real, 0, 1, closed="right")],
-        "lr_schedule": [str],
-        "interpolation": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"}), None],
-        "optimizer": [str, type],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "augment": [str, callable, None],
-        "augment_views": [Interval(Integral, 1, None, closed="left"), None],
-        "train_bn": ["boolean"],
-        "class_weight": [dict, StrOptions({"balanced"}), None],
+        **FineTunedEstimator._parameter_constraints,
+        "class_weight": [dict, list, StrOptions({"balanced"}), None],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "warm_start": ["boolean"],
-        "callbacks": [list, None],
     }
 
     def __init__(
@@ -289,60 +262,68 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         random_state: Any = None,
         verbose: int = 0,
     ):
-        self.backbone = backbone
-        self.weights = weights
-        self.freeze_depth = freeze_depth
-        self.strategy = strategy
-        self.layer = layer
-        self.pooling = pooling
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.dropout = dropout
-        self.head_C = head_C
-        self.head_epochs = head_epochs
-        self.max_epochs = max_epochs
-        self.head_lr = head_lr
-        self.lr = lr
-        self.layer_decay = layer_decay
-        self.lr_schedule = lr_schedule
-        self.interpolation = interpolation
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.augment = augment
-        self.augment_views = augment_views
-        self.train_bn = train_bn
+        super().__init__(
+            backbone,
+            weights=weights,
+            freeze_depth=freeze_depth,
+            strategy=strategy,
+            layer=layer,
+            pooling=pooling,
+            hidden_layer_sizes=hidden_layer_sizes,
+            dropout=dropout,
+            head_C=head_C,
+            head_epochs=head_epochs,
+            max_epochs=max_epochs,
+            head_lr=head_lr,
+            lr=lr,
+            layer_decay=layer_decay,
+            lr_schedule=lr_schedule,
+            interpolation=interpolation,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            augment=augment,
+            augment_views=augment_views,
+            train_bn=train_bn,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            warm_start=warm_start,
+            callbacks=callbacks,
+            image_shape=image_shape,
+            pixel_range=pixel_range,
+            max_length=max_length,
+            sampling_rate=sampling_rate,
+            batch_size=batch_size,
+            n_jobs=n_jobs,
+            device=device,
+            precision=precision,
+            feature_cache=feature_cache,
+            store_backbone=store_backbone,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.class_weight = class_weight
         self.label_smoothing = label_smoothing
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.warm_start = warm_start
-        self.callbacks = callbacks
-        self.image_shape = image_shape
-        self.pixel_range = pixel_range
-        self.max_length = max_length
-        self.sampling_rate = sampling_rate
-        self.batch_size = batch_size
-        self.n_jobs = n_jobs
-        self.device = device
-        self.precision = precision
-        self.feature_cache = feature_cache
-        self.store_backbone = store_backbone
-        self.random_state = random_state
-        self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FineTunedClassifier":
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None
+    ) -> "FineTunedClassifier":
         """Train the head, and the blocks behind `freeze_depth`.
 
         Parameters
         ----------
         X : array-like
             Images, texts, sounds, or rows of numbers, as in :meth:`PretrainedFeatureExtractor.fit`.
-        y : array-like of shape (n_samples,)
-            Labels: strings, integers or booleans, of at least two classes.
+        y : array-like of shape (n_samples,), or array-like or sparse matrix of shape (n_samples, n_labels)
+            Labels: strings, integers or booleans, of at least two classes. Or several labels a sample: 0 and 1, a
+            column for each label, as scikit-learn's `MultiLabelBinarizer` makes them.
         sample_weight : array-like of shape (n_samples,) or None, default=None
             Weights of samples, relative to each other: multiplying all of them by a number changes nothing. A weight of
             0 leaves a sample out; of a solved head, a weight of 2 is the same as giving the sample twice.
+        X_val, y_val : array-like or None, default=None
+            Samples of your own that are not trained on: `history_` shows their loss and accuracy after each epoch, and
+            `early_stopping` and `interpolation="auto"` look at them in place of a part that is held out.
 
         Returns
         -------
@@ -358,11 +339,11 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
         """
         self._check_parameters()
         with self._all_or_nothing():
-            self._fit(X, y, sample_weight)
+            self._fit(X, y, sample_weight, X_val, y_val)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable class of each sample.
+        """Return the most probable class of each sample, or which labels it has.
 
         Parameters
         ----------
@@ -371,14 +352,18 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
 
         Returns
         -------
-        ndarray of shape (n_samples,)
-            Labels from `classes_`.
+        ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Labels from `classes_`; or, where y had several columns, 1 for labels that are more probable than not, else
+            0.
         """
         check_is_fitted(self, "backbone_")
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        probabilities = self.predict_proba(X)
+        if self._several:
+            return (probabilities > 0.5).astype(int)
+        return self.classes_[probabilities.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probability of each class.
+        """Return the probability of each class, or of each label.
 
         Parameters
         ----------
@@ -387,155 +372,51 @@ class FineTunedClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Cla
 
         Returns
         -------
-        float64 ndarray of shape (n_samples, n_classes)
-            Columns in the order of `classes_`; rows sum to 1.
+        float64 ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
+            Columns in the order of `classes_`; rows sum to 1. Or, where y had several columns, a probability for each
+            of them.
         """
         check_is_fitted(self, "backbone_")
-        logits = self._compute(X)
-        return torch.from_numpy(logits).double().softmax(dim=1).numpy()
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Return the tuned features of all layers, which enter the head.
-
-        Parameters
-        ----------
-        X : array-like
-            As in `fit`.
-
-        Returns
-        -------
-        float32 ndarray of shape (n_samples, n_features)
-            One row a sample.
-        """
-        check_is_fitted(self, "backbone_")
-        return self._compute(X, features=True)
-
-    @property
-    def interpolation_(self) -> float:
-        """How far the weights are from where tuning started, 0, to where it ended, 1.
-
-        Set it to move them, without training.
-        """
-        check_is_fitted(self, "backbone_")
-        return self.net_.module_.interpolation
-
-    @interpolation_.setter
-    def interpolation_(self, factor: float) -> None:
-        check_is_fitted(self, "backbone_")
-        if isinstance(factor, bool) or not isinstance(factor, Real) or not 0 <= float(factor) <= 1:
-            raise ValueError(f"Got interpolation_={factor!r}; expected a number from 0 to 1.")
-        module = self.net_.module_
-        if not self.backbone_.trained_blocks(module.freeze_depth):
-            raise ValueError(
-                f"Got interpolation_={factor!r} for a network of which only the head was trained; expected one whose "
-                "blocks were tuned too. Set a freeze_depth below 'all', such as 0.75, and fit again."
-            )
-        module.interpolate(float(factor), self.backbone_)
+        kind, _ = self._meaning(vars(self))
+        return kind.results(torch.from_numpy(self._compute(X)).double()).numpy()
 
     def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:
-        return probability_network(self.backbone_, self.net_.module_), "probabilities", self.classes_
+        results = nn.Sigmoid() if self._several else nn.Softmax(dim=1)
+        return prediction_network(self.backbone_, self.net_.module_, results), "probabilities", self.classes_
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
-        rows = Rows(X, self.image_shape)
-        rows.kind()  # which refuses a single row
-        classes, labels = read_labels(y)
-        if not rows.may_be_one_picture:  # of which its reader says so
-            check_lengths(len(rows), labels)
-        weights = weigh(sample_weight, self.class_weight, classes, labels)
-        samples, backbone, reader = self._learn(rows)
-        check_lengths(len(samples), labels)
-        views_seed = 0 if self.random_state is None else self._seed()
-        backbone, layers = self._layers(backbone, reader)
-        settings = TrainingSettings.of(self, views_seed, layers)
-        depth = settings.freeze_depth
-        if not backbone.trained_blocks(depth):
-            warn_of_frozen_blocks(self)
-        earlier = self._earlier(backbone, classes, settings)
-        work = self._way_through(backbone.frozen_part(depth, self.pooling, layers), samples)
-        trained = train(backbone, work, Task(classes, labels, weights), settings, self._seed(), earlier)
-        solution = trained.solution
-        if solution and self.head_C == "auto" and not len(solution.path["C"]):
-            warnings.warn(
-                'Got head_C="auto" and one sample of each class; expected two of one class at least, to choose the '
-                f"penalty by samples that are held out. head_C={solution.C:.3g} is taken.",
-                UserWarning,
-                stacklevel=3,
+    def _read_targets(self, y: Any, sample_weight: Any, n_samples: int | None) -> Task:
+        indicators = read_indicators(y)
+        if indicators is not None:
+            check_lengths(n_samples, len(indicators))
+            return indicator_task(indicators, sample_weight, self.class_weight, self.label_smoothing)
+        if isinstance(self.class_weight, list):
+            raise ValueError(
+                "Got class_weight as a list for one label per sample; expected a dict by label. A list has a dict for "
+                "each column of a y that says by 0 and 1 which labels a sample has."
             )
-        learned = {
-            "classes_": classes,
-            "backbone_": backbone,
-            "_reader": reader,
-            "net_": trained.net,
-            "history_": trained.history,
-            "n_iter_": trained.n_iter,
-            "head_C_": solution.C if solution else None,
-            "earlier_weight_": solution.earlier_weight if solution else None,
-            "head_C_path_": solution.path if solution else None,
-        }
-        self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
+        classes, labels = read_labels(y)
+        check_lengths(n_samples, len(labels))
+        return ClassTask(
+            classes, labels, weigh(sample_weight, self.class_weight, classes, labels), self.label_smoothing
+        )
 
-    def _layers(self, backbone: Backbone, reader: Reader) -> tuple[Backbone, tuple[Any, ...]]:
-        """Return the backbone up to the deepest layer that is asked for, and the others."""
-        depth = "all" if self.strategy == "linear_probe" else self.freeze_depth
-        layers = self._shown(backbone, "all", reader).layers(self.layer, self.pooling)
-        self._tell_of_vectors(backbone, layers, 5)
-        last = backbone.deepest(layers)
-        before = tuple(layer for layer in layers if layer != last)
-        return self._shown(backbone.ending_at(last), depth, reader), before
+    def _continues(self, task: Task) -> bool:
+        return type(task) is self._meaning(vars(self))[0] and np.array_equal(task.learned()["classes_"], self.classes_)
 
-    def _compute(self, X: Any, features: bool = False) -> np.ndarray:
-        module = self.net_.module_
-        part = self.backbone_.frozen_part(module.freeze_depth, module.pooling, module.layers)
-        return predict(self.backbone_, module, self._way_through(part, self._read(X)), features)
+    @property
+    def _several(self) -> bool:
+        return self._meaning(vars(self))[0] is IndicatorTask
+
+    @staticmethod
+    def _meaning(learned: Mapping[str, Any]) -> tuple[type[Task], int]:
+        several = learned.get("_has_several_labels", False)
+        return IndicatorTask if several else ClassTask, len(learned["classes_"])
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_settings(self)
-
-    def _earlier(self, backbone: Backbone, classes: np.ndarray, settings: TrainingSettings) -> SuffixNetwork | None:
-        """Return what to continue, or say why it cannot be continued."""
-        if not self.warm_start or not hasattr(self, "net_"):
-            return None
-        same = np.array_equal(classes, self.classes_) and backbone.fingerprint == self.backbone_.fingerprint
-        module = self.net_.module_
-        if not same or (settings.freeze_depth, list(settings.layers)) != (module.freeze_depth, list(module.layers)):
-            raise ValueError(
-                "Got warm_start=True with other classes, another backbone, freeze_depth or layer than in the fit "
-                "before; expected the same. Set warm_start=False to start anew."
-            )
-        self.net_.module_.attach(self.backbone_)
-        return self.net_.module_
-
-    def _to_record(self) -> tuple[dict[str, Any], Tensors]:
-        record, tensors = super()._to_record()
-        if "net_" in record:
-            record["net_"], held = net_to_record(self.net_)
-            tensors |= {f"net_.{name}": tensor for name, tensor in held.items()}
-        return record, tensors
-
-    @classmethod
-    def _learned_from_record(cls, record: Mapping[str, Any], tensors: Tensors, custom: Any) -> dict[str, Any]:
-        learned = super()._learned_from_record(record, tensors, custom)
-        if "net_" in learned:
-            cut = {"freeze_depth": record["backbone_"]["freeze_depth"]}  # where earlier versions wrote it
-            learned["net_"] = net_from_record(cut | learned["net_"], below("net_.", tensors), learned["classes_"])
-        return learned
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        net = self.__dict__.get("net_")
-        if net is None:
-            return
-        depth = TrainingSettings.of(self, 0).freeze_depth  # which earlier versions did not write with the net
-        if isinstance(net, tuple):
-            self.net_ = net_from_record({"freeze_depth": depth} | net[0], net[1], self.classes_)
-        vars(self.net_.module_).setdefault("freeze_depth", depth)
-
-    @property
-    def _n_features_out(self) -> int:
-        return next(int(layer.in_features) for layer in self.net_.module_.head if isinstance(layer, nn.Linear))
+        check_class_weight(self.class_weight)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.classifier_tags.multi_label = True
         return tags

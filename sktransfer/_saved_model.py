@@ -18,11 +18,12 @@ from sktransfer._files._json_values import from_plain, to_plain
 from sktransfer._files._model_file import read_model, write_model
 from sktransfer._files._sklearn_composites import read_composite, write_composite
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
+from sktransfer._fine_tuned_regressor import FineTunedRegressor
 from sktransfer._messages import shortened, shown
 from sktransfer._process._versions import installed
 
 _OURS: dict[str, type[BackboneEstimator]] = {
-    one.__name__: one for one in (PretrainedFeatureExtractor, FineTunedClassifier)
+    one.__name__: one for one in (PretrainedFeatureExtractor, FineTunedClassifier, FineTunedRegressor)
 }
 # Name of the tensor that holds what skops has written.
 _AROUND = "around"
@@ -39,7 +40,7 @@ def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
 
     Parameters
     ----------
-    estimator : PretrainedFeatureExtractor, FineTunedClassifier or scikit-learn estimator
+    estimator : PretrainedFeatureExtractor, FineTunedClassifier, FineTunedRegressor or scikit-learn estimator
         One of ours, or a Pipeline, search or other estimator of scikit-learn around them; these need skops.
     path : path-like
         The file.

@@ -69,6 +69,20 @@ def test_quickstart_searches_a_grid_in_one_pass_of_each_image(quickstart):
     assert "its frozen part ran 100 times for 100 images." in output
 
 
+def test_turned_digits_are_measured_better_by_transfer(tmp_path):
+    output, _ = run("plot_turned_digits.py", tmp_path, "--draws", 1)
+    lines = re.findall(r"^ +(\S.*?) +((?:-?\d\.\d{3} ± \d\.\d{3} *){5})$", output, re.MULTILINE)
+    curves = {name: np.array(re.findall(r"(-?\d\.\d{3}) ±", cells), float) for name, cells in lines}
+    assert len(curves) == 5
+    solved, tuned = curves["FineTunedRegressor, frozen"], curves["FineTunedRegressor, freeze_depth=1"]
+    assert (solved > curves["frozen features + RidgeCV"]).all()
+    assert (solved > curves["PCA + RidgeCV"]).all()
+    assert (tuned > solved - 0.02).all()
+    assert tuned.mean() > curves["the network, from scratch"].mean()
+    assert "its frozen part ran 400 times for 400 images in 19 fits." in output
+    assert is_picture(tmp_path / "turned_digits.png")
+
+
 def test_recipes_all_run(tmp_path):
     output, seconds = run("recipes.py", tmp_path)
     rows = re.findall(r"^(\w+) +(\w+) +(\d+) epochs, +([\d,]+) of +([\d,]+) weights tuned, +\d+\.\d s$", output, re.M)

@@ -12,6 +12,7 @@ import sktransfer.inputs
 def test_public_names_are_the_list():
     assert sorted(sktransfer.__all__) == [
         "FineTunedClassifier",
+        "FineTunedRegressor",
         "PretrainedFeatureExtractor",
         "__version__",
         "cache_info",

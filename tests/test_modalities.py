@@ -1,5 +1,6 @@
 """The same promises for whatever a network takes: each test runs over images, vectors, texts and sounds alike."""
 
+import json
 import pickle
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn.utils.rnn import pad_sequence
 
 import sktransfer
-from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktransfer._training._activation_sources import join
 from sktransfer.backbones import load_backbone
 from sktransfer.inputs._rows import Rows
@@ -25,6 +26,9 @@ KINDS = [
     "images", "images of timm", "paths", "vectors", "texts", "causal texts", "sentences", "sounds", "long sounds",
     "spectrograms",
 ]  # fmt: skip
+
+# Versions of torch that prefer it.
+NEWER_EXPORTER = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 9)
 
 
 @pytest.fixture(scope="module", params=rest_exhaustive(KINDS, "images", "vectors", "texts", "sounds"))
@@ -69,6 +73,16 @@ def case(request, pictures, paths, tmp_path_factory):
 
 def classifier(case, **settings):
     return FineTunedClassifier(case.backbone, **{**case.settings, "max_epochs": 2, "lr": 1e-3, **settings})
+
+
+def regressor(case, **settings):
+    more = {"max_epochs": 2, "lr": 1e-3} if settings.get("freeze_depth", "all") != "all" else {}
+    return FineTunedRegressor(case.backbone, **{**case.settings, **more, **settings})
+
+
+def numbers_of(case):
+    """Numbers that differ between the classes of a case, and a little within them."""
+    return np.where(np.asarray(case.y) == case.y[0], 30.0, 50.0) + np.linspace(0, 1, len(case.y))
 
 
 def extractor(case, **settings):
@@ -216,6 +230,8 @@ def test_another_runtime_computes_the_same(case, tmp_path, freeze_depth):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the runtime that reads ONNX")
     model = classifier(case, freeze_depth=freeze_depth, max_epochs=1).fit(case.X, case.y)
     model.to_onnx(tmp_path / "model.onnx")
+    if NEWER_EXPORTER:
+        assert json.loads((tmp_path / "model.onnx.json").read_text())["exporter"] == "torch.export"
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     expected = model.predict_proba(case.X)
     for row in range(4):
@@ -268,6 +284,44 @@ def test_warm_start_goes_on(case):
     model.fit(case.X, case.y)
     after = model.net_.module_.tail.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("freeze_depth", rest_exhaustive(["all", 1, 0], "all", 1))
+def test_numbers_are_learned_and_models_of_them_kept(case, tmp_path, freeze_depth):
+    y = numbers_of(case)
+    model = regressor(case, freeze_depth=freeze_depth).fit(case.X, y, X_val=case.X[:5], y_val=y[:5])
+    expected = model.predict(case.X)
+    assert expected.shape == y.shape
+    assert np.corrcoef(expected, y)[0, 1] > 0.3
+    assert all("valid_r2" in entry for entry in model.history_)
+    fresh = regressor(case).fit(case.X, y).backbone_.network.state_dict()
+    for name, tensor in model.backbone_.network.state_dict().items():
+        assert torch.equal(tensor, fresh[name]), name
+    sktransfer.save(model, tmp_path / "model.safetensors")
+    own = case.backbone if callable(case.backbone) else None
+    for other in (sktransfer.load(tmp_path / "model.safetensors", backbone=own), pickle.loads(pickle.dumps(model))):
+        sktransfer.clear_cache()
+        np.testing.assert_allclose(other.predict(case.X), expected, atol=1e-4)
+
+
+def test_a_search_for_numbers_computes_each_sample_once(case):
+    sktransfer.clear_cache()
+    grid = {"freeze_depth": [1, 2], "lr": [1e-4, 1e-3]}
+    search = GridSearchCV(regressor(case, max_epochs=1), grid, cv=3, error_score="raise").fit(case.X, numbers_of(case))
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    if case.kind != "vectors":
+        contents = (
+            len({str(row) for row in case.X}) if "texts" in case.kind or case.kind == "sentences" else len(case.X)
+        )
+        assert sktransfer.cache_info().misses == sktransfer.cache_info().continued == contents
+
+
+def test_several_labels_are_learned(case):
+    first = np.asarray(case.y) == case.y[0]
+    y = np.column_stack([first, ~first, np.arange(len(first)) % 3 == 0]).astype(int)
+    model = classifier(case, freeze_depth=1).fit(case.X, y)
+    assert model.predict(case.X).shape == y.shape
+    assert (model.predict(case.X)[:, :2] == y[:, :2]).mean() > 0.5
 
 
 def test_activations_of_different_lengths_are_joined_with_nan_and_may_hold_none():

@@ -1,4 +1,4 @@
-"""What each parameter takes and what it refuses: one table of wrong values and one of right ones, for both estimators.
+"""What each parameter takes and what it refuses: one table of wrong values and one of right ones, for all estimators.
 
 A parameter without rows fails a test, so a new one brings its own.
 """
@@ -22,11 +22,13 @@ from skorch.callbacks import EpochTimer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.transforms import v2
 
-from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktransfer.backbones import ImagePreprocessing
 
-BOTH = (PretrainedFeatureExtractor, FineTunedClassifier)
-EXTRACTOR, CLASSIFIER = BOTH[:1], BOTH[1:]
+ALL = (PretrainedFeatureExtractor, FineTunedRegressor, FineTunedClassifier)
+EXTRACTOR = ALL[:1]
+REGRESSOR = ALL[1:2]
+CLASSIFIER = ALL[2:]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 nan, inf = np.nan, np.inf
@@ -72,7 +74,7 @@ class Wrong(NamedTuple):
     error: type[Exception] = InvalidParameterError
     also: Mapping[str, Any] = NOTHING
     X: Callable[[], Any] = images
-    of: tuple[type, ...] = BOTH
+    of: tuple[type, ...] = ALL
 
 
 class Refused(NamedTuple):
@@ -277,6 +279,14 @@ REFUSED = {
             *got(1.0, expected="with dropout=0.5, where it has no effect", also={"dropout": 0.5}),
         ],
     ),
+    "loss": Refused(
+        NO_TEXT,
+        [
+            *got("mse", "Huber", expected="'huber'"),
+            *got("squared", expected="'squared_error'"),
+            *got("", expected="'squared_error', 'absolute_error', 'huber'"),
+        ],
+    ),
     "lr_schedule": Refused(NO_TEXT, [*got("linear", "Cosine", "", expected="'cosine'")]),
     "interpolation": Refused(
         wrong(b"auto", [0.5], (0.5,), {0.5}, 0.5j, np.array([0.5])),
@@ -321,10 +331,12 @@ REFUSED = {
         got(True, expected="with batch_size=1", also={"batch_size": 1, "freeze_depth": 0}),
     ),
     "class_weight": Refused(
-        wrong(3, 1.0, nan, True, b"balanced", [1, 2], (1, 2), {0, 1}, np.array([1, 2]), [{0: 1}, {1: 2}]),
+        wrong(3, 1.0, nan, True, b"balanced", (1, 2), {0, 1}, np.array([1, 2])),
         [
             *wrong("", "Balanced", "even"),
             *got({0: -1.0, 1: 2.0}, {0: -2.0, 1: 1.0}, {0: nan, 1: 1.0}, {0: inf, 1: 1.0}, expected="expected"),
+            *got([1, 2], expected="expected a dict for each label"),
+            *wrong([{0: 1}, {1: 2}], match="^Got class_weight as a list for one label per sample; expected a dict"),
             *got({0: None, 1: 1.0}, {0: [1], 1: 1.0}, {0: "heavy", 1: 1.0}, expected="expected"),
         ],
         [
@@ -337,13 +349,13 @@ REFUSED = {
     "early_stopping": Refused(
         NO_BOOL,
         TRUE_AND_FALSE_ARE_BOTH_RIGHT,
-        wrong(True, match="^Got .*early_stopping=True.*expected"),  # a tenth of 6 samples, for 2 classes
+        wrong(True, match="^Got .*early_stopping=True.*expected", of=CLASSIFIER),  # a tenth of 6, for 2 classes
     ),
     "validation_fraction": Refused(
         NO_NUMBER,
         wrong(0, 0.0, 1, 1.0, -0.1, 1.5, 5, nan, inf, -inf, np.int64(1), np.float32(1), True, False),
         wrong(
-            0.01, 0.999, match="^Got .*validation_fraction=0.*expected", also={"early_stopping": True}
+            0.01, 0.999, match="^Got .*validation_fraction=0.*expected", also={"early_stopping": True}, of=CLASSIFIER
         ),  # of 6 samples
     ),
     "n_iter_no_change": Refused([*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL, *wrong(None)], EPOCHS),
@@ -370,10 +382,10 @@ class Right(NamedTuple):
     value: Any
     also: Mapping[str, Any] = NOTHING
     X: Callable[[], Any] = images
-    of: tuple[type, ...] = BOTH
+    of: tuple[type, ...] = ALL
 
 
-def right(*values, X=images, of=BOTH, **also):
+def right(*values, X=images, of=ALL, **also):
     return [Right(value, also, X, of) for value in values]
 
 
@@ -444,6 +456,10 @@ TAKEN = {
     "hidden_layer_sizes": right((), [], (8,), [8, 4], (np.int64(8), np.uint8(4)), head_epochs=1),
     "dropout": right(0, 0.0, 0.5, np.float32(0.5), np.float64(0.5), 0.999, head_epochs=1),
     "head_C": right("auto", np.str_("auto"), 1, 0.5, 1e-6, 1e6, np.float32(2), np.int64(3)),
+    "loss": [
+        *right("squared_error", "absolute_error", "huber", np.str_("huber")),
+        *right("squared_error", "absolute_error", "huber", **TRAINED),
+    ],
     "lr_schedule": right("cosine", "constant", np.str_("constant"), **TRAINED),
     "interpolation": [
         *right(None, 0, 1, 0.5, np.float32(0.5), np.int64(1), "auto", np.str_("auto"), freeze_depth=2, max_epochs=1),
@@ -494,20 +510,22 @@ def shown(row):
 def cases(table, rows_of, both_exhaustive=False):
     """Return a test's parameters: estimator, name of the parameter and row, for each estimator that has it.
 
-    Of two estimators that have it, the classifier alone is usual where the other is for an exhaustive run.
+    Of several estimators that have it, the classifier alone is usual where the others are for an exhaustive run; so it
+    is of the two that share their parameters.
     """
+    rare = ALL if both_exhaustive else REGRESSOR
     return [
         pytest.param(
             estimator_class,
             name,
             row,
             id=f"{estimator_class.__name__}-{name}-{number}-{shown(row)}",
-            marks=[pytest.mark.exhaustive] if both_exhaustive and estimator_class is not row.of[-1] else [],
+            marks=[pytest.mark.exhaustive] if estimator_class in rare and estimator_class is not own[-1] else [],
         )
         for name, entry in table.items()
         for number, row in enumerate(rows_of(entry))
-        for estimator_class in row.of
-        if name in parameters_of(estimator_class)
+        for own in [[one for one in row.of if name in parameters_of(one)]]
+        for estimator_class in own
     ]
 
 
@@ -517,10 +535,10 @@ def refused_rows(entry):
 
 @pytest.mark.parametrize("table", [REFUSED, TAKEN], ids=["refused", "taken"])
 def test_the_tables_hold_each_parameter_and_no_other(table):
-    assert set(table) == parameters_of(PretrainedFeatureExtractor) | parameters_of(FineTunedClassifier)
+    assert set(table) == set().union(*map(parameters_of, ALL))
 
 
-@pytest.mark.parametrize("estimator_class", BOTH)
+@pytest.mark.parametrize("estimator_class", ALL)
 def test_each_parameter_has_a_row_of_a_wrong_type_and_one_of_a_wrong_value(estimator_class):
     for name in parameters_of(estimator_class):
         types, values, _ = REFUSED[name]
@@ -541,7 +559,7 @@ def test_each_parameter_has_a_row_of_a_wrong_type_and_one_of_a_wrong_value(estim
 def work(monkeypatch):
     """What was loaded and trained meanwhile."""
     from sktransfer import _backbone_estimator
-    from sktransfer._training import _solved_head
+    from sktransfer._training import _solved_head, _solved_ridge
 
     done = {"loaded": 0, "solved": 0, "steps": 0}
 
@@ -554,6 +572,7 @@ def work(monkeypatch):
 
     monkeypatch.setattr(_backbone_estimator, "load_backbone", counted("loaded", _backbone_estimator.load_backbone))
     monkeypatch.setattr(_solved_head, "solve_head", counted("solved", _solved_head.solve_head))
+    monkeypatch.setattr(_solved_ridge, "solve_ridge", counted("solved", _solved_ridge.solve_ridge))
     hook = register_optimizer_step_pre_hook(counted("steps", lambda *args: None))
     yield done
     hook.remove()
@@ -564,8 +583,9 @@ def estimator_of(estimator_class, **parameters):
 
 
 def test_loading_solving_and_stepping_are_seen(work):
-    FineTunedClassifier(small_cnn, freeze_depth=0, max_epochs=1, batch_size=6).fit(images(), labels(images()))
-    assert work == {"loaded": 1, "solved": 1, "steps": 1}
+    for number, estimator_class in enumerate((FineTunedClassifier, FineTunedRegressor), 1):
+        estimator_class(small_cnn, freeze_depth=0, max_epochs=1, batch_size=6).fit(images(), labels(images()))
+        assert work == {"loaded": number, "solved": number, "steps": number}
 
 
 @pytest.mark.parametrize(("estimator_class", "name", "row"), cases(REFUSED, refused_rows))

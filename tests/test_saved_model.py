@@ -33,7 +33,7 @@ from skorch.callbacks import LRScheduler
 from torchvision.transforms import v2
 
 import sktransfer
-from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 
 TESTS = Path(__file__).parent
 SMALL = {"weights": None, "random_state": 0}
@@ -513,6 +513,16 @@ def test_a_description_that_somebody_made_up_is_refused(change, whole, path):
     how, match = CHANGES[change]
     rewritten(whole[0], path, how)
     with pytest.raises(ValueError, match=match):
+        load_vectors(path)
+
+
+@pytest.mark.parametrize("name", ["_target_mean", "_target_scale"])
+def test_numbers_whose_units_somebody_made_up_are_refused(name, path):
+    X = np.random.default_rng(0).normal(size=(8, 4))
+    estimator = FineTunedRegressor(tiny_vectors, random_state=0).fit(X, X[:, :2])
+    setattr(estimator, name, getattr(estimator, name)[:1])
+    sktransfer.save(estimator, path)
+    with pytest.raises(ValueError, match="a mean and a scale of numbers that are not one for each output"):
         load_vectors(path)
 
 

@@ -4,6 +4,7 @@ What is wanted of them differs: all of them, what a network behind makes of them
 one to measure.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from sktransfer._computing._forward import run_batch
+from sktransfer._computing._progress import LONG, progress_bar, took
 from sktransfer._computing._reuse import Batches, Pass, by_size, in_order
 from sktransfer._messages import shortened
 from sktransfer.inputs._base import Samples, SamplesOf, TolerantSamples
@@ -43,13 +44,18 @@ def stream(work: Pass) -> Batches:
         work.report(f"No activation goes into the cache: {why}, which cannot be written down whole.")
     # Generators are closed where they are used, not when the last traceback of an interrupted pass is gone, so that
     # their threads end with it.
+    n_samples, started = len(work.samples), time.perf_counter()
     with (
-        tqdm(total=len(work.samples), unit="sample", disable=not work.execution.verbose, leave=False) as bar,
+        progress_bar(n_samples, "computing", bool(work.execution.verbose)) as bar,
         closing(in_order(work)) as batches,
     ):
         for batch in batches:
             bar.update(len(batch))
+            work.count(len(batch))
             yield batch
+    seconds = time.perf_counter() - started
+    if seconds >= LONG:
+        work.report(took("Computed", n_samples, seconds))
 
 
 def collect(work: Pass) -> Any:

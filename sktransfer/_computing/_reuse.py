@@ -41,6 +41,16 @@ def tell_nobody(message: str) -> None:
     """
 
 
+def count_nothing(n_samples: int) -> None:
+    """Take the number of samples that were just done, for who does not count.
+
+    Parameters
+    ----------
+    n_samples : int
+        Their number.
+    """
+
+
 @dataclass(frozen=True)
 class Variant:
     """A change to samples that gives the same result for the same sample each time.
@@ -96,7 +106,9 @@ class Pass:
     variant : Variant or None, default=None
         How they are changed first.
     report : callable, default=nothing
-        Told in a sentence where activations came from.
+        Told in a sentence where activations came from, and how long it took.
+    count : callable, default=nothing
+        Told how many samples are done, batch by batch.
     """
 
     part: FrozenPart
@@ -105,6 +117,7 @@ class Pass:
     cache: ActivationStore | None = None
     variant: Variant | None = None
     report: Callable[[str], None] = tell_nobody
+    count: Callable[[int], None] = count_nothing
 
     @property
     def store(self) -> ActivationStore | None:

@@ -80,8 +80,8 @@ def export(
     description = {
         "sktransfer": _own_version(),
         "opset": OPSET,
-        "input": {"name": _INPUT, "type": str(samples.dtype).removeprefix("torch."), "shape": ["batch", *shape]},
-        "output": {"name": output_name, "type": "float32", "shape": ["batch", *expected.shape[1:]]},
+        "input": {"name": _INPUT, "type": _type_of(samples), "shape": ["batch", *shape]},
+        "output": {"name": output_name, "type": _type_of(expected), "shape": ["batch", *expected.shape[1:]]},
         **described,
         **({} if classes is None else _describe_classes(classes)),
     }
@@ -100,6 +100,10 @@ def export(
 
 
 # What the JSON file says
+
+
+def _type_of(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _describe_classes(classes: np.ndarray) -> dict[str, Any]:

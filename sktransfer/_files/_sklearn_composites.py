@@ -17,6 +17,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from sktransfer._messages import named_extra
+from sktransfer._process._fit_tasks import CALLBACKS
 from sktransfer._process._private_names import scorers_and_calibrators
 
 # How parts of what skops writes may be packed, and those of an archive in it; the most that the latter may unpack to.
@@ -38,7 +39,7 @@ class Placeholder(BaseEstimator):
 
 
 def write_composite(estimator: BaseEstimator, ours: tuple[type, ...]) -> tuple[list[Any], bytes]:
-    """Write an estimator without those of some types in it.
+    """Write an estimator without those of some types in it, and without the callbacks that were set.
 
     Parameters
     ----------
@@ -62,8 +63,9 @@ def write_composite(estimator: BaseEstimator, ours: tuple[type, ...]) -> tuple[l
         If skops is not installed.
     """
     skops = _skops()
-    found = _find(ours, estimator)
+    found, callbacks = _find(ours, estimator)
     memo: dict[int, Any] = {id(one): Placeholder(number) for number, one in enumerate(found)}
+    memo |= {id(one): [] for one in callbacks}
     written = skops.dumps(copy.deepcopy(estimator, memo))
     strange = _strange(written)
     if strange:
@@ -103,7 +105,7 @@ def read_composite(written: bytes, ours: list[Any]) -> Any:
     if strange:
         raise ValueError(f"refused, since it holds {', '.join(strange)}")
     around = skops.loads(written, trusted=sorted(_harmless()))
-    memo = {id(one): ours[one.number] for one in _find((Placeholder,), around)}
+    memo = {id(one): ours[one.number] for one in _find((Placeholder,), around)[0]}
     return copy.deepcopy(around, memo)
 
 
@@ -150,15 +152,21 @@ class _Finder(pickle.Pickler):
         super().__init__(io.BytesIO())
         self.types = types
         self.found: dict[int, Any] = {}
+        self.callbacks: dict[int, Any] = {}
 
     def persistent_id(self, obj: Any) -> int | None:
+        if isinstance(obj, BaseEstimator) and CALLBACKS in vars(obj):
+            self.callbacks[id(vars(obj)[CALLBACKS])] = vars(obj)[CALLBACKS]
+        if id(obj) in self.callbacks:
+            return id(obj)
         if type(obj) not in self.types:
             return None
         self.found[id(obj)] = obj
         return id(obj)
 
 
-def _find(types: tuple[type, ...], within: Any) -> list[Any]:
+def _find(types: tuple[type, ...], within: Any) -> tuple[list[Any], list[Any]]:
+    """Return what is of some types, each once, and the lists of callbacks that were set, which are not written."""
     finder = _Finder(types)
     try:
         finder.dump(within)
@@ -167,7 +175,7 @@ def _find(types: tuple[type, ...], within: Any) -> list[Any]:
             f"Got a {type(within).__name__} that cannot be saved: {error}. Replace what is defined in a script or a "
             "notebook by something that can be imported."
         ) from error
-    return list(finder.found.values())
+    return list(finder.found.values()), list(finder.callbacks.values())
 
 
 def _strange(written: bytes) -> list[str]:

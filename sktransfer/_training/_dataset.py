@@ -1,4 +1,4 @@
-"""Activations with their labels and weights, drawn in batches that are taken whole."""
+"""Activations with their targets and weights, drawn in batches that are taken whole."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,39 +10,39 @@ from torch.utils.data import Dataset
 from sktransfer._training._activation_sources import Activations
 
 
-class WeightedLabels(torch.Tensor):
-    """Class indices that carry the weight of each sample, so that whoever reads a batch finds plain labels in it."""
+class WeightedTargets(torch.Tensor):
+    """Targets that carry the weight of each sample, so that whoever reads a batch finds plain ones in it."""
 
     weights: torch.Tensor
 
     @classmethod
-    def of(cls, labels: torch.Tensor, weights: torch.Tensor) -> "WeightedLabels":
-        """Join the labels and the weights of a batch.
+    def of(cls, targets: torch.Tensor, weights: torch.Tensor) -> "WeightedTargets":
+        """Join the targets and the weights of a batch.
 
         Parameters
         ----------
-        labels : int64 Tensor of shape (n,)
-            Class indices.
-        weights : float32 Tensor of shape (n,)
-            A weight for each.
+        targets : Tensor of shape (n,) or (n, n_outputs)
+            Class indices, or numbers.
+        weights : float32 Tensor of shape (n,) or (n, n_outputs)
+            A weight for each sample, or for each target.
 
         Returns
         -------
-        WeightedLabels
+        WeightedTargets
             On the same device.
         """
-        joined = labels.as_subclass(cls)
+        joined = targets.as_subclass(cls)
         joined.weights = weights
         return joined
 
-    def to(self, *args: Any, **kwargs: Any) -> "WeightedLabels":
+    def to(self, *args: Any, **kwargs: Any) -> "WeightedTargets":
         """Move both."""
         plain = self.as_subclass(torch.Tensor)
-        return WeightedLabels.of(plain.to(*args, **kwargs), self.weights.to(*args, **kwargs))
+        return WeightedTargets.of(plain.to(*args, **kwargs), self.weights.to(*args, **kwargs))
 
 
 class ActivationDataset(Dataset[Any]):
-    """Activations with the index of each row's class, and its weight.
+    """Activations with the target of each row, and its weight.
 
     Parameters
     ----------
@@ -50,15 +50,15 @@ class ActivationDataset(Dataset[Any]):
         Where rows come from.
     rows : ndarray of int
         Rows of them.
-    labels : int64 ndarray
-        A class index for each of `rows`.
+    targets : int64 or float32 ndarray
+        A target for each of `rows`.
     weights : float ndarray
-        A weight for each of `rows`.
+        A weight for each of `rows`, or for each of their targets.
     """
 
-    def __init__(self, activations: Activations, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray):
+    def __init__(self, activations: Activations, rows: np.ndarray, targets: np.ndarray, weights: np.ndarray):
         self.activations, self.rows = activations, rows
-        self.labels = torch.as_tensor(labels, dtype=torch.int64)
+        self.targets = torch.as_tensor(targets)
         self.weights = torch.as_tensor(weights, dtype=torch.float32)
 
     def __len__(self) -> int:
@@ -68,9 +68,9 @@ class ActivationDataset(Dataset[Any]):
         """Return what tells samples of different shapes apart, for each row."""
         return np.array([self.activations.size(int(row)) for row in self.rows])
 
-    def take(self, which: np.ndarray) -> tuple[torch.Tensor, WeightedLabels]:
+    def take(self, which: np.ndarray) -> tuple[torch.Tensor, WeightedTargets]:
         """Return a batch as skorch wants it: X, y."""
-        return self.activations.take(self.rows[which]), WeightedLabels.of(self.labels[which], self.weights[which])
+        return self.activations.take(self.rows[which]), WeightedTargets.of(self.targets[which], self.weights[which])
 
 
 # Batches, drawn at random, whose samples are sorted by size among each other: enough that a batch holds samples of like

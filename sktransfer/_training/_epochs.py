@@ -1,4 +1,4 @@
-"""From activations to a trained suffix and head. The only file that knows skorch.
+"""From activations to a trained suffix and head. This file, `_epoch_reports` and the kinds of tasks know skorch.
 
 The suffix is a copy: the backbone that it was cut from stays as it was loaded.
 """
@@ -6,13 +6,13 @@ The suffix is a copy: the backbone that it was cut from stays as it was loaded.
 import copy
 import dis
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch import NeuralNet, NeuralNetClassifier
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
 from skorch.dataset import Dataset
 from skorch.exceptions import SkorchException
 from skorch.helper import predefined_split
@@ -23,30 +23,51 @@ from torch.utils.data import DataLoader
 
 from sktransfer._computing._execution import Execution, lend
 from sktransfer._computing._forward import run_batch
+from sktransfer._computing._progress import say
 from sktransfer._training._dataset import ActivationDataset, SliceBatches
+from sktransfer._training._epoch_reports import EpochLines, EpochTasks
 from sktransfer._training._settings import FUSED, TrainingSettings, optimizer_class
 from sktransfer._training._suffix_network import SuffixNetwork
+from sktransfer._training.tasks._base import Task
 from sktransfer.backbones import Block
+
+# What skorch calls the callbacks that report epochs.
+_LINES, _WATCH = "sktransfer_lines", "sktransfer_watch"
 
 # Share of the steps in which the learning rate rises.
 WARM_UP = 0.1
 
 
-class WeightedCrossEntropy(nn.CrossEntropyLoss):
-    """Cross-entropy whose target carries sample weights.
+class WeightedLoss(nn.Module):
+    """Mean of the losses of samples, whose target carries their weights.
 
     Weights are relative to the mean of all training weights, so that the step does not depend on their scale.
+
+    Parameters
+    ----------
+    loss : nn.Module or None, default=None
+        From outputs and targets to the loss of each sample, or of each of its outputs; `None` for a net that is not to
+        be trained.
     """
 
-    def __init__(self, label_smoothing: float = 0.0):
-        super().__init__(reduction="none", label_smoothing=label_smoothing)
+    def __init__(self, loss: nn.Module | None = None):
+        super().__init__()
+        self.loss = loss
 
-    def forward(self, logits: torch.Tensor, target: Any) -> torch.Tensor:
-        return (super().forward(logits, target.as_subclass(torch.Tensor)) * target.weights).mean()
+    def forward(self, outputs: torch.Tensor, target: Any) -> torch.Tensor:
+        assert self.loss is not None
+        losses = self.loss(outputs, target.as_subclass(torch.Tensor))
+        if losses.ndim > target.weights.ndim:
+            losses = losses.mean(dim=1)
+        return (losses * target.weights).mean()
+
+
+class WeightedCrossEntropy(nn.CrossEntropyLoss):
+    """What pickles of earlier versions name; nothing is computed with it any more."""
 
 
 class _SkorchDataset(Dataset):
-    """Labelled activations as a data set of skorch's, whose callbacks look for `X` and `y` in it.
+    """Activations and targets as a data set of skorch's, whose callbacks look for `X` and `y` in it.
 
     Parameters
     ----------
@@ -55,14 +76,14 @@ class _SkorchDataset(Dataset):
     """
 
     def __init__(self, labelled: ActivationDataset):
-        self.X, self.y = labelled, labelled.labels.numpy()
+        self.X, self.y = labelled, labelled.targets.numpy()
 
     def __len__(self) -> int:
         return len(self.X)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        activations, labels = self.X.take(np.array([index]))
-        return activations[0], int(labels[0])
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
+        activations, targets = self.X.take(np.array([index]))
+        return activations[0], targets.as_subclass(torch.Tensor)[0].numpy()[()]
 
 
 def _batches(data: Any, batch_size: int, shuffle: bool = False) -> Any:
@@ -156,26 +177,28 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
 
 def train_suffix(
     module: SuffixNetwork,
+    task: Task,
     training: ActivationDataset,
     validation: ActivationDataset | None,
-    classes: np.ndarray,
     settings: TrainingSettings,
     execution: Execution,
     epochs: int,
     blocks: tuple[Block, ...],
-) -> NeuralNetClassifier:
+    phase: str,
+    watch: EpochTasks,
+) -> NeuralNet:
     """Train a suffix, in place, and return the net that did it.
 
     Parameters
     ----------
     module : SuffixNetwork
         On the CPU. It comes back there, in eval mode.
+    task : Task
+        What is to be learned.
     training : ActivationDataset
         What to learn from.
     validation : ActivationDataset or None
         What to stop early by; the weights of the best epoch are restored.
-    classes : ndarray of shape (n_classes,)
-        For the net.
     settings : TrainingSettings
         How.
     execution : Execution
@@ -184,10 +207,14 @@ def train_suffix(
         Length.
     blocks : tuple of Block
         Blocks to be trained, in order; none trains the head alone.
+    phase : str
+        As `history_` calls it.
+    watch : EpochTasks
+        Is told of each epoch.
 
     Returns
     -------
-    skorch.NeuralNetClassifier
+    skorch.NeuralNet
         With its history, but without optimiser and data.
 
     Raises
@@ -201,7 +228,9 @@ def train_suffix(
     batch_size = min(execution.batch_size, execution.fits.n_samples or execution.batch_size)
     while True:
         try:
-            return _train(module, training, validation, classes, settings, execution, epochs, blocks, batch_size)
+            return _train(
+                module, task, training, validation, settings, execution, epochs, blocks, batch_size, phase, watch
+            )
         except torch.cuda.OutOfMemoryError:
             if not execution.fits.halve(batch_size):
                 raise
@@ -214,34 +243,44 @@ def train_suffix(
 
 def _train(
     module: SuffixNetwork,
+    task: Task,
     training: ActivationDataset,
     validation: ActivationDataset | None,
-    classes: np.ndarray,
     settings: TrainingSettings,
     execution: Execution,
     epochs: int,
     blocks: tuple[Block, ...],
     batch_size: int,
-) -> NeuralNetClassifier:
-    watch = _StopOnNan(settings, blocks)
+    phase: str,
+    watch: EpochTasks,
+) -> NeuralNet:
+    guard, lines = _StopOnNan(settings, blocks), EpochLines(phase, say if execution.verbose else None)
     callbacks: list[Any] = [
         ("sktransfer_thaw", _Thaw(blocks, epochs, settings.strategy == "gradual")),
-        ("sktransfer_nan", watch),
+        ("sktransfer_nan", guard),
     ]
-    if validation is not None:
+    own = issubclass(task.net_class(), NeuralNetClassifier)  # which brings its own metric
+    if validation is not None and not own and len(validation) >= task.least_to_score:
+        scoring = EpochScoring(task.metric, lower_is_better=False, name=f"valid_{task.metric}")
+        callbacks.insert(0, ("sktransfer_metric", scoring))
+    if validation is not None and settings.early_stopping:
         patience = EarlyStopping(
-            patience=settings.n_iter_no_change, threshold=settings.tol, threshold_mode="abs", load_best=True
+            patience=settings.n_iter_no_change,
+            threshold=settings.tol,
+            threshold_mode="abs",
+            load_best=True,
+            sink=lines.remark,
         )
         callbacks.append(("sktransfer_early_stopping", patience))
     if settings.lr_schedule == "cosine" and not _sets_rates(settings.callbacks):
         steps = epochs * len(SliceBatches(training, batch_size))
         falling = LRScheduler(LambdaLR, lr_lambda=_Cosine(steps), step_every="batch")
         callbacks.append(("sktransfer_schedule", falling))
-    net = NeuralNetClassifier(
+    net = task.net_class()(
         module.to(memory_format=torch.channels_last),
-        classes=np.arange(len(classes)),  # what callbacks see, as labels and as predictions, are class indices
-        criterion=WeightedCrossEntropy,
-        criterion__label_smoothing=settings.label_smoothing,
+        criterion=WeightedLoss,
+        criterion__loss=task.loss(),
+        predict_nonlinearity=task.results,
         optimizer=optimizer_class(settings.optimizer),
         optimizer__weight_decay=settings.weight_decay,
         optimizer__param_groups=_parameter_groups(settings, blocks),
@@ -253,23 +292,25 @@ def _train(
         iterator_train__shuffle=True,
         iterator_valid=_batches,
         train_split=None if validation is None else predefined_split(_SkorchDataset(validation)),
-        callbacks=[*callbacks, *(settings.callbacks or [])],
+        callbacks=[*callbacks, *(settings.callbacks or []), (_LINES, lines), (_WATCH, watch)],
+        callbacks__print_log=None,  # which prints other names than ours, in colours
         device=str(execution.device),
         verbose=execution.verbose,
     )
-    if not execution.verbose:
-        net.set_params(callbacks__print_log=None)
+    if isinstance(net, NeuralNetClassifier):
+        net.classes = np.arange(task.n_outputs)  # what callbacks see, as labels and as predictions, are class indices
     try:
         with lend(module, execution.device):
             _run_epochs(net, _SkorchDataset(training))
+            watch.end(net)
             module.eval()
-            result = run_batch(module, watch.last, execution)
+            result = run_batch(module, guard.last, execution)
     finally:
+        lines.close()
         module.eval().requires_grad_(False)
     if not torch.isfinite(result).all():
         raise ValueError(_diverged("the logits", epochs, settings, blocks))
-    net.classes = classes
-    return _rest(net)
+    return _rest(net, task.learned())
 
 
 def _run_epochs(net: NeuralNetClassifier, training: _SkorchDataset) -> None:
@@ -284,7 +325,11 @@ def _run_epochs(net: NeuralNetClassifier, training: _SkorchDataset) -> None:
     except (KeyError, ValueError, SkorchException) as error:  # each callback has its own
         recorded = net.history[-1] if len(net.history) else {}
         known = [name for name in recorded if name != "batches" and not name.endswith(("_batch_count", "_best"))]
-        given = [callback for name, callback in net.callbacks_ if name not in ("sktransfer_nan", "sktransfer_schedule")]
+        given = [
+            callback
+            for name, callback in net.callbacks_
+            if name not in ("sktransfer_nan", "sktransfer_schedule", "sktransfer_metric", _LINES, _WATCH)
+        ]
         monitored = [getattr(callback, "monitor", None) for callback in given]
         missing = [name for name in monitored if isinstance(name, str) and name not in known]
         if not missing:
@@ -309,33 +354,37 @@ def _is_from_statement(interrupt: KeyboardInterrupt) -> bool:
 
 
 def untrained_net(
-    module: SuffixNetwork, classes: np.ndarray, history: Sequence[dict[str, Any]] = ()
-) -> NeuralNetClassifier:
+    module: SuffixNetwork, task: type[Task], learned: Mapping[str, Any], history: Sequence[dict[str, Any]] = ()
+) -> NeuralNet:
     """Return a net around a module that needs no epochs: its head was solved, or it was trained before.
 
     Parameters
     ----------
     module : SuffixNetwork
         In eval mode.
-    classes : ndarray of shape (n_classes,)
-        For the net.
+    task : type of Task
+        The kind of what was learned.
+    learned : mapping
+        What outputs mean, as the task says it.
     history : sequence of dict, default=()
         What is known of each epoch.
 
     Returns
     -------
-    skorch.NeuralNetClassifier
+    skorch.NeuralNet
         Initialised.
     """
-    net = NeuralNetClassifier(module, classes=classes, criterion=WeightedCrossEntropy, train_split=None, verbose=0)
+    net = task.net_class()(
+        module, criterion=WeightedLoss, predict_nonlinearity=task.results, train_split=None, verbose=0
+    )
     net.initialize()
     net.history = History(history)
     module.eval().requires_grad_(False)
-    return _rest(net)
+    return _rest(net, learned)
 
 
-def _rest(net: NeuralNetClassifier) -> NeuralNetClassifier:
-    """Take from a net all that only training needs: optimiser, data, callbacks."""
+def _rest(net: NeuralNet, learned: Mapping[str, Any]) -> NeuralNet:
+    """Take from a net all that only training needs: optimiser, loss, data, callbacks."""
     net.module = type(net.module_)  # the instance is module_; held twice it would be pickled twice
     for epoch in net.history:
         epoch.pop("batches", None)
@@ -343,7 +392,10 @@ def _rest(net: NeuralNetClassifier) -> NeuralNetClassifier:
     net.callbacks, net.callbacks_ = None, []
     net.train_split, net.iterator_train, net.iterator_valid = None, DataLoader, DataLoader
     net.optimizer__param_groups = None
+    net.criterion__loss, net.criterion_ = None, WeightedLoss()
     net.device = "cpu"
+    if isinstance(net, NeuralNetClassifier):
+        net.classes = learned["classes_"]
     return net
 
 

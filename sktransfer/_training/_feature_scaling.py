@@ -74,6 +74,12 @@ class FeatureScaling(nn.Module):
             layers.append(layer)
         return layers
 
+    def columns(self) -> np.ndarray:
+        """Return what each feature is multiplied by: float64 ndarray of shape (n_features,)."""
+        factors = torch.split(self.factor, self._n_factors)
+        layers = [factor.expand(width) for factor, width in zip(factors, self.widths, strict=True)]
+        return torch.cat(layers).double().numpy()
+
     def to_record(self) -> dict[str, Any]:
         """Return what it takes, beside the tensors, to build it again."""
         return {"widths": self.widths, "square_roots": self.square_roots}

@@ -1,8 +1,4 @@
-"""Logistic regression with an L2 penalty, on many weightings of the same samples at once.
-
-Where there are fewer samples than features, these are first rotated into the space that the samples span: the solution
-is the same there, and each penalty costs next to nothing.
-"""
+"""Logistic regression with an L2 penalty, on many weightings of the same samples at once."""
 
 import warnings
 from collections.abc import Callable
@@ -26,48 +22,30 @@ class LogisticProblem:
     ----------
     points : ndarray of shape (n_samples, n_dimensions)
         Centred.
+    back : callable
+        Turns coefficients of this space into those of features.
     labels : int ndarray of shape (n_samples,)
         Class indices.
     weights : ndarray of shape (n_samples,)
         Their sum is the number of samples.
-    places : ndarray of shape (n_samples,)
-        What orders them, whatever their order here.
     samples : int ndarray of shape (n_samples,)
         What is held out together has one number.
-    back : callable
-        Turns coefficients of this space into those of features.
+    places : ndarray of shape (n_samples,)
+        What orders them, whatever their order here.
     """
 
     def __init__(
         self,
         points: np.ndarray,
+        back: Callable[[np.ndarray], np.ndarray],
         labels: np.ndarray,
         weights: np.ndarray,
-        places: np.ndarray,
         samples: np.ndarray,
-        back: Callable[[np.ndarray], np.ndarray],
+        places: np.ndarray,
     ):
-        self.points, self.weights, self.samples, self._back = points, weights, samples, back
-        self.places = places
+        self.points, self._back = points, back
+        self.weights, self.samples, self.places = weights, samples, places
         self.classes, self.labels = np.unique(labels, return_inverse=True)
-
-    @classmethod
-    def of(
-        cls, features: np.ndarray, labels: np.ndarray, weights: np.ndarray, samples: np.ndarray, places: np.ndarray
-    ) -> "LogisticProblem":
-        if len(features) >= features.shape[1]:
-            return cls(features, labels, weights, places, samples, lambda coefficients: coefficients)
-        values, vectors = np.linalg.eigh(features @ features.T)
-        kept = values > 1e-12 * max(values[-1], np.finfo(float).tiny)
-        axes = vectors[:, kept] / np.sqrt(values[kept])
-        return cls(
-            vectors[:, kept] * np.sqrt(values[kept]),
-            labels,
-            weights,
-            places,
-            samples,
-            lambda coefficients: (coefficients @ axes.T) @ features,
-        )
 
     def solve(
         self, C: float, weights: np.ndarray, tolerance: float, start: np.ndarray | None = None

@@ -6,10 +6,10 @@ skorch's own pickles hold what its version and torch's make of them, and others 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from sktransfer._training._suffix_network import restore_suffix
+from sktransfer._training.tasks._base import Task
 
 
 def net_to_record(net: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -17,7 +17,7 @@ def net_to_record(net: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
     Parameters
     ----------
-    net : skorch.NeuralNetClassifier
+    net : skorch.NeuralNet
         As `train` returns it.
 
     Returns
@@ -31,7 +31,9 @@ def net_to_record(net: Any) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return {**record, "history": list(net.history)}, tensors
 
 
-def net_from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], classes: np.ndarray) -> Any:
+def net_from_record(
+    record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], task: type[Task], learned: Mapping[str, Any]
+) -> Any:
     """Build a net again from what `net_to_record` returned.
 
     Parameters
@@ -40,12 +42,14 @@ def net_from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tenso
         Words and numbers.
     tensors : mapping of str to Tensor
         Of its module.
-    classes : ndarray of shape (n_classes,)
-        The labels.
+    task : type of Task
+        The kind of what was learned.
+    learned : mapping
+        What outputs mean.
 
     Returns
     -------
-    skorch.NeuralNetClassifier
+    skorch.NeuralNet
         Ready to predict, with its history.
 
     Raises
@@ -55,6 +59,4 @@ def net_from_record(record: Mapping[str, Any], tensors: Mapping[str, torch.Tenso
     """
     from sktransfer._training._epochs import untrained_net
 
-    if record["n_classes"] != len(classes):
-        raise ValueError(f"a head for {record['n_classes']} classes and {len(classes)} labels")
-    return untrained_net(restore_suffix(record, tensors), classes, record["history"])
+    return untrained_net(restore_suffix(record, tensors), task, learned, record["history"])

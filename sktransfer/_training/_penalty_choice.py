@@ -47,7 +47,7 @@ class Choice:
 
     Parameters
     ----------
-    C : float
+    C : float, default=10**1.5
         Inverse strength of the penalty.
     earlier_weight : float, default=0.3
         What features of earlier layers weigh beside the last one's.
@@ -57,7 +57,7 @@ class Choice:
         What was tried, as in `Solution`.
     """
 
-    C: float
+    C: float = MIDDLE
     earlier_weight: float = EARLIER
     factor: float = 1.0
     path: dict[str, np.ndarray] = field(default_factory=_empty_path)
@@ -85,7 +85,7 @@ def choose(problem: Callable[[float], LogisticProblem], widths: Sequence[int]) -
     folds = _folds(middle)
     held_out = [fold for fold in range(FOLDS) if (folds == fold).any()]
     if len(middle.classes) == 1 or not held_out or not middle.points.shape[1]:
-        return Choice(MIDDLE)
+        return Choice()
     is_large = middle.points.size * len(middle.classes) > LARGE
     out = folds == np.array(held_out[:1] if is_large else held_out)[:, None]
     rows, fold_of = out.any(axis=0), out.argmax(axis=0)
@@ -181,12 +181,14 @@ def _folds(problem: LogisticProblem) -> np.ndarray:
     return folds[problem.samples]
 
 
-def enough_to_choose(places: np.ndarray, labels: np.ndarray, samples: np.ndarray, n_features: int) -> np.ndarray:
-    """Return rows of as many samples as are enough to choose a penalty, each class with its share: bool ndarray."""
-    n, n_classes = len(labels), len(np.unique(labels))
+def enough_to_choose(
+    places: np.ndarray, strata: np.ndarray, samples: np.ndarray, n_features: int, n_classes: int
+) -> np.ndarray:
+    """Return rows of as many samples as are enough to choose a penalty, each stratum with its share: bool ndarray."""
+    n = len(strata)
     if n * min(n, n_features) * n_classes <= LARGE:
         return np.ones(n, dtype=bool)
     enough = max(n / PART, np.sqrt(LARGE / n_classes), LARGE / (n_features * n_classes))
-    numbers, _ = _dealt(places, labels, samples)
+    numbers, _ = _dealt(places, strata, samples)
     each = round(len(numbers) * min(1.0, enough / n))
     return np.isin(samples, numbers[np.linspace(0, len(numbers) - 1, each).round().astype(int)])

@@ -32,8 +32,8 @@ def predict(backbone: Backbone, module: SuffixNetwork, work: Pass, features: boo
 
     Returns
     -------
-    float32 ndarray of shape (n_samples, n_classes) or (n_samples, n_features)
-        Logits, or features.
+    float32 ndarray of shape (n_samples, n_outputs) or (n_samples, n_features)
+        Outputs of the head, or features.
 
     Raises
     ------
@@ -93,8 +93,8 @@ def count_features(work: Pass, tolerant: bool) -> int:
     return int((probe_readable(work) if tolerant else probe(work)).shape[1])
 
 
-def probability_network(backbone: Backbone, module: SuffixNetwork) -> nn.Module:
-    """Return what a classifier computes, in float32, as one network.
+def prediction_network(backbone: Backbone, module: SuffixNetwork, results: nn.Module) -> nn.Module:
+    """Return what an estimator computes, in float32, as one network.
 
     Parameters
     ----------
@@ -102,14 +102,16 @@ def probability_network(backbone: Backbone, module: SuffixNetwork) -> nn.Module:
         What runs frozen; its own layers are used, and not changed.
     module : SuffixNetwork
         What was trained; it is copied.
+    results : nn.Module
+        From outputs to what is predicted.
 
     Returns
     -------
     nn.Module
-        In eval mode, from prepared samples to probabilities of shape (n, n_classes).
+        In eval mode, from prepared samples to predictions.
     """
     suffix = copy.deepcopy(module).requires_grad_(False)  # the copy is without its tail, as a pickle is
     suffix.attach(backbone)
     suffix.compute_in(bfloat16=False)
     frozen = backbone.frozen_part(module.freeze_depth, module.pooling, module.layers)
-    return nn.Sequential(frozen.network(), suffix, nn.Softmax(dim=1)).eval()
+    return nn.Sequential(frozen.network(), suffix, results).eval()

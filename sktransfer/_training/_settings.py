@@ -1,4 +1,4 @@
-"""How a suffix is trained: the classifier's parameters that say so, and what the names among them stand for."""
+"""How a suffix is trained: the estimators' parameters that say so, and what the names among them stand for."""
 
 import inspect
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ FUSED = ("adam", "adamw", "sgd")
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The parameters of the classifier that say how to train, under the same names and with the same meaning.
+    """The parameters of the estimators that say how to train, under the same names and with the same meaning.
 
     Beside them stand the seed of augmented views, and the layers whose vectors join the features.
     """
@@ -42,7 +42,6 @@ class TrainingSettings:
     augment: Any
     augment_views: int | None
     train_bn: bool
-    label_smoothing: float
     early_stopping: bool
     validation_fraction: float
     n_iter_no_change: int
@@ -71,9 +70,9 @@ class TrainingSettings:
             object.__setattr__(self, field.name, value)
 
     @property
-    def head_is_convex(self) -> bool:
-        """Whether the head may be solved: a linear one whose loss is plain cross-entropy, of no stated epochs."""
-        return self.head_epochs == "auto" and not (self.hidden_layer_sizes or self.dropout or self.label_smoothing)
+    def head_may_be_solved(self) -> bool:
+        """Whether the head is linear, and no one stated its epochs."""
+        return self.head_epochs == "auto" and not (self.hidden_layer_sizes or self.dropout)
 
 
 def check_optimizer(optimizer: Any) -> None:

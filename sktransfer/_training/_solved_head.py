@@ -1,56 +1,23 @@
 """A linear head is a convex problem, so it is solved, not trained: logistic regression with an L2 penalty.
 
-Weights of samples are relative to each other. They are scaled so that their sum is the number of *different* samples:
-multiplying all of them by a number then changes nothing, and a weight of 2 is still the same as giving a sample twice.
+With several labels a sample it is one such problem for each label, on features that are scaled and rotated once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import nn
 
-from sktransfer._training._feature_scaling import EARLIER, FeatureScaling, fit_scaling
+from sktransfer._training._different_samples import DifferentSamples, Solution
+from sktransfer._training._feature_scaling import FeatureScaling
 from sktransfer._training._logistic_problem import LogisticProblem
 from sktransfer._training._penalty_choice import Choice, calibrate_whole, choose, enough_to_choose
 
-# Projections by which samples are told apart, and the difference, for features of unit mean square, up to which two are
-# the same sample: the rounding of another batch.
-PROJECTIONS = 8
-ROUNDING = 1e-5
-
-# Values of all features up to which one thread solves.
-SMALL = 2**21
-
-
-@dataclass(frozen=True)
-class Solution:
-    """A head, and how it was found.
-
-    Parameters
-    ----------
-    head : nn.Sequential
-        Scaling and a linear layer, float32, from features to logits.
-    n_iter : int
-        Iterations of the solver.
-    C : float
-        Inverse strength of the penalty.
-    earlier_weight : float
-        What features of earlier layers weigh beside the last one's.
-    path : dict of str to ndarray of shape (n_tried,)
-        `"C"` and `"earlier_weight"`, what was tried, and `"log_loss"`, the mean log loss of held-out samples with each
-        pair; empty arrays where nothing was chosen.
-    """
-
-    head: nn.Sequential
-    n_iter: int
-    C: float
-    earlier_weight: float
-    path: dict[str, np.ndarray]
+# The logit of a class, or label, without weight: so low that its probability is 0, yet finite, so that nothing turns
+# NaN.
+NEVER = -1e4
 
 
 def solve_head(
@@ -87,73 +54,123 @@ def solve_head(
     Solution
         The head, and how it was found.
     """
-    weights = weights / weights.max()  # so that no sum overflows
-    counted = weights > 0
-    features, labels, weights = features[counted].astype(np.float64), labels[counted], weights[counted]
-    widths = [features.shape[1]] if widths is None else widths
-    scaled = _scaled(features, widths, weights, EARLIER)[1]
-    places = _projections(scaled)
-    if samples is None:
-        first, samples = _different(places, labels)
-        summed = np.bincount(samples, weights)
-    else:
-        first, samples = np.arange(len(labels)), np.unique(samples[counted], return_inverse=True)[1]
-        summed = weights
-    summed = summed * (samples.max() + 1) / summed.sum()
-    few = enough_to_choose(places[first, 0], labels[first], samples[first], features.shape[1])
-    is_small = bool(few.all())
+    known = DifferentSamples(features, labels, weights, widths, samples)
+    solver = _Solver(known, known.labels, n_classes)
+    with known.threads():
+        chosen, coefficients, intercept, n_iter, present = solver.solve(known.labels, known.summed(weights), C)
+    weight, bias = np.zeros((n_classes, features.shape[1])), np.full(n_classes, NEVER)
+    weight[present], bias[present] = coefficients, intercept
+    scaling, _ = known.scaled(chosen.earlier_weight)
+    return Solution(_head(scaling, weight, bias), n_iter, chosen.C, chosen.earlier_weight, chosen.path)
 
-    @cache
-    def problem(earlier: float, is_whole: bool) -> LogisticProblem:
-        rows = first if is_whole else first[few]
-        values = scaled if earlier == EARLIER else _scaled(features, widths, weights, earlier)[1]
-        own = summed if is_whole else summed[few] * len(np.unique(samples[rows])) / summed[few].sum()
-        return LogisticProblem.of(values[rows], labels[rows], own, samples[rows], places[rows, 0])
 
-    # Small products gain nothing from threads, which spin on for a while and keep torch's from the processors.
-    with threadpool_limits(1 if scaled.size <= SMALL else None, user_api="blas"):
-        start = None
-        chosen = choose(lambda earlier: problem(earlier, is_small), widths) if C == "auto" else Choice(float(C))
-        whole = problem(chosen.earlier_weight, True)
+def solve_label_heads(
+    features: np.ndarray,
+    indicators: np.ndarray,
+    weights: np.ndarray,
+    label_weights: np.ndarray,
+    widths: Sequence[int] | None = None,
+    C: Any = "auto",
+    samples: np.ndarray | None = None,
+) -> Solution:
+    """Return the linear heads of one logistic regression a label, as one head.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n_rows, n_features)
+        What enters it.
+    indicators : int ndarray of shape (n_rows, n_labels)
+        0 and 1.
+    weights : ndarray of shape (n_rows,)
+        Weight of each row, by which features are scaled.
+    label_weights : ndarray of shape (n_rows, n_labels)
+        What each row counts for each label.
+    widths, C, samples : object
+        As in `solve_head`. With `"auto"`, each label has its own penalty.
+
+    Returns
+    -------
+    Solution
+        The head; its penalties and weights of earlier layers are arrays of shape (n_labels,), and its path is a list.
+    """
+    combinations = np.unique(indicators, axis=0, return_inverse=True)[1].ravel()
+    known = DifferentSamples(features, combinations, weights, widths, samples)
+    targets, n_labels = indicators[known.counted][known.first], indicators.shape[1]
+    solver = _Solver(known, _rarest(targets), 2)
+    scaling, _ = known.scaled()
+    weight, bias, choices, iterations = np.zeros((n_labels, features.shape[1])), np.empty(n_labels), [], 0
+    with known.threads():
+        for label in range(n_labels):
+            summed = known.summed(label_weights[:, label])
+            chosen, coefficients, intercept, n_iter, present = solver.solve(targets[:, label], summed, C)
+            if len(present) == 2:
+                own, _ = known.scaled(chosen.earlier_weight)
+                weight[label] = (coefficients[1] - coefficients[0]) * own.columns() / scaling.columns()
+                bias[label] = intercept[1] - intercept[0]
+            else:
+                bias[label] = -NEVER if present[0] else NEVER
+            choices.append(chosen)
+            iterations += n_iter
+    return Solution(
+        _head(scaling, weight, bias),
+        iterations,
+        np.array([chosen.C for chosen in choices]),
+        np.array([chosen.earlier_weight for chosen in choices]),
+        [chosen.path for chosen in choices],
+    )
+
+
+class _Solver:
+    """Solves for one target after another on the same samples.
+
+    Parameters
+    ----------
+    known : DifferentSamples
+        The samples.
+    strata : int ndarray of shape (n_different,)
+        What a part of the samples, which chooses a penalty where there are many, has its share of.
+    n_classes : int
+        Classes of a target.
+    """
+
+    def __init__(self, known: DifferentSamples, strata: np.ndarray, n_classes: int):
+        self.known = known
+        self.few = enough_to_choose(known.places, strata, known.samples, known.features.shape[1], n_classes)
+
+    def solve(
+        self, labels: np.ndarray, weights: np.ndarray, C: Any
+    ) -> tuple[Choice, np.ndarray, np.ndarray, int, np.ndarray]:
+        """Return what was chosen, coefficients, intercepts, iterations, and the labels that they are of."""
+        known, few, start = self.known, self.few, None
+        is_small = bool(few.all())
+
+        def problem(earlier: float, rows: np.ndarray) -> LogisticProblem:
+            own = weights[rows] * len(np.unique(known.samples[rows])) / weights[rows].sum()
+            numbers = known.samples[rows], known.places[rows]
+            return LogisticProblem(*known.span(earlier, rows), labels[rows], own, *numbers)
+
+        whole = np.ones(len(few), dtype=bool)
+        if C == "auto" and weights[few].any():
+            chosen = choose(lambda earlier: problem(earlier, whole if is_small else few), known.widths)
+        else:
+            chosen = Choice() if C == "auto" else Choice(float(C))
+        task = problem(chosen.earlier_weight, whole)
         if not is_small and chosen.path["C"].size:
-            chosen, start = calibrate_whole(whole, chosen)
-        coefficients, intercept, n_iter = whole.solve_all(chosen.C, start)
-    linear = nn.Linear(features.shape[1], n_classes)
-    # A class without weight gets a logit so low that its probability is 0, yet finite, so that nothing turns NaN.
-    weight, bias = np.zeros((n_classes, features.shape[1])), np.full(n_classes, -1e4)
-    present = np.unique(labels)
-    weight[present], bias[present] = coefficients * chosen.factor, intercept * chosen.factor
+            chosen, start = calibrate_whole(task, chosen)
+        coefficients, intercept, n_iter = task.solve_all(chosen.C, start)
+        return chosen, coefficients * chosen.factor, intercept * chosen.factor, n_iter, np.unique(labels)
+
+
+def _rarest(targets: np.ndarray) -> np.ndarray:
+    """Return the label of each sample that fewest others have; of those without any, the number of labels."""
+    order = np.argsort(targets.sum(axis=0), kind="stable")
+    has = targets[:, order].astype(bool)
+    return np.where(has.any(axis=1), order[has.argmax(axis=1)], targets.shape[1])
+
+
+def _head(scaling: FeatureScaling, weight: np.ndarray, bias: np.ndarray) -> nn.Sequential:
+    linear = nn.Linear(weight.shape[1], len(weight))
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(weight))
         linear.bias.copy_(torch.from_numpy(bias))
-    scaling = _scaled(features, widths, weights, chosen.earlier_weight)[0]
-    head = nn.Sequential(scaling.float(), linear)
-    return Solution(head, n_iter, chosen.C, chosen.earlier_weight, chosen.path)
-
-
-def _scaled(
-    features: np.ndarray, widths: Sequence[int], weights: np.ndarray, earlier: float
-) -> tuple[FeatureScaling, np.ndarray]:
-    scaling = fit_scaling(features, widths, weights, earlier)
-    with torch.no_grad():
-        return scaling, scaling(torch.from_numpy(features)).numpy()
-
-
-def _different(places: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a row of each different sample, and the number of the sample that each row is.
-
-    Rows are the same sample where they have one label and their projections on random directions agree.
-    """
-    order = np.lexsort((places[:, 0], labels))
-    near = (np.abs(np.diff(places[order], axis=0)) <= ROUNDING).all(axis=1)
-    new = np.concatenate([[True], ~(near & (np.diff(labels[order]) == 0))])
-    samples = np.empty(len(labels), dtype=int)
-    samples[order] = np.cumsum(new) - 1
-    return order[new], samples
-
-
-def _projections(features: np.ndarray) -> np.ndarray:
-    """Project features on a few random directions, the same each time."""
-    directions = np.random.default_rng(0).standard_normal((features.shape[1], PROJECTIONS))
-    scale = np.sqrt(np.mean(features**2) * features.shape[1])
-    return features @ directions / (scale or 1.0)
+    return nn.Sequential(scaling.float(), linear)

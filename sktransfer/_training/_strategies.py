@@ -1,56 +1,27 @@
-"""What a strategy does in which order: a head on frozen features first, then blocks, or both at once.
+"""What is done in which order: samples pass the frozen part, phases train, and weights may go part of the way back."""
 
-A linear head is solved where nothing but epochs could serve better; the phase after it starts from that solution.
-"""
-
-import copy
-import math
-from dataclasses import dataclass, replace
-from functools import cached_property
-from numbers import Integral, Real
+from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
-import numpy as np
-import torch
-from torch import nn
-
-from sktransfer._computing._frozen_pass import probe
 from sktransfer._computing._reuse import Pass
 from sktransfer._messages import check_choice
-from sktransfer._process._seeding import generator_kept, seeded
-from sktransfer._training._activation_sources import (
-    Activations,
-    Augmented,
-    KeptActivations,
-    ViewedActivations,
-    activations,
-    decoded_once,
-)
-from sktransfer._training._dataset import ActivationDataset
-from sktransfer._training._feature_scaling import FeatureScaling, fit_scaling
+from sktransfer._process._fit_tasks import FitTask, count_steps
+from sktransfer._process._seeding import seeded
+from sktransfer._training._held_out import Validation, hold_out
 from sktransfer._training._idle_parameters import check_companions
-from sktransfer._training._interpolation import choose_factor
+from sktransfer._training._interpolation import PARTS, choose_factor
+from sktransfer._training._phases import Phases, Trained
 from sktransfer._training._settings import TrainingSettings, check_optimizer
-from sktransfer._training._suffix_network import SuffixNetwork, make_head
-from sktransfer._training._suffix_pass import count_widths, features_of, logits_of
-from sktransfer.backbones import Backbone, Block
+from sktransfer._training._sources import Sources
+from sktransfer._training._suffix_network import SuffixNetwork
+from sktransfer._training.tasks._base import Task
+from sktransfer.backbones import Backbone
 from sktransfer.inputs._base import Samples
 from sktransfer.inputs.images._augmentation import augment_batch, make_augmentation
 
 STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
 SCHEDULES = ("cosine", "constant")
-
-# Epochs of a head that cannot be solved: see benchmarks/accuracy.py.
-HEAD_EPOCHS = 30
-
-# Logits of all samples up to which a head is solved: the solver holds several arrays of that size in float64.
-SOLVABLE = 2**25
-
-# Samples by which the scaling of a head that is not solved is learned, and the size of logits, about.
-SCALED_BY = 1024
-
-# What logits of a tuned network are multiplied by, at least.
-LEAST_CERTAIN = 0.5
 
 
 def check_settings(estimator: Any) -> None:
@@ -80,61 +51,11 @@ def check_settings(estimator: Any) -> None:
         from sktransfer._training._epochs import check_callbacks  # which brings skorch in
 
         check_callbacks(estimator.callbacks)
-    if isinstance(estimator.class_weight, dict):
-        weights = estimator.class_weight.values()
-        if not all(isinstance(weight, Real) and 0 <= float(weight) < np.inf for weight in weights):
-            raise ValueError(f"Got class_weight={estimator.class_weight!r}; expected finite numbers of at least 0.")
     if estimator.train_bn and estimator.batch_size == 1:
         raise ValueError(
             "Got train_bn=True with batch_size=1; expected batches of at least 2: BatchNorm has no statistics of one "
             "sample. Raise batch_size, or set train_bn=False."
         )
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be learned.
-
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,)
-        The labels.
-    labels : int ndarray of shape (n_samples,)
-        Index of each sample's class.
-    weights : float64 ndarray of shape (n_samples,)
-        Weight of each sample.
-    """
-
-    classes: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray
-
-    def of(self, source: Activations, rows: np.ndarray) -> ActivationDataset:
-        """Join activations with the labels of some rows."""
-        relative = self.weights / self.weights.mean()
-        return ActivationDataset(source, rows, self.labels[rows], relative[rows])
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What came of it.
-
-    Parameters
-    ----------
-    net : skorch.NeuralNetClassifier
-        At rest.
-    history : list of dict
-        One entry per epoch.
-    n_iter : int
-        Number of iterations.
-    solution : Solution or None
-        How the head was solved, where it was.
-    """
-
-    net: Any
-    history: list[dict[str, Any]]
-    n_iter: int
-    solution: Any = None
 
 
 def train(
@@ -144,6 +65,8 @@ def train(
     settings: TrainingSettings,
     seed: int,
     earlier: SuffixNetwork | None = None,
+    validation: Validation | None = None,
+    fit: FitTask | None = None,
 ) -> Trained:
     """Train what lies behind the settings' `freeze_depth`, by their strategy.
 
@@ -161,22 +84,36 @@ def train(
         Of all that is drawn: weights, orders, what dropout drops.
     earlier : SuffixNetwork or None, default=None
         Where to continue.
+    validation : Validation or None, default=None
+        Samples to watch training by, in place of some that are held out.
+    fit : FitTask or None, default=None
+        What callbacks see of it: its parts are those that `list_phases` returns.
 
     Returns
     -------
     Trained
         On the CPU.
     """
+    fit = fit or FitTask()
     _try_augmentation(work.samples, settings.augment)
     with seeded(seed):
-        rows, held_out = _hold_out(task, settings)
-        training = _Training(backbone, _Sources(work, settings), work, task, settings, earlier)
-        trained = training.run(rows, held_out)
-        if training.blocks and settings.interpolation is not None:
-            factor = settings.interpolation
-            if factor == "auto":
-                factor = choose_factor(training, trained.net.module_, rows, held_out)
-            trained.net.module_.interpolate(float(factor), backbone)
+        others = None if validation is None else validation.work
+        n_samples = len(work.samples) * (settings.augment_views or 1) + (0 if others is None else len(others.samples))
+        phase = fit.subtask("features", count_steps(n_samples, work.execution.batch_size))
+        count = phase.counter(n_samples, work.execution.batch_size)
+        work = replace(work, count=count)
+        if validation is not None:
+            validation = replace(validation, work=replace(validation.work, count=count))
+        training = Phases(backbone, Sources(work, settings), work, task, settings, earlier)
+        rows, held_out = hold_out(task, training.sources, settings, validation)
+        training.sources.compute()
+        phase.end()
+        trained = training.run(rows, held_out, fit)
+        if training.blocks and settings.interpolation == "auto" and not trained.was_ended:
+            phase = fit.subtask("interpolation", 0 if held_out is not None else PARTS)
+            factor = choose_factor(training, trained.net.module_, rows, held_out, phase)
+            trained.net.module_.interpolate(factor, backbone)
+            phase.end(lambda: trained)
         return trained
 
 
@@ -186,280 +123,3 @@ def _try_augmentation(samples: Samples, augment: Any) -> None:
     if callable(augment):
         with seeded(0):
             augment_batch(samples.load(0)[None], augment)
-
-
-class _Training:
-    """What the phases of a strategy share.
-
-    Parameters
-    ----------
-    backbone, work, task, settings, earlier : object
-        As in `train`.
-    sources : _Sources
-        Activations of the samples.
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        sources: "_Sources",
-        work: Pass,
-        task: Task,
-        settings: TrainingSettings,
-        earlier: SuffixNetwork | None,
-    ):
-        self.backbone, self.sources, self.work, self.task = backbone, sources, work, task
-        self.settings, self.earlier, self.execution = settings, earlier, work.execution
-        self.blocks = tuple(backbone.trained_blocks(settings.freeze_depth))
-
-    def run(self, rows: np.ndarray, held_out: np.ndarray) -> Trained:
-        """Train on some rows; others are held out, to stop early by."""
-        from sktransfer._training._epochs import train_suffix, untrained_net  # which brings skorch in
-
-        settings, task, execution = self.settings, self.task, self.execution
-        sources, classes = self.sources, self.task.classes
-        training = task.of(sources.changing, rows)
-        validation = task.of(sources.plain, _by_size(sources.plain, held_out)) if len(held_out) else None
-        module = self._start()
-        net, history, solution = None, [], None
-        if settings.strategy != "fine_tune" and not (self.blocks and self.earlier is not None):
-            if self._is_solved:
-                solution = self._solve(module, rows)
-                module.head = solution.head
-                net = untrained_net(module, classes)
-            else:
-                self._give_head(module, rows)
-                net = self._train_head(module, training, validation)
-                history += _records("head", net)
-        if self.blocks or net is None:
-            self._remember_start(module, rows, net is not None)
-            is_calibrated = solution is not None and len(solution.path["C"]) > 0
-            certainty = self._certainty(module, rows) if is_calibrated else 0.0
-            epochs = settings.max_epochs
-            net = train_suffix(module, training, validation, classes, settings, execution, epochs, self.blocks)
-            if certainty:
-                self._keep_certainty(net.module_, rows, certainty)
-            history += _records("fine_tune", net)
-        return Trained(net, history, len(history) + (solution.n_iter if solution else 0), solution)
-
-    @property
-    def _is_solved(self) -> bool:
-        """Whether the head is solved: it can be, and no one asked for what only epochs can show or use."""
-        settings, sources = self.settings, self.sources
-        small = len(self.task.labels) * len(self.task.classes) * (settings.augment_views or 1) <= SOLVABLE
-        if not (small and settings.head_is_convex):
-            return False
-        if self.blocks or settings.augment is None:
-            return bool(self.blocks) or not settings.early_stopping
-        return isinstance(sources.changing, ViewedActivations) and not settings.early_stopping
-
-    def _start(self) -> SuffixNetwork:
-        """Return what is to be trained: a copy of the blocks behind the cut, without a head, or of what was before."""
-        if self.earlier is not None:
-            module = copy.deepcopy(self.earlier)
-            module.attach(self.backbone)
-            module.start_anew()
-            return module
-        settings, backbone = self.settings, self.backbone
-        depth, layers = settings.freeze_depth, settings.layers
-        tail = backbone.tail(depth, settings.train_bn, layers, settings.pooling)
-        return SuffixNetwork(
-            tail,
-            nn.Identity(),
-            settings.pooling,
-            settings.train_bn,
-            backbone.features_have_channels_last,
-            depth,
-            layers,
-            [] if tail is None else self._widths_before(),
-        ).eval()
-
-    def _give_head(self, module: SuffixNetwork, rows: np.ndarray, scaling: FeatureScaling | None = None) -> None:
-        """Give a suffix that has no head one of random weights."""
-        if self.earlier is not None:
-            return
-        scaling = self._scale(module, rows) if scaling is None else scaling
-        sizes = self.settings.hidden_layer_sizes, self.settings.dropout, len(self.task.classes)
-        module.head = make_head(sum(scaling.widths), *sizes, scaling=scaling).eval()
-
-    def _widths_before(self) -> list[int]:
-        """Return the widths of the vectors that the frozen part gives; there may be none."""
-        self.sources.first.size()  # which shows them, unless it was kept
-        return self.work.widths()
-
-    def _widths(self, module: SuffixNetwork) -> list[int]:
-        """Return the number of features of each layer."""
-        if module.tail is None and self.settings.layers:
-            return self._widths_before()
-        return count_widths(module, self.sources.first, self.execution)
-
-    def _scale(self, module: SuffixNetwork, rows: np.ndarray) -> FeatureScaling:
-        """Return the scaling of a head that is trained in epochs: to a mean square of 1 per feature.
-
-        Where statistics of BatchNorm will move, the scale of features will too: nothing is scaled.
-        """
-        if self.blocks and self.settings.train_bn:
-            widths = self._widths(module)
-            return FeatureScaling(widths, [False] * len(widths))
-        few = rows[:: math.ceil(len(rows) / SCALED_BY)]
-        features = features_of(module, self.sources.changing, few, self.execution)
-        weights = self.task.weights[few] if self.task.weights[few].any() else np.ones(len(few))
-        scaling = fit_scaling(features, self._widths(module), weights / weights.max())
-        scaling.factor.mul_(math.sqrt(features.shape[1]))
-        return scaling.float()
-
-    def _solve(self, module: SuffixNetwork, rows: np.ndarray) -> Any:
-        from sktransfer._training._solved_head import solve_head  # which brings scipy's optimizers in
-
-        sources, task = self.sources, self.task
-        viewed = not self.blocks and self.settings.augment is not None
-        changing = sources.changing if viewed else None
-        seen = changing.views if isinstance(changing, ViewedActivations) else None
-        views = [sources.plain] if seen is None else [KeptActivations(view) for view in seen]
-        return solve_head(
-            np.concatenate([features_of(module, view, rows, self.execution) for view in views]),
-            np.tile(task.labels[rows], len(views)),
-            np.tile(task.weights[rows], len(views)),
-            len(task.classes),
-            self._widths(module),
-            self.settings.head_C,
-            np.tile(np.arange(len(rows)), len(views)) if viewed else None,
-        )
-
-    def _certainty(self, module: SuffixNetwork, rows: np.ndarray) -> float:
-        """Return the root mean square of logits, without the mean of all classes, of some of the rows."""
-        few = rows[:: math.ceil(len(rows) / SCALED_BY)]
-        logits = logits_of(module, self.sources.plain, few, self.execution).astype(np.float64)
-        squares = np.square(logits - logits.mean(axis=1, keepdims=True)).mean(axis=1)
-        weights = self.task.weights[few]
-        return float(np.sqrt(np.average(squares, weights=weights if weights.any() else None)))
-
-    def _keep_certainty(self, module: SuffixNetwork, rows: np.ndarray, before: float) -> None:
-        """Make logits on average as large as a solved head had them, which held-out samples have calibrated.
-
-        Tuning makes the network sure of the samples that it has seen, and with a few of them, far too sure of others.
-        Where it has learned much, being somewhat surer is right: logits are halved at most.
-        """
-        after = self._certainty(module, rows)
-        *_, linear = module.head.children()
-        with torch.no_grad():
-            for parameter in linear.parameters():
-                parameter.mul_(float(np.clip(before / after, LEAST_CERTAIN, 1.0)) if after else 1.0)
-
-    def _remember_start(self, module: SuffixNetwork, rows: np.ndarray, has_head: bool) -> None:
-        """Note the head from which an interpolation starts: that of the first phase, or one that is solved for it."""
-        if has_head or self.earlier is not None:
-            started = dict(module.head.state_dict())
-        elif self.blocks and self.settings.interpolation is not None and self.settings.head_is_convex:
-            scaling, linear = self._solve(module, rows).head
-            scale = math.sqrt(linear.in_features)
-            scaling.factor.mul_(scale)
-            self._give_head(module, rows, scaling)
-            started = {**module.head.state_dict(), "1.weight": linear.weight / scale, "1.bias": linear.bias}
-        else:  # a random head is no start
-            self._give_head(module, rows)
-            started = {}
-        if module.started is None:
-            module.started = {f"head.{name}": tensor.detach().clone() for name, tensor in started.items()}
-
-    def _train_head(
-        self, module: SuffixNetwork, training: ActivationDataset, validation: ActivationDataset | None
-    ) -> Any:
-        """Train the head alone: on features computed once, unless they change at random."""
-        from sktransfer._training._epochs import train_suffix, untrained_net
-
-        settings, task, execution = self.settings, self.task, self.execution
-        epochs = HEAD_EPOCHS if settings.head_epochs == "auto" else settings.head_epochs
-        nothing: tuple[Block, ...] = ()
-        if settings.augment is not None:
-            return train_suffix(module, training, validation, task.classes, settings, execution, epochs, nothing)
-        head = SuffixNetwork(None, module.head, settings.pooling, settings.train_bn)
-
-        def on_features(data: ActivationDataset) -> ActivationDataset:
-            features = features_of(module, data.activations, data.rows, execution)
-            return task.of(_spread(features, data.rows, task), data.rows)
-
-        known = on_features(training), validation and on_features(validation)
-        net = train_suffix(head, *known, task.classes, settings, execution, epochs, nothing)
-        return untrained_net(module, task.classes, net.history)
-
-
-class _Sources:
-    """Activations of samples as they are, and of samples that change at random where that is asked for.
-
-    Each is made when first wanted: which of them that is depends on the strategy.
-    """
-
-    def __init__(self, work: Pass, settings: TrainingSettings):
-        report = print if work.execution.verbose else work.report
-        self._work = replace(work, samples=decoded_once(work), report=report)
-        augmentation = work.samples.augmentation(settings.augment)
-        name = settings.augment if isinstance(settings.augment, str) else None
-        self._augmented = augmentation and Augmented(augmentation, name, settings.augment_views, settings.views_seed)
-
-    @cached_property
-    def first(self) -> torch.Tensor:
-        """The activation of one sample, to measure."""
-        with generator_kept():
-            return probe(self._work if self._augmented is None else replace(self._work, cache=None))
-
-    @cached_property
-    def plain(self) -> Activations:
-        with generator_kept():
-            return activations(self._work, self.first)
-
-    @cached_property
-    def changing(self) -> Activations:
-        return self.plain if self._augmented is None else activations(self._work, self.first, self._augmented)
-
-
-def _by_size(source: Activations, rows: np.ndarray) -> np.ndarray:
-    """Put rows of similar size together, so that a batch of them holds little padding."""
-    return np.array(sorted(rows, key=lambda row: source.size(int(row))), dtype=rows.dtype)
-
-
-def _hold_out(task: Task, settings: TrainingSettings) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.arange(len(task.labels))
-    if not settings.early_stopping:
-        return rows, rows[:0]
-    from sklearn.model_selection import train_test_split
-
-    seed = int(torch.randint(2**31 - 1, ()))
-    fraction = settings.validation_fraction
-    try:
-        training, held_out = train_test_split(rows, test_size=fraction, stratify=task.labels, random_state=seed)
-    except ValueError as error:
-        raise ValueError(
-            f"Got early_stopping=True and validation_fraction={fraction:g} for {len(rows)} samples of "
-            f"{len(task.classes)} classes; expected enough of each class for both parts: {error} Give more samples, "
-            "another validation_fraction, or early_stopping=False."
-        ) from error
-    if not task.weights[training].any():
-        raise ValueError(
-            f"Got early_stopping=True, and sample weights that are 0 for all {len(training)} samples that are left for "
-            "training; expected a positive weight. Weigh more samples, or set early_stopping=False."
-        )
-    return np.sort(training), np.sort(held_out)
-
-
-def _spread(features: np.ndarray, rows: np.ndarray, task: Task) -> Activations:
-    """Features of some rows, at the rows' places among all."""
-    values = np.zeros((len(task.labels), features.shape[1]), dtype=np.float32)
-    values[rows] = features
-    return KeptActivations(values)
-
-
-def _records(phase: str, net: Any) -> list[dict[str, Any]]:
-    """Return one entry per epoch: what we record under our names, and what callbacks record under theirs."""
-    names = {"train_loss": "train_loss", "valid_loss": "valid_loss", "valid_acc": "valid_accuracy", "dur": "seconds"}
-    left_out = {"batches", "epoch", "train_batch_count", "valid_batch_count"}
-    left_out |= {f"{name}_best" for name in names}
-    return [
-        {
-            "phase": phase,
-            "epoch": row["epoch"],
-            **{name: row[key] for key, name in names.items() if key in row},
-            **{key: value for key, value in row.items() if key not in names and key not in left_out},
-        }
-        for row in net.history
-    ]

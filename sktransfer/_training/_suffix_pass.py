@@ -33,8 +33,8 @@ def features_of(module: SuffixNetwork, source: Activations, rows: np.ndarray, ex
     return _compute(module, FeaturesOf(module), source, rows, execution)
 
 
-def logits_of(module: SuffixNetwork, source: Activations, rows: np.ndarray, execution: Execution) -> np.ndarray:
-    """Return the logits of some rows of activations.
+def outputs_of(module: SuffixNetwork, source: Activations, rows: np.ndarray, execution: Execution) -> np.ndarray:
+    """Return what the head makes of some rows of activations.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def logits_of(module: SuffixNetwork, source: Activations, rows: np.ndarray, exec
 
     Returns
     -------
-    float32 ndarray of shape (n, n_classes)
+    float32 ndarray of shape (n, n_outputs)
         In the order of `rows`.
     """
     return _compute(module, module, source, rows, execution)

@@ -70,9 +70,15 @@ def test_labels_come_in_any_form(y, classes):
         ([b"a", b"b"] * 3, r"of type bytes; .*label.decode\(\)"),
         (np.array([b"a", b"b"] * 3), r"of type bytes; .*label.decode\(\)"),
         ([Colour.RED, Colour.BLUE] * 3, r"of type Colour; .*\[str\(label\) for label in y\]"),
-        ([["a"], ["a", "b"]] * 3, r"among labels that are lists.*\(multilabel\) are not supported"),
-        (np.eye(6)[:, :2], r"Got y of shape \(6, 2\); y should be a 1d array.*y.argmax\(axis=1\).*\(multilabel\)"),
-        (pd.DataFrame({"a": [0, 1] * 3, "b": [1, 0] * 3}), r"Got y of shape \(6, 2\)"),
+        ([["a"], ["a", "b"]] * 3, r"among labels that are lists.*MultiLabelBinarizer"),
+        (
+            np.eye(6)[:, :2] + 1,
+            r"Got y of shape \(6, 2\) with y\[0, 0\] = 2.0; .* y should be a 1d array.*MultiLabelBinarizer",
+        ),
+        (pd.DataFrame({"a": [0, 1] * 3, "b": ["a", "b"] * 3}), r"Got y of shape \(6, 2\) with y\[0, 1\] = 'a'"),
+        (np.ones((6, 2, 2)), r"Got y of shape \(6, 2, 2\); y should be a 1d array"),
+        (np.linspace(0, 1, 12).reshape(6, 2), r"To predict several .* take FineTunedRegressor"),
+        (np.linspace(0, 1, 6), r"such as 0.2; .*FineTunedRegressor"),
         (np.linspace(0, 1, 6), "Unknown label type: continuous"),
         (np.ma.masked_array([0, 1] * 3, mask=[1, 0] * 3), "Got y as a masked array in which 3 values are masked"),
         (torch.zeros(6, dtype=torch.bfloat16), "Got y as a tensor of type torch.bfloat16"),
@@ -88,7 +94,7 @@ def test_labels_come_in_any_form(y, classes):
         ([1] * 6, "only one class"),
         (None, "requires y to be passed, but the target y is None"),
     ],
-    ids=range(35),
+    ids=range(38),
 )
 def test_what_is_no_label_is_refused_before_anything_is_loaded(y, match):
     def network():

@@ -80,9 +80,12 @@ class SoundReader(Reader):
         return cls(SoundPreprocessing.from_record(record["preprocessing"]), record["sampling_rate"])
 
     def example(self, n_samples: int, n_features: int | None) -> torch.Tensor:
-        """Return noise; where there are several sounds, each has two windows."""
+        """Return noise; where there are several sounds, each has three windows.
+
+        An exporter tries one window less. torch.export takes a length of one for a constant.
+        """
         one = self.preprocessing.example(None, 1)
-        return one if n_samples == 1 else self.preprocessing.example((2, *one.shape[2:]), n_samples)
+        return one if n_samples == 1 else self.preprocessing.example((3, *one.shape[2:]), n_samples)
 
     def learn(self, X: Any, tolerant: bool = False) -> "SoundSamples":
         sounds, lengths = self._sounds(X, tolerant)

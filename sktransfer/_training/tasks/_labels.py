@@ -1,14 +1,17 @@
 """Labels as a person gives them become indices of classes, and weights numbers. What is neither is refused at once."""
 
 import reprlib
-from numbers import Number
+from numbers import Number, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils import assert_all_finite, check_array, column_or_1d, compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
+from scipy.sparse import issparse
+from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from sktransfer._messages import shown
+from sktransfer._training.tasks._indicator_matrix import ADVICE
+from sktransfer._training.tasks._weights import read_weights, refuse_no_weight
 from sktransfer.inputs._containers import is_missing
 from sktransfer.inputs._refusals import as_array, check_form
 
@@ -43,6 +46,12 @@ def read_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("This classifier requires y to be passed, but the target y is None.")
     y = column_or_1d(_plain_labels(y), warn=True)
     assert_all_finite(y, input_name="y")
+    if type_of_target(y).startswith("continuous"):
+        raise ValueError(
+            "Unknown label type: continuous. Got y of numbers that are no classes, such as "
+            f"{shown(float(y[np.flatnonzero(y != np.floor(y))[0]]))}; expected labels. To predict numbers, take "
+            "FineTunedRegressor."
+        )
     check_classification_targets(y)
     classes, labels = np.unique(y, return_inverse=True)
     if len(classes) < 2:
@@ -51,6 +60,38 @@ def read_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
             f"{shown(classes[0])}"
         )
     return classes, labels
+
+
+def read_validation_labels(y: Any, classes: np.ndarray) -> np.ndarray:
+    """Return which class each validation sample has.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        Labels of one type.
+    classes : ndarray of shape (n_classes,)
+        Those of the training samples.
+
+    Returns
+    -------
+    int ndarray of shape (n_samples,)
+        Indices of classes.
+
+    Raises
+    ------
+    ValueError
+        If labels are none, or others than those of the training samples.
+    """
+    if issparse(y):
+        raise ValueError(f"Got y_val as a sparse matrix; expected {_WANTED}, as y is.")
+    y = column_or_1d(_plain_labels(y, "y_val"), warn=True)
+    known = {label: number for number, label in enumerate(classes.tolist())}
+    strange = [label for label in np.asarray(y).tolist() if label not in known]
+    if strange:
+        raise ValueError(
+            f"Got {shown(strange[0])} in y_val; expected the labels of y alone: {shown(classes.tolist(), 100)}."
+        )
+    return np.array([known[label] for label in np.asarray(y).tolist()], dtype=np.int64)
 
 
 def weigh(sample_weight: Any, class_weight: Any, classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -77,77 +118,61 @@ def weigh(sample_weight: Any, class_weight: Any, classes: np.ndarray, labels: np
     ValueError
         If a weight is negative, NaN or infinite, there is not one for each sample, or their sum is 0.
     """
-    weights = np.ones(len(labels)) if sample_weight is None else _plain_weights(sample_weight, len(labels))
-    weights /= weights.max() or 1.0
+    weights = read_weights(sample_weight, len(labels))
     if class_weight is not None:
         of_classes = compute_class_weight(class_weight, classes=classes, y=classes[labels]).astype(np.float64)
         weights *= (of_classes / (of_classes.max() or 1.0))[labels]
-    if not weights.any():
-        times = "" if class_weight is None else f", with class_weight={reprlib.repr(class_weight)},"
-        raise ValueError(
-            f"Got sample weights{times} that are all zero, so their sum is 0; expected at least one positive weight."
-        )
+    refuse_no_weight(weights, "" if class_weight is None else f", with class_weight={reprlib.repr(class_weight)},")
     return weights
 
 
-def _plain_weights(sample_weight: Any, n_samples: int) -> np.ndarray:
-    if isinstance(sample_weight, Number):
-        sample_weight = np.full(n_samples, sample_weight)
-    weights = check_array(sample_weight, dtype=np.float64, ensure_2d=False, copy=True, input_name="sample_weight")
-    if weights.shape != (n_samples,):
-        raise ValueError(
-            f"Got sample_weight.shape={weights.shape}; expected one weight for each of {n_samples} samples."
-        )
-    if (weights < 0).any():
-        raise ValueError(f"Got negative sample_weight={weights.min():g}; expected weights of at least 0.")
-    return np.asarray(weights)
-
-
-def check_lengths(n_samples: int, labels: np.ndarray) -> None:
-    """Raise unless each sample has a label.
+def check_class_weight(class_weight: Any) -> None:
+    """Raise if weights of classes are no numbers, before anything is loaded.
 
     Parameters
     ----------
-    n_samples : int
-        Samples in X.
-    labels : ndarray of shape (n_samples,)
-        Their labels.
+    class_weight : dict, list of dict, "balanced" or None
+        As the classifier takes it.
 
     Raises
     ------
     ValueError
-        If there are more or fewer.
+        If one is negative, NaN or infinite, or something in a list is no dict.
     """
-    if len(labels) != n_samples:
-        raise ValueError(f"Found input variables with inconsistent numbers of samples: {[n_samples, len(labels)]}")
+    for one in class_weight if isinstance(class_weight, list) else [class_weight]:
+        if isinstance(class_weight, list) and not isinstance(one, dict):
+            raise ValueError(f"Got class_weight={class_weight!r}; expected a dict for each label in a list.")
+        values = one.values() if isinstance(one, dict) else []
+        if not all(isinstance(weight, Real) and 0 <= float(weight) < np.inf for weight in values):
+            raise ValueError(f"Got class_weight={class_weight!r}; expected finite numbers of at least 0.")
 
 
-def _plain_labels(y: Any) -> np.ndarray:
+def _plain_labels(y: Any, name: str = "y") -> np.ndarray:
     """Return an array of labels, none missing and all of one type."""
     if isinstance(y, str | bytes):
-        raise ValueError(f"Got y={shown(y)}; expected {_WANTED}.")
+        raise ValueError(f"Got {name}={shown(y)}; expected {_WANTED}.")
     if not isinstance(y, range):
-        check_form(y, "y", _WANTED)
+        check_form(y, name, _WANTED)
     if isinstance(y, list | tuple | range):
-        y = _from_list(y)
-    labels = as_array(y, "y")
+        y = _from_list(y, name)
+    labels = as_array(y, name)
     if labels.ndim > 2 or (labels.ndim == 2 and labels.shape[1] != 1):
         raise ValueError(
-            f"Got y of shape {labels.shape}; y should be a 1d array: one label per sample. Give one column; of a "
-            "one-hot y, y.argmax(axis=1). Several labels per sample (multilabel) are not supported."
+            f"Got {name} of shape {labels.shape}; {name} should be a 1d array of one label per sample, or columns of 0 "
+            f"and 1. {ADVICE}"
         )
     column = labels.ravel()
-    _refuse_missing(column)
+    _refuse_missing(column, name)
     if column.dtype.kind not in "OST":
         return labels
     column = column.astype(object)
-    kind = _one_kind(column)
+    kind = _one_kind(column, name)
     if kind == "number":  # such as of a table's column of type object
         return np.array(column.tolist()).reshape(labels.shape)
     return column.reshape(labels.shape)
 
 
-def _from_list(y: "list[Any] | tuple[Any, ...] | range") -> np.ndarray:
+def _from_list(y: "list[Any] | tuple[Any, ...] | range", name: str) -> np.ndarray:
     """Make an array of a list in which each label keeps its type."""
     kinds = set(map(type, y))
     if all(issubclass(kind, str) for kind in kinds) or all(issubclass(kind, Number) for kind in kinds):
@@ -157,15 +182,14 @@ def _from_list(y: "list[Any] | tuple[Any, ...] | range") -> np.ndarray:
             return np.asarray(y)
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"Got y[0] = {shown(y[0])} among labels that are lists or arrays; expected {_WANTED}. Several labels "
-                "per sample (multilabel) are not supported."
+                f"Got {name}[0] = {shown(y[0])} among labels that are lists or arrays; expected {_WANTED}. {ADVICE}"
             ) from error
     labels = np.empty(len(y), dtype=object)
     labels[:] = y
     return labels
 
 
-def _refuse_missing(column: np.ndarray) -> None:
+def _refuse_missing(column: np.ndarray, name: str) -> None:
     kind = column.dtype.kind
     if kind == "f":
         missing = np.isnan(column)
@@ -176,31 +200,33 @@ def _refuse_missing(column: np.ndarray) -> None:
     if missing.any():
         row = int(missing.argmax())
         more = f" ({missing.sum()} labels are missing.)" if missing.sum() > 1 else ""
-        of_numbers = "Input y contains NaN: got" if kind == "f" else "Got"
+        of_numbers = f"Input {name} contains NaN: got" if kind == "f" else "Got"
+        label = shown(column[row : row + 1].tolist()[0])
         raise ValueError(
-            f"{of_numbers} y[{row}] = {shown(column[row : row + 1].tolist()[0])}; expected a label for each sample. "
+            f"{of_numbers} {name}[{row}] = {label}; expected a label for each sample. "
             f"Leave out rows without a label.{more}"
         )
 
 
-def _one_kind(labels: np.ndarray) -> str:
+def _one_kind(labels: np.ndarray, name: str) -> str:
     """Return what labels of type object all are; raise if they are of several kinds, or of none that can be a label."""
     kinds = {kind: _kind(kind) for kind in set(map(type, labels))}
     found = sorted(set(kinds.values()))
     if len(found) > 1:
         rows = [next(row for row, label in enumerate(labels) if kinds[type(label)] == kind) for kind in found[:2]]
-        got = " and ".join(f"y[{row}] = {shown(labels[row], 60)}" for row in sorted(rows))
+        got = " and ".join(f"{name}[{row}] = {shown(labels[row], 60)}" for row in sorted(rows))
         raise ValueError(
             f"Got labels of mixed types: {got}; expected {_WANTED}, all of one type. Make them strings: "
-            "y=[str(label) for label in y]."
+            f"{name}=[str(label) for label in {name}]."
         )
     if found and found[0] not in ("string", "number"):
         advice = (
-            "Support for labels represented as bytes is not supported: decode them, [label.decode() for label in y]."
+            f"Support for labels represented as bytes is not supported: decode them, [label.decode() for label in "
+            f"{name}]."
             if found[0] == "bytes"
-            else "Make them strings: y=[str(label) for label in y]."
+            else f"Make them strings: {name}=[str(label) for label in {name}]."
         )
-        raise ValueError(f"Got y[0] = {shown(labels[0])} of type {found[0]}; expected {_WANTED}. {advice}")
+        raise ValueError(f"Got {name}[0] = {shown(labels[0])} of type {found[0]}; expected {_WANTED}. {advice}")
     return found[0] if found else "string"
 
 
