@@ -55,6 +55,18 @@ def test_accuracy_is_measured_without_weights_or_data_and_parts_add_up(tmp_path)
     assert (tmp_path / "accuracy.png").stat().st_size > 1000
 
 
+def test_targets_are_measured_without_weights_or_data(tmp_path):
+    command = [sys.executable, "targets.py", "--quick", "--output", str(tmp_path)]
+    environment = {**os.environ, "SKTRANSFER_ASSETS": str(tmp_path / "nothing")}
+    done = subprocess.run(command, cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "targets.json").read_text())["figures"]
+    assert {figure["target"] for figure in figures} == {"angle", "blur", "hue", "zoom", "labels"}
+    assert len({figure["row"] for figure in figures}) == 10
+    assert all(figure["score"] <= 1 for figure in figures)
+    assert "quick trial" in (tmp_path / "targets.md").read_text()
+
+
 def test_accuracy_says_what_it_lacks(tmp_path):
     done = _measure_accuracy(tmp_path)
     assert done.returncode == 2

@@ -463,7 +463,7 @@ def test_a_head_of_too_many_logits_to_solve_is_trained(pictures, monkeypatch):
     X, y = pictures
     solved = FineTunedClassifier(tiny_cnn, random_state=0).fit(X, y)
     assert solved.history_ == []
-    monkeypatch.setattr("sktransfer._training._strategies.SOLVABLE", 2 * len(X) - 1)
+    monkeypatch.setattr("sktransfer._training._phases.SOLVABLE", 2 * len(X) - 1)
     trained = FineTunedClassifier(tiny_cnn, random_state=0).fit(X, y)
     assert [entry["phase"] for entry in trained.history_] == ["head"] * len(trained.history_)
     assert len(trained.history_) > 5

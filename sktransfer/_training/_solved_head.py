@@ -15,8 +15,7 @@ from sktransfer._training._feature_scaling import FeatureScaling
 from sktransfer._training._logistic_problem import LogisticProblem
 from sktransfer._training._penalty_choice import Choice, calibrate_whole, choose, enough_to_choose
 
-# The logit of a class, or label, without weight: so low that its probability is 0, yet finite, so that nothing turns
-# NaN.
+# The logit of a class without weight: so low that its probability is 0, yet finite, so that nothing turns NaN.
 NEVER = -1e4
 
 
@@ -108,7 +107,8 @@ def solve_label_heads(
                 weight[label] = (coefficients[1] - coefficients[0]) * own.columns() / scaling.columns()
                 bias[label] = intercept[1] - intercept[0]
             else:
-                bias[label] = -NEVER if present[0] else NEVER
+                # As a rate is estimated where nothing was seen: by Jeffreys' prior.
+                bias[label] = (1 if present[0] else -1) * np.log(2 * summed.sum() + 1)
             choices.append(chosen)
             iterations += n_iter
     return Solution(

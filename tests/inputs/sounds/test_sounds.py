@@ -333,7 +333,7 @@ def test_an_example_has_the_shape_of_a_real_sound(kind):
     samples = reader.learn([tone(1.0)])
     shape = samples.prepare(samples.load(0)[None]).shape
     assert made.example(None, 1).shape == reader.example(1, None).shape == shape
-    assert reader.example(3, None).shape == (3, 2, *shape[2:])
+    assert reader.example(3, None).shape == (3, 3, *shape[2:])
 
 
 @pytest.mark.parametrize("kind", EXTRACTORS)
