@@ -295,6 +295,21 @@ def test_a_monitor_scores_each_epoch(pictures):
     assert rows[0]["neg_log_loss"] == rows[2]["neg_log_loss"] == rows[-1]["neg_log_loss"]
 
 
+def test_a_monitor_scores_samples_of_ones_own_as_history_does(pictures):
+    X, y = pictures
+    known, others = slice(0, None, 2), slice(1, None, 2)
+
+    def on_others(model, X_known, y_known):
+        return model.score(X[others], y[others])
+
+    monitor = callback.ScoringMonitor(scoring={"valid_accuracy": on_others})
+    model = FineTunedClassifier(tiny_cnn, freeze_depth=2, max_epochs=3, lr=1e-2, head_C=0.01, random_state=0)
+    model.set_callbacks(monitor).fit(X[known], y[known], X_val=X[others], y_val=y[others])
+    seen = monitor.get_logs().data_as_pandas.query("task_name == 'epoch'")["valid_accuracy"]
+    assert len(seen) == 3
+    assert seen.tolist() == [entry["valid_accuracy"] for entry in model.history_ if entry["phase"] == "fine_tune"]
+
+
 def test_a_monitor_scores_each_epoch_of_a_regressor(pictures):
     X, y = pictures[0], numbers(pictures[1])
     monitor = callback.ScoringMonitor(scoring="r2")
