@@ -297,7 +297,7 @@ def test_a_monitor_scores_each_epoch(pictures):
 
 def test_a_monitor_scores_samples_of_ones_own_as_history_does(pictures):
     X, y = pictures
-    known, others = slice(0, None, 2), slice(1, None, 2)
+    known, others = slice(0, 12), slice(12, None)
 
     def on_others(model, X_known, y_known):
         return model.score(X[others], y[others])

@@ -57,7 +57,7 @@ def read_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
     if len(classes) < 2:
         raise ValueError(
             "This classifier needs samples of at least 2 classes in the data, but the data contains only one class: "
-            f"{shown(classes[0])}"
+            f"{shown(classes[:1].tolist()[0])}"
         )
     return classes, labels
 
