@@ -28,9 +28,8 @@ from sktransfer._computing._execution import PRECISIONS, Execution
 from sktransfer._computing._progress import say
 from sktransfer._computing._reuse import Pass, tell_nobody
 from sktransfer._files._json_values import from_arrays, to_arrays
-from sktransfer._files._onnx_file import export
 from sktransfer._messages import check_choice
-from sktransfer._process._fit_tasks import CALLBACKS, OF_A_RUNNING_FIT, CallbackSupportMixin
+from sktransfer._process._fit_tasks import CALLBACKS, OF_A_RUNNING_FIT, CallbackSupport
 from sktransfer._process._private_names import Interval, StrOptions
 from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore_backbone
 from sktransfer.backbones._frozen_part import FrozenPart
@@ -88,7 +87,7 @@ class _Code:
         )
 
 
-class BackboneEstimator(CallbackSupportMixin, BaseEstimator):
+class BackboneEstimator(CallbackSupport, BaseEstimator):
     """Base of estimators that hold a pretrained network."""
 
     backbone: Any
@@ -162,6 +161,8 @@ class BackboneEstimator(CallbackSupportMixin, BaseEstimator):
         UserWarning
             If torch's older exporter wrote the file, because the newer one failed or onnxscript is not installed.
         """
+        from sktransfer._files._onnx_file import export  # which few need
+
         check_is_fitted(self, "backbone_")
         network, output, classes = self._computation()
         reader = self._reader

@@ -4,7 +4,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -15,13 +15,10 @@ from torch import nn
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
 from sktransfer._process._fit_tasks import FitTask, run_as_task
 from sktransfer._process._private_names import Interval, StrOptions
-from sktransfer._training._held_out import Validation
 from sktransfer._training._idle_parameters import warn_of_frozen_blocks
 from sktransfer._training._net_record import net_from_record, net_to_record
-from sktransfer._training._phases import Trained, list_phases
 from sktransfer._training._prediction import predict
-from sktransfer._training._settings import TrainingSettings
-from sktransfer._training._strategies import check_settings, train
+from sktransfer._training._settings import TrainingSettings, check_settings
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer._training.tasks._base import Task
 from sktransfer._training.tasks._weights import check_lengths
@@ -29,6 +26,10 @@ from sktransfer.backbones import Backbone
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.inputs._base import Reader
 from sktransfer.inputs._rows import Rows
+
+if TYPE_CHECKING:
+    from sktransfer._training._held_out import Validation
+    from sktransfer._training._phases import Trained
 
 
 class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
@@ -208,6 +209,9 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         """Return the kind of what was learned, and the number of outputs."""
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> None:
+        from sktransfer._training._phases import Trained, list_phases  # as all of training, which few processes need
+        from sktransfer._training._strategies import train
+
         rows = Rows(X, self.image_shape)
         rows.kind()  # which refuses a single row
         # Of what may be one picture, its reader says so.
@@ -242,13 +246,15 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
             warnings.warn(f"{task.nothing_to_choose_by} head_C={C:.3g} is taken.", UserWarning, stacklevel=3)
         self.__dict__.update(learned(trained))  # in one step: nothing can interrupt it half-way
 
-    def _validation(self, X: Any, y: Any, task: Task, reader: Reader, part: FrozenPart) -> Validation:
+    def _validation(self, X: Any, y: Any, task: Task, reader: Reader, part: FrozenPart) -> "Validation":
         """Return a person's own held-out samples, read as the others were."""
         try:
             samples = self._read_by(reader, X)
         except ValueError as error:
             raise ValueError(f"Got X_val that cannot be read as X is: {error}") from error
         held_out = task.like(y, len(samples))
+        from sktransfer._training._held_out import Validation
+
         return Validation(self._way_through(part, samples), held_out)
 
     def _layers(self, backbone: Backbone, reader: Reader) -> tuple[Backbone, tuple[Any, ...]]:
@@ -322,7 +328,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         return tags
 
 
-def _of_training(trained: Trained) -> dict[str, Any]:
+def _of_training(trained: "Trained") -> dict[str, Any]:
     """Return the attributes that say what training came to."""
     solution = trained.solution
     return {

@@ -16,7 +16,6 @@ from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
 from sktransfer._files._json_values import from_plain, to_plain
 from sktransfer._files._model_file import read_model, write_model
-from sktransfer._files._sklearn_composites import read_composite, write_composite
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._fine_tuned_regressor import FineTunedRegressor
 from sktransfer._messages import shortened, shown
@@ -75,6 +74,8 @@ def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
     if type(estimator) in _OURS.values():
         ours = [estimator]
     else:
+        from sktransfer._files._sklearn_composites import write_composite  # which few need
+
         ours, around = write_composite(estimator, tuple(_OURS.values()))
         tensors[_AROUND] = torch.from_numpy(np.frombuffer(around, dtype=np.uint8).copy())
     models = []
@@ -123,6 +124,8 @@ def load(path: "str | os.PathLike[str]", *, backbone: "Custom | Mapping[str, Cus
         if _AROUND not in tensors:
             (estimator,) = ours
             return estimator
+        from sktransfer._files._sklearn_composites import read_composite
+
         return read_composite(tensors[_AROUND].numpy().tobytes(), ours)
     except ImportError:
         raise

@@ -127,7 +127,7 @@ def test_ctrl_c_in_fit_leaves_the_estimator_as_it_was(phase, fitted, many, press
 
 def interrupt_step(number):
     """Return a trace function that raises in the given step of an estimator's own lines, once it was armed."""
-    files = ("_backbone_estimator.py", "_fine_tuned_classifier.py", "contextlib.py")
+    files = ("_backbone_estimator.py", "_fine_tuned_classifier.py", "_fine_tuned_estimator.py", "contextlib.py")
 
     def trace(frame, event, argument):
         if not frame.f_code.co_filename.endswith(files):
@@ -159,7 +159,7 @@ def test_ctrl_c_at_any_step_leaves_all_parameters_and_a_whole_fit_or_none(fitted
         raise KeyboardInterrupt
 
     done.net, done.history, done.n_iter, done.solution = done.net_, done.history_, done.n_iter_, None
-    monkeypatch.setattr("sktransfer._fine_tuned_classifier.train", train)
+    monkeypatch.setattr("sktransfer._training._strategies.train", train)
     before = sys.gettrace()
     for number in itertools.count(1):
         tracer = interrupt_step(number)

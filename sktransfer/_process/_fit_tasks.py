@@ -5,22 +5,12 @@ does nothing.
 """
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
+from sklearn.utils.metaestimators import available_if
+
 from sktransfer._process._seeding import generator_kept
-
-try:
-    from sklearn.callback import CallbackSupportMixin as CallbackSupportMixin  # others import it from here
-    from sklearn.callback import with_callbacks
-except ImportError:
-
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Stands where scikit-learn has no callbacks: nothing can be set."""
-
-    def with_callbacks(method: Any) -> Any:
-        """Return the method as it is, where there is nothing to tear down."""
-        return method
-
 
 R = TypeVar("R")
 
@@ -28,8 +18,46 @@ R = TypeVar("R")
 CALLBACKS = "_skl_callbacks"
 OF_A_RUNNING_FIT = ("_callback_fit_ctx", "_parent_callback_ctx", "_skl_callbacks_to_teardown")
 
+# What an estimator has while a callback watches it: one of its own, or one of a search around it.
+_WATCHED = (CALLBACKS, "_parent_callback_ctx")
+
 # Tasks of one phase that count samples, at most: each costs a few calls, and a progress bar shows no more.
 MOST_STEPS = 100
+
+
+def _has_callbacks(estimator: Any) -> bool:
+    return find_spec("sklearn.callback") is not None
+
+
+class CallbackSupport:
+    """Takes callbacks of scikit-learn, where it has them.
+
+    What scikit-learn's own mixin does is done by it; but it is imported when it is first needed, with the library that
+    draws its progress bars.
+    """
+
+    @available_if(_has_callbacks)  # type: ignore[untyped-decorator]
+    def set_callbacks(self, *callbacks: Any) -> Any:
+        """Set callbacks of scikit-learn for the estimator.
+
+        Parameters
+        ----------
+        *callbacks : callback instances
+            Such as `sklearn.callback.ProgressBar()`; none takes away those that were set.
+
+        Returns
+        -------
+        estimator
+            Itself.
+        """
+        from sklearn.callback import CallbackSupportMixin
+
+        return CallbackSupportMixin.set_callbacks(self, *callbacks)
+
+    def _init_callback_context(self, **task: Any) -> Any:
+        from sklearn.callback import CallbackSupportMixin
+
+        return CallbackSupportMixin._init_callback_context(self, **task)
 
 
 class FitTask:
@@ -176,17 +204,19 @@ def run_as_task(
     object
         What `learn` returned.
     """
+    if not any(name in vars(estimator) for name in _WATCHED):
+        return learn(FitTask())
+    from sklearn.callback import with_callbacks
 
     def run(estimator: Any) -> R:
-        context, shown = None, None
-        if hasattr(estimator, "set_callbacks"):
-            metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-            shown = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
-            context = estimator._init_callback_context(max_subtasks=n_subtasks)
-            context.call_on_fit_task_begin(**shown)
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        shown = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
+        context = estimator._init_callback_context(max_subtasks=n_subtasks)
+        context.call_on_fit_task_begin(**shown)
         task = FitTask(context, shown, attributes)
         learned = learn(task)
         task.end(lambda: learned)
         return learned
 
-    return with_callbacks(run)(estimator)
+    result: R = with_callbacks(run)(estimator)
+    return result

@@ -3,12 +3,18 @@
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 
 from sktransfer._messages import check_choice
+from sktransfer._training._idle_parameters import check_companions
+from sktransfer.inputs.images._augmentation import make_augmentation
+
+STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
+SCHEDULES = ("cosine", "constant")
 
 # Names that `optimizer=` takes, and what torch calls them.
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "sgd": "SGD"}
@@ -112,3 +118,37 @@ def optimizer_class(optimizer: Any) -> Any:
         The class.
     """
     return getattr(torch.optim, OPTIMIZERS[optimizer]) if isinstance(optimizer, str) else optimizer
+
+
+def check_settings(estimator: Any) -> None:
+    """Raise if parameters that say how to train are wrong, or wrong together, before anything is loaded.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        With parameters of the right types.
+
+    Raises
+    ------
+    ValueError
+        With the first of them.
+    """
+    check_choice("strategy", estimator.strategy, STRATEGIES)
+    check_choice("lr_schedule", estimator.lr_schedule, SCHEDULES)
+    check_optimizer(estimator.optimizer)
+    check_companions(estimator)
+    sizes = estimator.hidden_layer_sizes
+    if not all(isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0 for size in sizes):
+        raise ValueError(
+            f"Got hidden_layer_sizes={sizes!r}; expected widths of at least 1, such as (256,), or () for a linear head."
+        )
+    make_augmentation(estimator.augment)
+    if estimator.callbacks:
+        from sktransfer._training._epochs import check_callbacks  # which brings skorch in
+
+        check_callbacks(estimator.callbacks)
+    if estimator.train_bn and estimator.batch_size == 1:
+        raise ValueError(
+            "Got train_bn=True with batch_size=1; expected batches of at least 2: BatchNorm has no statistics of one "
+            "sample. Raise batch_size, or set train_bn=False."
+        )

@@ -1,61 +1,21 @@
 """What is done in which order: samples pass the frozen part, phases train, and weights may go part of the way back."""
 
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 from sktransfer._computing._reuse import Pass
-from sktransfer._messages import check_choice
 from sktransfer._process._fit_tasks import FitTask, count_steps
 from sktransfer._process._seeding import seeded
 from sktransfer._training._held_out import Validation, hold_out
-from sktransfer._training._idle_parameters import check_companions
 from sktransfer._training._interpolation import PARTS, choose_factor
 from sktransfer._training._phases import Phases, Trained
-from sktransfer._training._settings import TrainingSettings, check_optimizer
+from sktransfer._training._settings import TrainingSettings
 from sktransfer._training._sources import Sources
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer._training.tasks._base import Task
 from sktransfer.backbones import Backbone
 from sktransfer.inputs._base import Samples
-from sktransfer.inputs.images._augmentation import augment_batch, make_augmentation
-
-STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
-SCHEDULES = ("cosine", "constant")
-
-
-def check_settings(estimator: Any) -> None:
-    """Raise if parameters that say how to train are wrong, or wrong together, before anything is loaded.
-
-    Parameters
-    ----------
-    estimator : BaseEstimator
-        With parameters of the right types.
-
-    Raises
-    ------
-    ValueError
-        With the first of them.
-    """
-    check_choice("strategy", estimator.strategy, STRATEGIES)
-    check_choice("lr_schedule", estimator.lr_schedule, SCHEDULES)
-    check_optimizer(estimator.optimizer)
-    check_companions(estimator)
-    sizes = estimator.hidden_layer_sizes
-    if not all(isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0 for size in sizes):
-        raise ValueError(
-            f"Got hidden_layer_sizes={sizes!r}; expected widths of at least 1, such as (256,), or () for a linear head."
-        )
-    make_augmentation(estimator.augment)
-    if estimator.callbacks:
-        from sktransfer._training._epochs import check_callbacks  # which brings skorch in
-
-        check_callbacks(estimator.callbacks)
-    if estimator.train_bn and estimator.batch_size == 1:
-        raise ValueError(
-            "Got train_bn=True with batch_size=1; expected batches of at least 2: BatchNorm has no statistics of one "
-            "sample. Raise batch_size, or set train_bn=False."
-        )
+from sktransfer.inputs.images._augmentation import augment_batch
 
 
 def train(

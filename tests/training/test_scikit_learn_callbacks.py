@@ -488,11 +488,10 @@ def test_skorchs_callbacks_are_the_constructors(pictures):
 def test_a_scikit_learn_without_callbacks_fits_as_well():
     code = """
 import sys
-import numpy as np, sklearn.callback, sklearn.linear_model, sklearn.model_selection
-there, sys.modules["sklearn.callback"] = sys.modules["sklearn.callback"], None
+import numpy as np, skorch.helper, sklearn.linear_model, sklearn.model_selection
+sys.modules["sklearn.callback"] = None  # which Python takes for a module that is not there
 from networks import tiny_vectors
 from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
-sys.modules["sklearn.callback"] = there
 X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
 for estimator, y in (
     (FineTunedClassifier(tiny_vectors, freeze_depth=1, max_epochs=2), X[:, 0] > 0),

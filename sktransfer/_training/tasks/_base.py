@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from sktransfer._training._activation_sources import Activations
-from sktransfer._training._dataset import ActivationDataset
+if TYPE_CHECKING:
+    from sktransfer._training._activation_sources import Activations
+    from sktransfer._training._dataset import ActivationDataset
 
 
 class Task(ABC):
@@ -43,8 +44,10 @@ class Task(ABC):
         """What each sample counts in the loss, or each of its outputs."""
         return self.weights
 
-    def of(self, source: Activations, rows: np.ndarray) -> ActivationDataset:
+    def of(self, source: "Activations", rows: np.ndarray) -> "ActivationDataset":
         """Join activations with the targets of some rows."""
+        from sktransfer._training._dataset import ActivationDataset  # which only training needs
+
         relative = self.loss_weights / self.loss_weights.mean()
         return ActivationDataset(source, rows, self.targets[rows], relative[rows])
 
