@@ -5,7 +5,6 @@ does nothing.
 """
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from sklearn.utils.metaestimators import available_if
@@ -26,7 +25,11 @@ MOST_STEPS = 100
 
 
 def _has_callbacks(estimator: Any) -> bool:
-    return find_spec("sklearn.callback") is not None
+    try:
+        import sklearn.callback  # noqa: F401 (whether it is there)
+    except ImportError:
+        return False
+    return True
 
 
 class CallbackSupport:
