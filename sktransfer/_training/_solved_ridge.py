@@ -23,6 +23,10 @@ from sktransfer._training._penalty_choice import EARLIER_WEIGHTS, PULL
 PENALTIES = 10.0 ** (np.arange(-6, 9) / 2)
 MIDDLE = 1.0
 
+# Samples times dimensions of their space above which what earlier layers weigh is not chosen: each choice would be a
+# decomposition of many seconds.
+LARGE = 2**23
+
 # The least squared error that counts: numbers that are known exactly.
 LEAST_ERROR = 1e-12
 
@@ -72,22 +76,24 @@ def solve_ridge(
     targets, own = numbers[known.counted][known.first], known.summed(weights)
     n_outputs = targets.shape[1]
     with known.threads():
-        earlier, chosen = EARLIER, np.full(n_outputs, MIDDLE)
+        ridge, chosen = None, np.full(n_outputs, MIDDLE)
         path: dict[str, list[Any]] = {"C": [], "earlier_weight": [], "squared_error": []}
         if C != "auto":
             chosen = np.full(n_outputs, float(C))
         elif known.samples.max() > 0:
             least = np.inf
-            for weight in EARLIER_WEIGHTS if len(known.widths) > 1 else (EARLIER,):
-                errors = _Ridge(known, weight, targets, own).errors_left_out(known.samples)
+            is_large = len(targets) * min(len(targets), features.shape[1]) > LARGE
+            for weight in EARLIER_WEIGHTS if len(known.widths) > 1 and not is_large else (EARLIER,):
+                tried = _Ridge(known, weight, targets, own)
+                errors = tried.errors_left_out(known.samples)
                 costs = 0.5 * own.sum() * np.log(np.maximum(errors, LEAST_ERROR))
                 costs += PULL * np.log10(PENALTIES / MIDDLE)[:, None] ** 2
                 path["C"] += list(PENALTIES)
                 path["earlier_weight"] += [weight] * len(PENALTIES)
                 path["squared_error"] += list(errors)
                 if costs.min(axis=0).sum() < least:
-                    least, earlier, chosen = costs.min(axis=0).sum(), weight, PENALTIES[costs.argmin(axis=0)]
-        ridge = _Ridge(known, earlier, targets, own)
+                    least, ridge, chosen = costs.min(axis=0).sum(), tried, PENALTIES[costs.argmin(axis=0)]
+        ridge = ridge or _Ridge(known, EARLIER, targets, own)
         coefficients, intercepts, n_iter = ridge.solve(chosen)
         if loss != "squared_error":
             coefficients, intercepts, n_iter = ridge.solve_robustly(chosen, DELTAS[loss], coefficients, intercepts)
@@ -96,13 +102,12 @@ def solve_ridge(
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(rotated_back))
         linear.bias.copy_(torch.from_numpy(intercepts))
-    scaling, _ = known.scaled(earlier)
+    scaling, _ = known.scaled(ridge.earlier)
     shown = {name: np.array(values) for name, values in path.items()}
     if n_outputs == 1:
         shown["squared_error"] = shown["squared_error"].ravel()
-    return Solution(
-        nn.Sequential(scaling.float(), linear), n_iter, float(chosen[0]) if n_outputs == 1 else chosen, earlier, shown
-    )
+    penalty = float(chosen[0]) if n_outputs == 1 else chosen
+    return Solution(nn.Sequential(scaling.float(), linear), n_iter, penalty, ridge.earlier, shown)
 
 
 class _Ridge:
@@ -121,6 +126,7 @@ class _Ridge:
     """
 
     def __init__(self, known: DifferentSamples, earlier: float, targets: np.ndarray, weights: np.ndarray):
+        self.earlier = earlier
         points, self.back = known.span(earlier, np.ones(len(weights), dtype=bool))
         self.weights, self._roots = weights, np.sqrt(weights)[:, None]
         self._shares = weights / weights.sum()

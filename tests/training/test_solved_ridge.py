@@ -170,6 +170,15 @@ def test_what_earlier_layers_weigh_is_chosen_where_there_are_some():
     assert chosen[0] > chosen[1], "numbers that only the earlier layer knows make it weigh more"
 
 
+def test_what_earlier_layers_weigh_is_not_chosen_where_that_takes_long(monkeypatch):
+    numbers = numbers_of(FEATURES)
+    monkeypatch.setattr(_solved_ridge, "LARGE", 40 * 5 - 1)
+    found = solve_ridge(FEATURES, numbers, np.ones(40), [2, 3])
+    assert set(found.path["earlier_weight"]) == {found.earlier_weight} == {_solved_ridge.EARLIER}
+    monkeypatch.setattr(_solved_ridge, "LARGE", 40 * 5)
+    assert len(set(solve_ridge(FEATURES, numbers, np.ones(40), [2, 3]).path["earlier_weight"])) == 3
+
+
 def test_a_single_sample_chooses_nothing():
     found = solve_ridge(FEATURES[[0, 0]], np.zeros((2, 1)), np.ones(2))
     assert not found.was_chosen
