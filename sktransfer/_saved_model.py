@@ -15,7 +15,6 @@ from torch import nn
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
 from sktransfer._files._json_values import from_plain, to_plain
-from sktransfer._files._model_file import read_model, write_model
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._fine_tuned_regressor import FineTunedRegressor
 from sktransfer._messages import shortened, shown
@@ -68,6 +67,8 @@ def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
     >>> sktransfer.load(path).predict(X).shape
     (6,)
     """
+    from sktransfer._files._model_file import write_model
+
     if not isinstance(estimator, BaseEstimator):
         raise TypeError(f"Got {estimator!r}; expected a scikit-learn estimator, fitted or not.")
     tensors: Tensors = {}
@@ -115,6 +116,8 @@ def load(path: "str | os.PathLike[str]", *, backbone: "Custom | Mapping[str, Cus
     --------
     save : Writes it.
     """
+    from sktransfer._files._model_file import read_model
+
     description, tensors = read_model(path)
     try:
         ours = [
