@@ -220,7 +220,9 @@ def main() -> None:
     origin = ", ".join(f"{key} {about[key]}" for key in ("date", "torch", "scikit-learn", "python") if key in about)
     lines = [*table(figures, sizes), f"{note}{means} {origin}."]
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "targets.json").write_text(json.dumps({"run": about, "figures": figures}, indent=1) + "\n")
+    each = ",\n".join(f"  {json.dumps(figure)}" for figure in figures)
+    written = f'{{"run": {json.dumps(about)},\n "figures": [\n{each}\n]}}\n'
+    (options.output / "targets.json").write_text(written)
     (options.output / "targets.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

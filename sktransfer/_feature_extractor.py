@@ -194,7 +194,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         ValueError
             If a parameter or X is not as described.
         FileNotFoundError
-            If paths in X, or the weights, are no files.
+            If a path in X, or the path of the weights, leads to no file.
         """
         self._check_parameters()
         with self._all_or_nothing():
@@ -228,7 +228,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         Returns
         -------
         float32 ndarray of shape (n_samples, n_features_out_)
-            One row a sample, which depends on that sample alone; NaN where it could not be read and
+            One row per sample, which depends on that sample alone; NaN where it could not be read and
             `on_bad_sample="nan"`.
 
         Raises
@@ -236,7 +236,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         ValueError
             If X is not as in `fit`, or a file is no image.
         FileNotFoundError
-            If paths in X are no files.
+            If a path in X leads to no file.
         """
         check_is_fitted(self, "backbone_")
         part = self._part()

@@ -168,7 +168,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         Returns
         -------
         float32 ndarray of shape (n_samples, n_features)
-            One row a sample.
+            One row per sample.
         """
         check_is_fitted(self, "backbone_")
         return self._compute(X, features=True)

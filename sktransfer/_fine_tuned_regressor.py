@@ -152,7 +152,7 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
         What was trained, from activations at the cut to numbers in units of their standard deviation; `net_.module_`
         holds the weights.
     history_ : list of dict
-        An entry an epoch: `phase` ("head" or "fine_tune"), `epoch`, `train_loss`, `seconds`, and with
+        An entry per epoch: `phase` ("head" or "fine_tune"), `epoch`, `train_loss`, `seconds`, and with
         `early_stopping` or `X_val` also `valid_loss` and `valid_r2`; then a solved head is an entry of epoch 0. Losses
         are of numbers with standard deviation 1. Else empty where the head was solved and nothing else trained.
     n_iter_ : int
@@ -320,7 +320,7 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
         ValueError
             If a parameter, X or y is not as described, or the loss turns into no number.
         FileNotFoundError
-            If paths in X, or the weights, are no files.
+            If a path in X, or the path of the weights, leads to no file.
         """
         self._check_parameters()
         with self._all_or_nothing():

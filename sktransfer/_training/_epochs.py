@@ -202,7 +202,7 @@ def train_suffix(
     settings : TrainingSettings
         How.
     execution : Execution
-        Batch size, device and whether to print a line an epoch.
+        Batch size, device and whether to print a line per epoch.
     epochs : int
         Length.
     blocks : tuple of Block

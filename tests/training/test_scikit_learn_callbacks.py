@@ -52,7 +52,7 @@ class Recorder:
         self.set_up -= 1
 
     def on_fit_task_begin(self, estimator, context):
-        torch.rand(3)  # which is not to change what is learned
+        torch.rand(3)  # it must not change what is learned
         self.begun.append((context.task_name, context.max_subtasks))
 
     def on_fit_task_end(self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator=None):
@@ -410,7 +410,7 @@ class Fails(Recorder):
 
 
 class PressesCtrlC(Recorder):
-    """Sends the signal, which is not how skorch's callbacks end training."""
+    """Sends the signal of Ctrl-C; callbacks of skorch raise KeyboardInterrupt instead."""
 
     expected = pytest.raises(KeyboardInterrupt)
 

@@ -127,7 +127,7 @@ def weigh(sample_weight: Any, class_weight: Any, classes: np.ndarray, labels: np
 
 
 def check_class_weight(class_weight: Any) -> None:
-    """Raise if weights of classes are no numbers, before anything is loaded.
+    """Raise if a weight of a class is not a number, before anything is loaded.
 
     Parameters
     ----------
