@@ -216,7 +216,7 @@ def main() -> None:
         figures = list(measure(images, networks, draws, sizes))
     about = machine()
     note = "A quick trial: drawn pictures and random weights. " if options.quick else ""
-    means = f"Means over {draws} draws, R2 also over {len(NUMBERS)} numbers; {len(images)} photos."
+    means = f"Means over draws ({draws}), R2 also over {len(NUMBERS)} numbers; {len(images)} photos."
     origin = ", ".join(f"{key} {about[key]}" for key in ("date", "torch", "scikit-learn", "python") if key in about)
     lines = [*table(figures, sizes), f"{note}{means} {origin}."]
     options.output.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 # What skorch records, and how it is called here.
 NAMES = {"train_loss": "train_loss", "valid_loss": "valid_loss", "valid_acc": "valid_accuracy", "dur": "seconds"}
 
@@ -31,8 +33,8 @@ def entries(phase: str, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any
         {
             "phase": phase,
             "epoch": row["epoch"],
-            **{name: row[key] for key, name in NAMES.items() if key in row},
-            **{key: value for key, value in row.items() if key not in NAMES and key not in _LEFT_OUT},
+            **{name: _plain(row[key]) for key, name in NAMES.items() if key in row},
+            **{key: _plain(value) for key, value in row.items() if key not in NAMES and key not in _LEFT_OUT},
         }
         for row in rows
     ]
@@ -63,6 +65,11 @@ class Table:
             self._names = list(values)
             self._write("  ".join(name.rjust(9) for name in self._names))
         self._write("  ".join(values.get(name, "").rjust(max(len(name), 9)) for name in self._names))
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy's as one of Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _text(value: Any) -> str:
