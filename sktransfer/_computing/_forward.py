@@ -5,26 +5,25 @@ waits for another in every layer, and decoding goes on beside. On a GPU the next
 computes, and results come back without waiting for each.
 """
 
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from sktransfer._computing._execution import Execution, Fits
+from sktransfer._computing._threads import each_alone, n_threads
 from sktransfer._messages import first_line
-from sktransfer._process._locks import Lock
-from sktransfer._process._workers import LOOKS_EVERY, in_order
+from sktransfer._process._workers import in_order
 from sktransfer.inputs._base import Samples, batches_of, load_batch, load_batches
 
 T = TypeVar("T")
 
-# While threads that compute alone are started, torch gives each new thread one processor.
-_STARTING = Lock()
+# Samples that are not divided among threads: it would take longer than it saves.
+FEW = 4
 
 # Changes loaded samples at random: it is given a batch and the rows that it holds.
 Change = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
@@ -81,6 +80,39 @@ def run_batch(network: nn.Module, batch: torch.Tensor, execution: Execution) -> 
         return _forward_in_parts(network, here, execution.batch_size, execution.fits)
 
 
+def run_batches(
+    network: nn.Module, batches: Iterator[torch.Tensor], execution: Execution
+) -> Generator[torch.Tensor, None, None]:
+    """Run batches without gradients, on the CPU several at once, each in a thread that computes alone.
+
+    Parameters
+    ----------
+    network, execution : object
+        As in `run_batch`.
+    batches : iterator of Tensor of shape (n, ...)
+        Taken in this thread. A single one is divided among the threads.
+
+    Yields
+    ------
+    Tensor of shape (n, ...)
+        Float32, in the order of the batches.
+    """
+    threads, first = n_threads(), list(islice(batches, 2))
+    small = not first or first[0].ndim == 2 or (len(first) == 1 and len(first[0]) < 2 * FEW)
+    if execution.device.type != "cpu" or threads == 1 or small:
+        yield from (run_batch(network, batch, execution) for batch in chain(first, batches))
+        return
+    if len(first) == 1:
+        parts = iter(torch.split(first[0], max(FEW, -(-len(first[0]) // threads))))
+        with closing(_in_threads(lambda part: run_batch(network, part, execution), parts, threads)) as results:
+            yield torch.cat(list(results))
+        return
+    with closing(
+        _in_threads(lambda batch: run_batch(network, batch, execution), chain(first, batches), threads)
+    ) as results:
+        yield from results
+
+
 def _forward_in_parts(network: nn.Module, batch: torch.Tensor, full: int, fits: Fits) -> torch.Tensor:
     while True:
         try:
@@ -123,8 +155,7 @@ def compute(
     full = execution.at_once(samples.n_values)
     batches = list(batches_of(samples, rows, execution.at_once))
     cuda = execution.device.type == "cuda"
-    with _STARTING:
-        threads = torch.get_num_threads()
+    threads = n_threads()
 
     def step(batch: torch.Tensor) -> torch.Tensor:
         # Modes are entered for each step, not around the yield, where they would leak to whoever takes the batch.
@@ -163,43 +194,11 @@ def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int, f
         ) from error
 
 
-def _in_threads(step: Callable[[T], torch.Tensor], batches: Iterator[T], threads: int) -> Iterator[torch.Tensor]:
+def _in_threads(
+    step: Callable[[T], torch.Tensor], batches: Iterator[T], threads: int
+) -> Generator[torch.Tensor, None, None]:
     """Compute several batches at once, each in one thread, and yield the results in order."""
-    return in_order(step, batches, threads, ahead=threads, name="sktransfer-compute", beginning=_each_alone)
-
-
-@contextmanager
-def _each_alone(started: Sequence[threading.Thread]) -> Iterator[Callable[[], None]]:
-    """Give threads that are started inside one processor each, and new threads of the caller's as many as before.
-
-    torch knows one number for all threads to come, which a thread takes for good when it first asks. So nobody else
-    starts threads here meanwhile; and a thread that wakes when this is over leaves the number alone.
-    """
-    begun, setting, over = queue.SimpleQueue[threading.Thread](), threading.Lock(), False
-
-    def begin() -> None:
-        try:
-            with setting:
-                if not over:
-                    torch.set_num_threads(1)
-                    torch.get_num_threads()
-        finally:  # whatever happens: the wait for it ends here
-            begun.put(threading.current_thread())
-
-    with _STARTING:
-        threads = torch.get_num_threads()
-        try:
-            yield begin
-            coming = set(started)
-            while coming:
-                try:
-                    coming.discard(begun.get(timeout=LOOKS_EVERY))
-                except queue.Empty:  # one that has ended does not begin
-                    coming = {thread for thread in coming if thread.is_alive()}
-        finally:
-            with setting:
-                over = True
-                torch.set_num_threads(threads)
+    return in_order(step, batches, threads, ahead=threads, name="sktransfer-compute", beginning=each_alone)
 
 
 def _copied_back(results: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktransfer._computing._forward import run_batch
+from sktransfer._computing._forward import run_batches
 from sktransfer._computing._progress import LONG, progress_bar, took
 from sktransfer._computing._reuse import Batches, Pass, by_size, in_order
 from sktransfer._messages import shortened
@@ -104,8 +104,11 @@ def apply(network: nn.Module, work: Pass) -> np.ndarray:
         In the order of the samples, though those of one size are computed together.
     """
     order = by_size(work.samples, range(len(work.samples)))
-    with closing(stream(replace(work, samples=_Subset(work.samples, order)))) as batches:
-        parts = [run_batch(network, batch, work.execution).cpu().numpy() for batch in batches]
+    with (
+        closing(stream(replace(work, samples=_Subset(work.samples, order)))) as batches,
+        closing(run_batches(network, batches, work.execution)) as results,
+    ):
+        parts = [result.cpu().numpy() for result in results]
     computed = np.concatenate(parts)
     result = np.empty_like(computed)
     result[order] = computed

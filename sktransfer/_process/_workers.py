@@ -81,6 +81,33 @@ def in_order(
         team.end()
 
 
+@contextlib.contextmanager
+def team(
+    n_threads: int, *, name: str, beginning: Beginning = _at_once
+) -> Generator[Callable[[Callable[[T], R], Iterable[T]], list[R]], None, None]:
+    """Keep threads that help the caller again and again.
+
+    Parameters
+    ----------
+    n_threads, name, beginning : object
+        As in `in_order`. The caller works too, so one thread less than processors is enough.
+
+    Yields
+    ------
+    callable
+        Given work and items, does the work on each, here and in the threads, and returns the results in the order of
+        the items, when all are done. What no thread has begun is done here, so that a thread that wakes late keeps
+        nobody waiting; of several errors the first is raised.
+    """
+    helpers = _Team(name)
+    try:
+        with beginning(helpers.threads) as begin:
+            helpers.start(n_threads, begin)
+        yield helpers.together
+    finally:
+        helpers.end()
+
+
 class _Task(Generic[T, R]):
     """One piece of work, and who took it.
 
@@ -116,6 +143,10 @@ class _Task(Generic[T, R]):
             if gone and (self._claim() or not (self._taker is None or self._taker.is_alive())):
                 return self._work(self._item)
         return self._told(*answer)
+
+    def do_or_wait(self, threads: Sequence[threading.Thread]) -> R:
+        """Do the work here if no thread has begun it, else wait for the answer."""
+        return self._work(self._item) if self._claim() else self.wait(threads)
 
     def _claim(self) -> bool:
         """Take the work, unless another thread has: of two that try at once, one gets it."""
@@ -156,6 +187,24 @@ class _Team:
 
     def answer(self, task: "_Task[T, R]") -> R:
         return task.wait(self.threads)
+
+    def together(self, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Do the work on each item, here and in the threads."""
+        tasks = [_Task(work, item) for item in items]
+        for task in tasks[1:]:
+            self.give(task)
+        results, failed = [], None
+        try:
+            for task in tasks:
+                try:
+                    results.append(task.do_or_wait(self.threads))
+                except BaseException as error:  # the others go on with what the caller may change next
+                    failed = failed or error
+            if failed is not None:
+                raise failed
+            return results
+        finally:
+            del failed  # its traceback holds this frame
 
     def end(self) -> None:
         """Let go of what no thread has taken, and wait until each has done what it has in hand."""

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from sktransfer._computing._execution import Execution, lend
 from sktransfer._computing._forward import run_batch
 from sktransfer._computing._progress import say
+from sktransfer._training._batch_parts import in_parts
 from sktransfer._training._dataset import ActivationDataset, SliceBatches
 from sktransfer._training._epoch_reports import EpochLines, EpochTasks
 from sktransfer._training._settings import FUSED, TrainingSettings, optimizer_class
@@ -301,8 +302,9 @@ def _train(
         net.classes = np.arange(task.n_outputs)  # what callbacks see, as labels and as predictions, are class indices
     try:
         with lend(module, execution.device):
-            _run_epochs(net, _SkorchDataset(training))
-            watch.end(net)
+            with in_parts(module, execution):
+                _run_epochs(net, _SkorchDataset(training))
+                watch.end(net)
             module.eval()
             result = run_batch(module, guard.last, execution)
     finally:

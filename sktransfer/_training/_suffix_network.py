@@ -1,6 +1,6 @@
 """The network behind the cut: tuned blocks, pooling and a head of one's own classes, and what of it is frozen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,6 +89,8 @@ class SuffixNetwork(nn.Module):
     layers: Sequence[Any] = ()
     widths: Sequence[int] = ()
     started: dict[str, torch.Tensor] | None = None
+    # What runs batches instead, while this is trained.
+    runner: Callable[[torch.Tensor], torch.Tensor] | None = None
     _ended: dict[str, torch.Tensor] | None = None
 
     def __init__(
@@ -130,8 +132,12 @@ class SuffixNetwork(nn.Module):
         """Return the tuned features of activations, float32 of shape (n, n_features)."""
         return join(self.vectors(x))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def run(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of activations, computed here and now."""
         return self.head(self.features(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.run(x) if self.runner is None else self.runner(x)
 
     def compute_in(self, bfloat16: bool) -> None:
         """Set whether the tail multiplies in bfloat16, forwards and backwards; weights and head are float32."""

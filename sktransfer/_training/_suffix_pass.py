@@ -1,11 +1,14 @@
 """Activations run through a suffix, whole or up to its features, without training it."""
 
+from collections.abc import Iterator
+from contextlib import closing
+
 import numpy as np
 import torch
 from torch import nn
 
 from sktransfer._computing._execution import Execution, lend
-from sktransfer._computing._forward import run_batch
+from sktransfer._computing._forward import run_batches
 from sktransfer._process._seeding import generator_kept
 from sktransfer._training._activation_sources import Activations, take_batches
 from sktransfer._training._suffix_network import FeaturesOf, SuffixNetwork
@@ -75,12 +78,20 @@ def _compute(
     module: SuffixNetwork, compute: nn.Module, source: Activations, rows: np.ndarray, execution: Execution
 ) -> np.ndarray:
     module.compute_in(execution.bfloat16)
-    with lend(module, execution.device), generator_kept():
-        parts = [
-            (places, run_batch(compute, part, execution).cpu().numpy())
-            for places, part in take_batches(source, rows, execution.batch_size)
-        ]
-    result = np.empty((len(rows), parts[0][1].shape[1]), dtype=np.float32)
-    for places, part in parts:
-        result[places] = part
+    places: list[np.ndarray] = []
+
+    def batches() -> Iterator[torch.Tensor]:
+        for some, batch in take_batches(source, rows, execution.batch_size):
+            places.append(some)
+            yield batch
+
+    with (
+        lend(module, execution.device),
+        generator_kept(),
+        closing(run_batches(compute, batches(), execution)) as results,
+    ):
+        parts = [result.cpu().numpy() for result in results]
+    result = np.empty((len(rows), parts[0].shape[1]), dtype=np.float32)
+    for some, part in zip(places, parts, strict=True):
+        result[some] = part
     return result

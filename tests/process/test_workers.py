@@ -125,7 +125,7 @@ def ended(request, monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "run", run)
     monkeypatch.setattr("sktransfer._process._workers.LOOKS_EVERY", 0.02)
-    monkeypatch.setattr("sktransfer._computing._forward.LOOKS_EVERY", 0.02)
+    monkeypatch.setattr("sktransfer._computing._threads.LOOKS_EVERY", 0.02)
     return names
 
 
