@@ -64,6 +64,8 @@ class Execution:
         Whether to show progress.
     fits : Fits
         What was found out about the device's memory.
+    trains_in_bfloat16 : bool, default=False
+        Whether layers that tolerate it are trained in bfloat16.
     """
 
     batch_size: int
@@ -72,6 +74,7 @@ class Execution:
     bfloat16: bool
     verbose: int
     fits: Fits = field(default_factory=Fits, compare=False)
+    trains_in_bfloat16: bool = False
 
     @classmethod
     def plan(
@@ -118,10 +121,12 @@ class Execution:
             )
         if chosen.type == "cpu":
             keep_freed_blocks()
-        bfloat16 = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(chosen))
+        given, auto = precision == "bfloat16", precision == "auto"
+        bfloat16 = given or (auto and multiplies_bfloat16(chosen))
+        training = given or (auto and multiplies_bfloat16(chosen, training=True))
         # NumPy's integers overflow where they are small.
         threads = None if n_jobs is None else int(n_jobs)
-        return cls(int(batch_size), threads, chosen, bfloat16, int(verbose))
+        return cls(int(batch_size), threads, chosen, bfloat16, int(verbose), trains_in_bfloat16=training)
 
     @property
     def arithmetic(self) -> str:
@@ -139,24 +144,28 @@ class Execution:
         return contextlib.nullcontext()
 
 
-def multiplies_bfloat16(device: torch.device) -> bool:
+def multiplies_bfloat16(device: torch.device, training: bool = False) -> bool:
     """Tell whether a device has instructions that multiply bfloat16, so that it is faster than float32.
 
     Parameters
     ----------
     device : torch.device
         CUDA or CPU.
+    training : bool, default=False
+        Whether gradients are wanted too. Weights that change are turned to bfloat16 again in each step, and on a CPU
+        with AVX512-BF16 that costs more than it saves.
 
     Returns
     -------
     bool
-        CUDA: compute capability 8.0 and above. CPU: AVX512-BF16 or AMX, as far as this torch can tell.
+        CUDA: compute capability 8.0 and above. CPU: AMX, or AVX512-BF16 without gradients, as far as this torch can
+        tell.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type != "cpu":
         return False
-    names = ("avx512_bf16", "amx_tile")
+    names = ("amx_tile",) if training else ("avx512_bf16", "amx_tile")
     if hasattr(torch.cpu, "get_capabilities"):
         can = torch.cpu.get_capabilities()
         return any(can.get(name, False) for name in names)

@@ -7,14 +7,15 @@ computes, and results come back without waiting for each.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
-from itertools import chain, islice
+from contextlib import ExitStack, closing
+from itertools import chain, islice, repeat
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from sktransfer._computing._execution import Execution, Fits
+from sktransfer._computing._own_numbers import OwnNumbers
 from sktransfer._computing._threads import each_alone, n_threads
 from sktransfer._messages import first_line
 from sktransfer._process._workers import in_order
@@ -152,24 +153,14 @@ def compute(
     ValueError
         If the network does not take such samples.
     """
-    full = execution.at_once(samples.n_values)
     batches = list(batches_of(samples, rows, execution.at_once))
-    cuda = execution.device.type == "cuda"
-    threads = n_threads()
-
-    def step(batch: torch.Tensor) -> torch.Tensor:
-        # Modes are entered for each step, not around the yield, where they would leak to whoever takes the batch.
-        with torch.no_grad(), execution.autocast():
-            prepared = samples.prepare(batch.to(execution.device, non_blocking=True))
-            return _forward_or_explain(network, prepared, full, execution.fits)
-
+    cuda, threads = execution.device.type == "cuda", n_threads()
+    step = _step(network, samples, execution)
     if not cuda and threads > 1 and len(batches) > 1 and change is None and execution.n_jobs is None:
         # Each thread loads what it computes: so there are never more threads than processors.
         yield from _in_threads(lambda some: step(load_batch(samples, some)), iter(batches), threads)
         return
-    with closing(
-        load_batches(samples, batches, threads if execution.n_jobs is None else execution.n_jobs, pin=cuda)
-    ) as coming:
+    with closing(_loaded(samples, batches, execution)) as coming:
         loaded: Iterator[torch.Tensor] = coming
         if change is not None:
             loaded = (change(batch, some) for batch, some in zip(coming, batches, strict=True))
@@ -179,6 +170,93 @@ def compute(
             yield from map(step, loaded)
         else:
             yield from _in_threads(step, loaded, threads)
+
+
+def compute_ahead(
+    network: nn.Module,
+    samples: Samples,
+    groups: Sequence[Any],
+    execution: Execution,
+    change: Change | None = None,
+    draws_from_torch: bool = False,
+) -> Generator[list[torch.Tensor], None, None]:
+    """Load groups of rows and run them through a network, the next group while whoever takes them works on one.
+
+    Parameters
+    ----------
+    network, samples, execution : object
+        As in `compute`.
+    groups : sequence of array-like of int
+        Rows of each group; those of one size should stand together.
+    change : callable or None, default=None
+        Changes what was loaded.
+    draws_from_torch : bool, default=False
+        Whether it draws by torch's functions alone, so that any thread may call it, with numbers of its own. Else it is
+        called in this thread and in order.
+
+    Yields
+    ------
+    list of Tensor of shape (n, ...)
+        Float32 activations of the next group, in order, those of one size together, on the device.
+
+    Raises
+    ------
+    ValueError
+        If the network does not take such samples.
+    """
+    divided = [list(batches_of(samples, group, execution.at_once)) for group in groups]
+    batches = [batch for group in divided for batch in group]
+    cuda, threads = execution.device.type == "cuda", n_threads()
+    in_step = change if change is not None and draws_from_torch and not cuda else None
+    before = None if in_step is change else change
+    seeds = [0] * len(batches) if in_step is None else torch.randint(2**62, (len(batches),)).tolist()
+    step = _step(network, samples, execution)
+
+    def load_and_step(item: tuple[torch.Tensor | None, Sequence[int], int]) -> torch.Tensor:
+        batch, rows, seed = item
+        with OwnNumbers(seed):  # nothing is drawn that whoever trains meanwhile would draw
+            loaded = load_batch(samples, rows) if batch is None else batch
+            return step(loaded if in_step is None else in_step(loaded, rows))
+
+    with ExitStack() as opened:
+        # On the CPU each thread loads what it computes, but where a number of threads that load is given.
+        alone = not cuda and threads > 1 and execution.n_jobs is None and before is None
+        coming = None if alone else opened.enter_context(closing(_loaded(samples, batches, execution)))
+        loaded: Iterator[torch.Tensor | None] = repeat(None, len(batches)) if coming is None else coming
+        if cuda:
+            loaded = (batch.to(execution.device, non_blocking=True) for batch in loaded if batch is not None)
+        if before is not None:
+            loaded = (before(batch, rows) for batch, rows in zip(loaded, batches, strict=True) if batch is not None)
+        items = zip(loaded, batches, seeds, strict=True)
+        if cuda:
+            results: Iterator[torch.Tensor] = (step(batch) for batch, *_ in items if batch is not None)
+        elif threads == 1:
+            results = map(load_and_step, items)
+        else:
+            ahead = threads + max(map(len, divided))
+            results = opened.enter_context(closing(_in_threads(load_and_step, items, threads, ahead)))
+        for group in divided:
+            yield list(islice(results, len(group)))
+
+
+def _step(network: nn.Module, samples: Samples, execution: Execution) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what is done with a loaded batch."""
+    full = execution.at_once(samples.n_values)
+
+    def step(batch: torch.Tensor) -> torch.Tensor:
+        # Modes are entered for each step, not around a yield, where they would leak to whoever takes the batch.
+        with torch.no_grad(), execution.autocast():
+            prepared = samples.prepare(batch.to(execution.device, non_blocking=True))
+            return _forward_or_explain(network, prepared, full, execution.fits)
+
+    return step
+
+
+def _loaded(
+    samples: Samples, batches: Sequence[Sequence[int]], execution: Execution
+) -> Generator[torch.Tensor, None, None]:
+    n_jobs = n_threads() if execution.n_jobs is None else execution.n_jobs
+    return load_batches(samples, batches, n_jobs, pin=execution.device.type == "cuda")
 
 
 def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int, fits: Fits) -> torch.Tensor:
@@ -195,10 +273,11 @@ def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int, f
 
 
 def _in_threads(
-    step: Callable[[T], torch.Tensor], batches: Iterator[T], threads: int
+    step: Callable[[T], torch.Tensor], batches: Iterator[T], threads: int, ahead: int = 0
 ) -> Generator[torch.Tensor, None, None]:
     """Compute several batches at once, each in one thread, and yield the results in order."""
-    return in_order(step, batches, threads, ahead=threads, name="sktransfer-compute", beginning=each_alone)
+    ahead = max(threads, ahead)
+    return in_order(step, batches, threads, ahead=ahead, name="sktransfer-compute", beginning=each_alone)
 
 
 def _copied_back(results: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:

@@ -7,8 +7,8 @@ sample; and what would not fit is computed each time.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from sktransfer._cache._memory_store import COUNTS, PROCESS_CACHE, activation_keys
-from sktransfer._computing._forward import Change, compute
+from sktransfer._computing._forward import Change, compute_ahead
 from sktransfer._computing._frozen_pass import collect
 from sktransfer._computing._reuse import Pass, Variant
-from sktransfer._process._seeding import generator_kept, seeded
+from sktransfer._process._seeding import seeded
 from sktransfer.inputs._base import Augmentation, Samples, SamplesOf
 from sktransfer.inputs.images._augmentation import augment_batch
 
@@ -38,17 +38,21 @@ class Activations(ABC):
     def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
         """Return the float32 activations of some rows, joined as `join` does."""
 
+    def batches(self, groups: Sequence[np.ndarray]) -> Generator[torch.Tensor, None, None]:
+        """Yield the activations of each group of rows; the next ones may be computed meanwhile."""
+        yield from map(self.take, groups)
+
     def size(self, row: int) -> int:
         """Return what tells activations of different shapes apart."""
         return 1
 
 
-def join(values: Sequence[np.ndarray]) -> torch.Tensor:
+def join(tensors: list[torch.Tensor]) -> torch.Tensor:
     """Join activations that may be of different lengths.
 
     Parameters
     ----------
-    values : sequence of float32 ndarray of shape (length, ...)
+    tensors : list of float32 Tensor of shape (length, ...)
         One a sample.
 
     Returns
@@ -61,7 +65,6 @@ def join(values: Sequence[np.ndarray]) -> torch.Tensor:
     ValueError
         If one of them holds NaN.
     """
-    tensors = [torch.from_numpy(value) for value in values]
     if len({tensor.shape for tensor in tensors}) == 1:
         return torch.stack(tensors)
     if any(bool(tensor.isnan().any()) for tensor in tensors):
@@ -90,7 +93,7 @@ class KeptActivations(Activations):
     def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
         if isinstance(self.values, np.ndarray):
             return torch.from_numpy(self.values[rows])
-        return join([self.values[row] for row in rows])
+        return join([torch.from_numpy(self.values[row]) for row in rows])
 
     def size(self, row: int) -> int:
         return 1 if isinstance(self.values, np.ndarray) else len(self.values[row])
@@ -113,7 +116,7 @@ class ViewedActivations(Activations):
 
     def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
         drawn = torch.randint(len(self.views), (len(rows),)).tolist()
-        return join([self.views[view][row] for view, row in zip(drawn, rows, strict=True)])
+        return join([torch.from_numpy(self.views[view][row]) for view, row in zip(drawn, rows, strict=True)])
 
 
 class ComputedActivations(Activations):
@@ -125,24 +128,36 @@ class ComputedActivations(Activations):
         The samples, and their way through the frozen part.
     augmentation : callable or None
         Changes a loaded sample at random.
+    draws_from_torch : bool, default=False
+        Whether that draws by torch's functions alone.
     """
 
-    def __init__(self, work: Pass, augmentation: Augmentation | None):
+    def __init__(self, work: Pass, augmentation: Augmentation | None, draws_from_torch: bool = False):
         self.part, self.samples, self.execution = work.part, work.samples, work.execution
         self._change = None if augmentation is None else _each(augmentation)
+        self._draws_from_torch = draws_from_torch
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        with closing(self.batches([np.asarray(rows)])) as batches:
+            return next(batches)
+
+    def batches(self, groups: Sequence[np.ndarray]) -> Generator[torch.Tensor, None, None]:
         ready = self.part.ready(self.execution.device, self.execution.bfloat16)
-        COUNTS.add(misses=len(rows))
-        order = sorted(range(len(rows)), key=lambda place: self.samples.size(int(rows[place])))
-        wanted = [int(rows[place]) for place in order]
-        kept = nullcontext() if self._change else generator_kept()
-        with kept, closing(compute(ready, self.samples, wanted, self.execution, self._change)) as computed:
-            by_place = dict(zip(order, (value.numpy() for batch in computed for value in batch), strict=True))
-        return join([by_place[place] for place in range(len(rows))])
+        sizes = [np.array([self.samples.size(int(row)) for row in rows]) for rows in groups]
+        orders = [some.argsort(kind="stable") for some in sizes]
+        by_size = [rows[order] for rows, order in zip(groups, orders, strict=True)]
+        how = self._change, self._draws_from_torch
+        with closing(compute_ahead(ready, self.samples, by_size, self.execution, *how)) as coming:
+            for order, some, parts in zip(orders, sizes, coming, strict=True):
+                COUNTS.add(misses=len(order))
+                if (some == some[0]).all():
+                    yield parts[0] if len(parts) == 1 else torch.cat(parts)
+                    continue
+                each = [value for part in parts for value in part]
+                yield join([each[place] for place in order.argsort()])
 
     def size(self, row: int) -> int:
         return self.samples.size(row)
@@ -261,12 +276,14 @@ def activations(work: Pass, first: torch.Tensor, augmented: Augmented | None = N
         keyed = work if augmented.name is not None else replace(work, cache=None)
         variants = [augmented.view(number, work.samples) for number in range(views)]
         return ViewedActivations([collect(replace(keyed, variant=variant)) for variant in variants])
-    return ComputedActivations(work, None if augmented is None else augmented.augmentation)
+    if augmented is None:
+        return ComputedActivations(work, None)
+    return ComputedActivations(work, augmented.augmentation, draws_from_torch=augmented.name is not None)
 
 
 def take_batches(
     activations: Activations, rows: np.ndarray, batch_size: int
-) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+) -> Generator[tuple[np.ndarray, torch.Tensor], None, None]:
     """Take rows in batches, those of one size together.
 
     Parameters
@@ -286,11 +303,13 @@ def take_batches(
         The batch.
     """
     sizes = np.array([activations.size(row) for row in rows])
-    for size in np.unique(sizes):
-        places = np.flatnonzero(sizes == size)
-        for start in range(0, len(places), batch_size):
-            some = places[start : start + batch_size]
-            yield some, activations.take(rows[some])
+    places = [
+        which[start : start + batch_size]
+        for which in (np.flatnonzero(sizes == size) for size in np.unique(sizes))
+        for start in range(0, len(which), batch_size)
+    ]
+    with closing(activations.batches([rows[some] for some in places])) as batches:
+        yield from zip(places, batches, strict=True)
 
 
 def sizes_in_all(samples: Samples) -> float:

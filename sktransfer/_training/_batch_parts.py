@@ -13,11 +13,11 @@ from torch import nn
 
 from sktransfer._computing._execution import Execution
 from sktransfer._computing._forward import FEW
+from sktransfer._computing._own_numbers import OwnNumbers
 from sktransfer._computing._threads import alone, each_alone, n_threads
 from sktransfer._process._private_names import NormBase
 from sktransfer._process._seeding import generator_kept
 from sktransfer._process._workers import team
-from sktransfer._training._own_numbers import OwnNumbers
 from sktransfer._training._suffix_network import SuffixNetwork
 
 # Bytes that the gradients of all parts may take: with few threads, those of any usual network.

@@ -1,6 +1,6 @@
 """Activations with their targets and weights, drawn in batches that are taken whole."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ class ActivationDataset(Dataset[Any]):
         self.activations, self.rows = activations, rows
         self.targets = torch.as_tensor(targets)
         self.weights = torch.as_tensor(weights, dtype=torch.float32)
+        self._coming: Generator[torch.Tensor, None, None] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -70,7 +71,22 @@ class ActivationDataset(Dataset[Any]):
 
     def take(self, which: np.ndarray) -> tuple[torch.Tensor, WeightedTargets]:
         """Return a batch as skorch wants it: X, y."""
-        return self.activations.take(self.rows[which]), WeightedTargets.of(self.targets[which], self.weights[which])
+        return self.activations.take(self.rows[which]), self._labels(which)
+
+    def batches(self, groups: list[np.ndarray]) -> Generator[tuple[torch.Tensor, WeightedTargets], None, None]:
+        """Yield batches; the next ones may be computed meanwhile, until this is closed."""
+        self._coming = self.activations.batches([self.rows[which] for which in groups])
+        for which, activations in zip(groups, self._coming, strict=True):
+            yield activations, self._labels(which)
+
+    def close(self) -> None:
+        """End what is computed for batches that nobody takes any more."""
+        if self._coming is not None:
+            self._coming.close()
+            self._coming = None
+
+    def _labels(self, which: np.ndarray) -> WeightedTargets:
+        return WeightedTargets.of(self.targets[which], self.weights[which])
 
 
 # Batches, drawn at random, whose samples are sorted by size among each other: enough that a batch holds samples of like
@@ -121,5 +137,4 @@ class SliceBatches:
         batches = list(zip(starts, [*starts[1:], n], strict=True))
         if differ:
             batches = [batches[place] for place in torch.randperm(len(batches)).tolist()]
-        for start, stop in batches:
-            yield self.dataset.take(order[start:stop])
+        yield from self.dataset.batches([order[start:stop] for start, stop in batches])

@@ -223,7 +223,7 @@ def train_suffix(
     ValueError
         If the loss is no number any more.
     """
-    module.compute_in(execution.bfloat16)
+    module.compute_in(execution.trains_in_bfloat16)
     before = copy.deepcopy(module.state_dict())
     generator = torch.get_rng_state()
     batch_size = min(execution.batch_size, execution.fits.n_samples or execution.batch_size)
@@ -305,9 +305,12 @@ def _train(
             with in_parts(module, execution):
                 _run_epochs(net, _SkorchDataset(training))
                 watch.end(net)
-            module.eval()
+            module.eval().compute_in(execution.bfloat16)
             result = run_batch(module, guard.last, execution)
     finally:
+        for dataset in (training, validation):
+            if dataset is not None:
+                dataset.close()
         lines.close()
         module.eval().requires_grad_(False)
     if not torch.isfinite(result).all():
