@@ -301,8 +301,11 @@ def _train(
         net.classes = np.arange(task.n_outputs)  # what callbacks see, as labels and as predictions, are class indices
     try:
         with lend(module, execution.device):
-            _run_epochs(net, _SkorchDataset(training))
-            watch.end(net)
+            try:
+                _run_epochs(net, _SkorchDataset(training))
+                watch.end(net)
+            finally:
+                module.zero_grad()  # gradients take as much memory as weights, and would come along
             module.eval()
             result = run_batch(module, guard.last, execution)
     finally:
