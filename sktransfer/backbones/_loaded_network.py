@@ -137,6 +137,7 @@ class LoadedNetwork:
         self._known = None
         self._ready.clear()
         self._parts.clear()
+        self.graph.forget_calls()
         self._settings = Settings(self.network)
 
 
