@@ -4,11 +4,6 @@ import json
 import math
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("Agg")  # draws into a file, with or without a screen
-from matplotlib import pyplot as plt
-
 # Cores in use by other processes beyond which figures are marked.
 BUSY = 0.1
 
@@ -76,6 +71,11 @@ def origins(results: dict[str, dict]) -> list[str]:
 
 def draw(bars: list[dict], path: Path) -> None:
     """Draw how many times as fast each comparison came out, with the spread as a line."""
+    import matplotlib as mpl  # which those who read tables alone do without
+
+    mpl.use("Agg")  # draws into a file, with or without a screen
+    from matplotlib import pyplot as plt
+
     figure, axes = plt.subplots(figsize=(8, 0.8 + 0.42 * len(bars)), layout="constrained")
     times = [record["times as fast"] for record in bars]
     medians = [each["median"] for each in times]

@@ -32,6 +32,57 @@ def test_speed_is_measured_without_anything_but_the_repository(sections, tmp_pat
     assert "quick trial" in (tmp_path / "speed.md").read_text()
 
 
+def test_what_waits_for_a_card_runs_whole_on_a_cpu(tmp_path):
+    done = _try_card(tmp_path, "--minutes", "30")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / "cuda-cpu.json").read_text())
+    parts = results["parts"]
+    names = ["tests", "extraction", "grid", "tuning", "halving", "memory", "round_trips", "threads"]
+    assert list(parts) == names
+    assert {part["outcome"] for part in parts.values()} == {"ran"}
+    assert results["machine"]["card"] is None
+    assert results["machine"]["torch"]
+    records = [record for part in parts.values() for record in part["records"]]
+    assert all({"median", "min", "max", "values"} <= set(record["ours"]) for record in records)
+    raced = [record for record in records if record["unit"] == "images/s"]
+    assert len(raced) == 5
+    assert all(record["peer"]["median"] > 0 and record["bar"] == 0.8 for record in raced)
+    held = [(name, check["held"]) for name, part in parts.items() for check in part["checks"]]
+    assert {name for name, outcome in held if outcome} == set(names)
+    assert {name for name, outcome in held if outcome is None} == {"tests", "memory"}, "what only a card can show"
+    assert "quick trial" in (tmp_path / "cuda-cpu.md").read_text()
+
+
+def test_parts_that_take_too_long_or_no_longer_fit_are_said_to_be_missing(tmp_path):
+    done = _try_card(tmp_path, "--minutes", "0.02", "--parts", "memory", "threads")
+    assert done.returncode == 1
+    parts = json.loads((tmp_path / "cuda-cpu.json").read_text())["parts"]
+    assert [part["outcome"] for part in parts.values()] == ["stopped", "left out"]
+    assert "- threads left out: 0 s were left." in (tmp_path / "cuda-cpu.md").read_text()
+
+
+def test_a_part_that_fails_says_why_in_a_line(tmp_path):
+    code = (
+        "import sys, cuda, cuda_checks\n"
+        "def fail(trial):\n"
+        "    trial.checked('the sky is blue', True)\n"
+        "    raise ValueError('Got no sky.')\n"
+        "cuda_checks.memory = fail\n"
+        "sys.exit(cuda.main())"
+    )
+    command = [sys.executable, "-c", code, "--part", "memory", "--device", "cpu", "--folder", str(tmp_path)]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    findings = [json.loads(line) for line in (tmp_path / "memory.jsonl").read_text().splitlines()]
+    assert findings[0]["check"]["held"]
+    assert findings[1] == {"error": "ValueError: Got no sky."}
+
+
+def _try_card(folder, *arguments):
+    command = [sys.executable, "cuda.py", "--device", "cpu", "--quick", "--output", str(folder), *arguments]
+    return subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+
+
 def test_texts_are_measured_without_weights_or_sentences(tmp_path):
     done = _measure_texts(tmp_path, "--quick", "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr

@@ -175,7 +175,8 @@ def test_trained_on_the_gpu_loads_on_the_cpu(weights, pictures, tmp_path):
     finally:
         del os.environ["CUDA_VISIBLE_DEVICES"]
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), classifier.predict_proba(X), atol=1e-3)
-    assert torch.cuda.memory_allocated() == 0
+    held = {*classifier.net_.module_.state_dict().values(), *classifier.backbone_.network.state_dict().values()}
+    assert {tensor.device.type for tensor in held} == {"cpu"}
 
 
 @pytest.mark.exhaustive

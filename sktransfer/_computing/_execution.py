@@ -119,7 +119,12 @@ class Execution:
                 f"Got device={device!r}; torch finds {torch.cuda.device_count()} CUDA devices here. "
                 'Use device="auto" or "cpu".'
             )
-        if chosen.type == "cpu":
+        if chosen.type == "cuda":
+            # "cuda" alone is the card that is current in a thread, which differs from thread to thread and may change.
+            # Asking for it brings CUDA up, so that its generators are there for whoever seeds them and puts them back.
+            current = torch.cuda.current_device()
+            chosen = torch.device("cuda", current if chosen.index is None else chosen.index)
+        else:
             keep_freed_blocks()
         given, auto = precision == "bfloat16", precision == "auto"
         bfloat16 = given or (auto and multiplies_bfloat16(chosen))
@@ -196,11 +201,12 @@ def lend(network: nn.Module, device: torch.device) -> Iterator[nn.Module]:
     with _LENDING:
         _LENT[id(first)] += 1  # lent further up already, or to another thread
     try:
-        with _LENDING:
+        # Whoever calls may be in inference mode: tensors that were moved in it could not be trained any more.
+        with _LENDING, torch.inference_mode(False):
             network.to(device)
         yield network
     finally:
-        with _LENDING:
+        with _LENDING, torch.inference_mode(False):
             _LENT[id(first)] -= 1
             if not _LENT[id(first)]:
                 del _LENT[id(first)]

@@ -76,9 +76,12 @@ def run_batch(network: nn.Module, batch: torch.Tensor, execution: Execution) -> 
         Float32.
     """
     parameter = next(network.parameters(), None)
+
+    def run(part: torch.Tensor) -> torch.Tensor:
+        return forward(network, part if parameter is None else part.to(parameter.device), execution.batch_size)
+
     with torch.inference_mode():
-        here = batch if parameter is None else batch.to(parameter.device)
-        return _forward_in_parts(network, here, execution.batch_size, execution.fits)
+        return _in_parts(run, batch, execution.fits)
 
 
 def run_batches(
@@ -114,10 +117,11 @@ def run_batches(
         yield from results
 
 
-def _forward_in_parts(network: nn.Module, batch: torch.Tensor, full: int, fits: Fits) -> torch.Tensor:
+def _in_parts(run: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, fits: Fits) -> torch.Tensor:
+    """Copy a batch to where it runs, prepare it and run it, in as many parts as CUDA's memory demands."""
     while True:
         try:
-            parts = [forward(network, part, full) for part in torch.split(batch, fits.n_samples or len(batch))]
+            parts = [run(part) for part in torch.split(batch, fits.n_samples or len(batch))]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
         except torch.cuda.OutOfMemoryError:
             if not fits.halve(len(batch)):
@@ -243,11 +247,14 @@ def _step(network: nn.Module, samples: Samples, execution: Execution) -> Callabl
     """Return what is done with a loaded batch."""
     full = execution.at_once(samples.n_values)
 
+    def run(part: torch.Tensor) -> torch.Tensor:
+        prepared = samples.prepare(part.to(execution.device, non_blocking=True))
+        return _forward_or_explain(network, prepared, full)
+
     def step(batch: torch.Tensor) -> torch.Tensor:
         # Modes are entered for each step, not around a yield, where they would leak to whoever takes the batch.
         with torch.no_grad(), execution.autocast():
-            prepared = samples.prepare(batch.to(execution.device, non_blocking=True))
-            return _forward_or_explain(network, prepared, full, execution.fits)
+            return _in_parts(run, batch, execution.fits)
 
     return step
 
@@ -259,11 +266,12 @@ def _loaded(
     return load_batches(samples, batches, n_jobs, pin=execution.device.type == "cuda")
 
 
-def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int, fits: Fits) -> torch.Tensor:
+def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int) -> torch.Tensor:
     try:
-        return _forward_in_parts(network, prepared, full, fits)
+        return forward(network, prepared, full)
     except (RuntimeError, AssertionError, TypeError, IndexError) as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
+        # Of the device, not of the samples: no memory, here or for the libraries of CUDA, or a card that failed.
+        if isinstance(error, torch.cuda.OutOfMemoryError) or str(error).startswith(("CUDA", "cuDNN")):
             raise
         hint = " Where rows are flat images, say so: image_shape=(height, width)." if prepared.ndim == 2 else ""
         raise ValueError(

@@ -302,9 +302,12 @@ def _train(
         net.classes = np.arange(task.n_outputs)  # what callbacks see, as labels and as predictions, are class indices
     try:
         with lend(module, execution.device):
-            with in_parts(module, execution):
-                _run_epochs(net, _SkorchDataset(training))
-                watch.end(net)
+            try:
+                with in_parts(module, execution):
+                    _run_epochs(net, _SkorchDataset(training))
+                    watch.end(net)
+            finally:
+                module.zero_grad()  # gradients take as much memory as weights, and would come along
             module.eval().compute_in(execution.bfloat16)
             result = run_batch(module, guard.last, execution)
     finally:

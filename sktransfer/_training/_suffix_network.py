@@ -241,8 +241,9 @@ class SuffixNetwork(nn.Module):
         if ended is None or tail is None:
             tuned = left or {} if tail is None else tail.state_dict()
             ended = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()} | (ended or {})
-            ended |= {f"tail.{name}": tensor.cpu() for name, tensor in tuned.items()}
-        return record, ended | started
+            ended |= {f"tail.{name}": tensor for name, tensor in tuned.items()}
+        # All of them: another thread may predict on a GPU meanwhile, where head and tail then are.
+        return record, {name: tensor.cpu() for name, tensor in (ended | started).items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restore_suffix, self.to_record()

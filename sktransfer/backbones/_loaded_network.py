@@ -5,6 +5,7 @@ somebody else did, that is seen and it is loaded anew.
 """
 
 import hashlib
+import weakref
 from collections import OrderedDict
 from typing import Any
 
@@ -48,6 +49,7 @@ class LoadedNetwork:
         # What was found out by running a sample, by what it depends on.
         self.output_shapes: dict[Any, list[tuple[int, ...]]] = {}
         self.widths: dict[Any, list[int]] = {}
+        _LOADED.add(self)
 
     @property
     def fingerprint(self) -> str:
@@ -135,11 +137,15 @@ class LoadedNetwork:
         self._known = None
         self._ready.clear()
         self._parts.clear()
+        self.graph.forget_calls()
         self._settings = Settings(self.network)
 
 
 _LOCK = Lock()
 _KEPT: OrderedDict[Any, LoadedNetwork] = OrderedDict()
+
+# All that there are, whether they are kept for others or not: an estimator may hold one that nobody else is handed.
+_LOADED: "weakref.WeakSet[LoadedNetwork]" = weakref.WeakSet()
 
 
 def load(source: Source) -> LoadedNetwork:
@@ -223,7 +229,7 @@ def count_networks() -> int:
 def forget_networks() -> None:
     """Let go of all networks that no estimator holds, and of what was made ready of the others."""
     with _LOCK:
-        for loaded in set(_KEPT.values()):
+        for loaded in list(_LOADED):
             with loaded._lock:
                 loaded._forget()
         _KEPT.clear()

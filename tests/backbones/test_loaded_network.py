@@ -232,3 +232,17 @@ def test_a_part_goes_on_from_each_cut_that_it_passes():
                 part.behind(before, widths).network()(before.network()(x)),
                 expected,
             )
+
+
+def test_clear_cache_lets_go_of_what_is_ready_of_every_network_that_an_estimator_holds():
+    X = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+    held = []
+    for seed in range(NETWORKS_KEPT + 2):
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        held.append(PretrainedFeatureExtractor(network, feature_cache=None, pixel_range=(0, 255)).fit(X))
+    assert cache_info().n_networks == NETWORKS_KEPT
+    alive = count_alive(nn.Conv2d)
+    assert alive >= 3 * len(held), "given, held, and ready to run"
+    clear_cache()
+    assert count_alive(nn.Conv2d) == alive - len(held)

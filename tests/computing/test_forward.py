@@ -17,6 +17,8 @@ from torch import nn
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer._computing._allocator import SWITCH, keep_freed_blocks
 from sktransfer._computing._execution import VALUES_AT_ONCE, Execution, lend, multiplies_bfloat16
+from sktransfer.inputs.images._preprocessing import _per_channel
+from sktransfer.inputs.images._reader import ImageSamples
 
 
 @pytest.fixture
@@ -168,6 +170,36 @@ def test_not_even_one_sample_fits(monkeypatch):
             extractor.transform(X)
 
 
+def test_samples_that_do_not_fit_beside_the_network_are_copied_and_prepared_in_halves(monkeypatch):
+    X, prepared = many(40), ImageSamples.prepare
+    expected = features(X)
+
+    def prepare(samples, batch):
+        if len(batch) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return prepared(samples, batch)
+
+    extractor = PretrainedFeatureExtractor(tiny_cnn, feature_cache=None, random_state=0, precision="float32").fit(X)
+    monkeypatch.setattr(ImageSamples, "prepare", prepare)
+    with pytest.warns(UserWarning, match="CUDA ran out of memory"):
+        got = extractor.transform(X)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("message", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED", "cuDNN error: CUDNN_STATUS_BAD"])
+def test_an_error_of_the_device_is_not_said_to_be_one_of_the_samples(message, monkeypatch):
+    monkeypatch.setattr(Hungry, "most", 100)
+    extractor = PretrainedFeatureExtractor(Hungry(), feature_cache=None).fit(many(4))
+
+    def fail(*args):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", fail)
+    monkeypatch.setattr(nn.Conv2d, "forward", fail)
+    with pytest.raises(RuntimeError, match=message):
+        extractor.transform(many(4))
+
+
 def test_training_out_of_memory_goes_on_with_half_the_batch(monkeypatch, pictures):
     X, y = pictures
     monkeypatch.setattr(Hungry, "most", 6)
@@ -287,3 +319,35 @@ def test_a_lent_network_comes_back_when_its_last_user_is_done_even_if_there_was_
     with lend(network, cuda):
         pass
     assert network.sent == ["cuda", "cpu"], "the attempt that failed is not counted as a user"
+
+
+def test_a_network_that_is_lent_in_inference_mode_can_be_trained_afterwards():
+    class Moved(nn.Linear):
+        def to(self, device):
+            return super().to(torch.float64 if str(device) == "cuda" else torch.float32)  # which copies, as a move does
+
+    network = Moved(2, 2)
+    with torch.inference_mode(), lend(network, torch.device("cuda")):
+        assert network.weight.dtype == torch.float64
+    assert not any(parameter.is_inference() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("device", "named"), [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0")])
+def test_cuda_alone_is_the_card_that_is_current_now(device, named, monkeypatch):
+    for name, answer in {
+        "is_available": True,
+        "device_count": 2,
+        "current_device": 1,
+        "get_device_capability": (9, 0),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *args, answer=answer: answer)
+    assert str(Execution.plan(32, None, device, "auto", 0).device) == named
+
+
+def test_means_go_to_a_gpu_without_waiting_for_it(monkeypatch):
+    sent = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: sent.append("pinned") or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *args, **how: sent.append((args, how)) or tensor)
+    cuda = torch.device("cuda")
+    assert _per_channel((0.5, 0.25), cuda).flatten().tolist() == [0.5, 0.25]
+    assert sent == ["pinned", ((cuda,), {"non_blocking": True})]

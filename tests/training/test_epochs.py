@@ -243,3 +243,12 @@ def test_a_fit_of_one_step_learns():
     model = fit(max_epochs=1, batch_size=64, lr=1e-2, head_lr=1e-1)
     other = fit(max_epochs=1, batch_size=64, lr=1e-12, head_lr=1e-12)
     assert not np.allclose(model.predict_proba(X), other.predict_proba(X))
+
+
+def test_no_gradient_is_left_behind_and_a_record_is_brought_to_the_cpu(monkeypatch):
+    module = fit().net_.module_
+    assert all(parameter.grad is None for parameter in module.parameters())
+    names = set(module.to_record()[1])
+    assert {name.partition(".")[0] for name in names} >= {"head", "tail"}
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: "here")
+    assert module.to_record()[1] == dict.fromkeys(names, "here")

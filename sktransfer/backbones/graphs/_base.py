@@ -108,6 +108,9 @@ class Graph(Protocol):
     ) -> nn.Module:
         """Return the part between two cuts, of copies of its layers, as one that computes the same in less time."""
 
+    def forget_calls(self) -> None:
+        """Forget what its layers were called with, which lies on the device where they ran."""
+
     def describe(self) -> Description:
         """Write down what the network computes, but for its weights; raise `NotWritableError` where that cannot be."""
 

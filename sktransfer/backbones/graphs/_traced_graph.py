@@ -193,6 +193,9 @@ class NetworkGraph:
         """Return the number of each block by the value that leaves it, in order."""
         return {node: depth for depth, node in enumerate(self._ends, start=1)}
 
+    def forget_calls(self) -> None:
+        """Nothing is remembered from run to run."""
+
     def output_shapes(self, x: torch.Tensor) -> list[tuple[int, ...]]:
         """Run the network once and return the shape of each block's output, up to the features."""
         graph, copies = fx.Graph(), dict[fx.Node, Any]()

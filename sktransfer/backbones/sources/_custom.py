@@ -94,7 +94,7 @@ class CustomSource:
                 f"Got a backbone function that returns a {type(network).__name__}; expected a torch.nn.Module."
             )
         # A function may return the same module each time, and what is fitted must not change with it.
-        return _copy(unwrap_network(network))
+        return _copy(unwrap_network(network)).cpu()
 
     def pretrained(self) -> nn.Module:
         network = self.architecture().eval()

@@ -174,5 +174,14 @@ class ImagePreprocessing(Preprocessing):
             batch = batch.to(torch.float32).div_(255)
         if set(self.mean) == {0.0} and set(self.std) == {1.0}:
             return batch
-        mean, std = (torch.tensor(v, device=batch.device).view(-1, 1, 1) for v in (self.mean, self.std))
+        mean, std = (_per_channel(values, batch.device) for values in (self.mean, self.std))
         return batch.sub(mean).div_(std)
+
+
+def _per_channel(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Return values for each channel on a device, float32 of shape (n, 1, 1).
+
+    To a GPU they go from page-locked memory: else the copy would wait for all that the GPU has been given to do.
+    """
+    column = torch.tensor(values).view(-1, 1, 1)
+    return column.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else column.to(device)

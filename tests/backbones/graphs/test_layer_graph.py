@@ -9,7 +9,7 @@ from networks import rest_exhaustive
 from pretrained_models import make_sound_model, make_text_model
 from torch import nn
 
-from sktransfer import FineTunedClassifier
+from sktransfer import FineTunedClassifier, clear_cache
 from sktransfer.backbones import UntraceableError, load_backbone
 from sktransfer.backbones.graphs._entries import Tokens, Windows
 from sktransfer.backbones.graphs._layer_check import check
@@ -279,3 +279,14 @@ def test_masks_of_long_texts_are_not_remembered_without_end(monkeypatch):
     for length in range(1, 60):
         graph.calls(torch.zeros(1, length, 4), None)
     assert sum(size for _, size in graph._known.values()) <= 1000
+
+
+def test_clear_cache_forgets_what_layers_were_called_with_on_a_device(tmp_path):
+    classifier = FineTunedClassifier(make_text_model("bert", tmp_path), freeze_depth=1, max_epochs=1)
+    texts = ["a b", "b c", "c a", "a c"]
+    classifier.fit(texts, [0, 1, 0, 1])
+    graph = classifier.backbone_.frozen_part(1, "avg").graph
+    assert graph._known
+    clear_cache()
+    assert not graph._known
+    assert classifier.predict(texts).shape == (4,)

@@ -87,6 +87,24 @@ def test_a_module_on_a_gpu_stays_there_and_its_backbone_is_on_the_cpu():
     assert {parameter.device.type for parameter in again.network.parameters()} == {"cpu"}
 
 
+class Elsewhere(nn.Linear):
+    """Writes down that it came to the CPU."""
+
+    came = False
+
+    def cpu(self):
+        self.came = True
+        return super().cpu()
+
+
+def network_on_a_gpu(n_features):
+    return Elsewhere(n_features, 2)
+
+
+def test_a_function_may_return_a_module_on_a_gpu():
+    assert load_backbone(network_on_a_gpu, weights=None, n_features=3).network.came
+
+
 # Functions that return a module
 
 
