@@ -3,7 +3,6 @@
 Loading (opening, decoding, resizing) happens here, in threads that run ahead of the network, never all at once.
 """
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -13,7 +12,6 @@ from typing import Any, ClassVar, Self
 import torch
 from joblib import effective_n_jobs
 
-from sktransfer._messages import name_some, shown
 from sktransfer._process._workers import in_order
 
 # Batches that may wait, loaded, beyond one a thread: enough to keep a network busy, few enough to keep memory flat.
@@ -102,6 +100,9 @@ class Samples(ABC):
     decoding_takes_time: bool = False
     """Whether it is worth keeping what `load` returns, where a sample is loaded more than once."""
 
+    are_far: bool = False
+    """Whether some of them come over a network, so that many threads should wait for them at once."""
+
     @property
     @abstractmethod
     def recipe(self) -> str | None:
@@ -136,6 +137,7 @@ class SamplesOf(Samples):
     def __init__(self, samples: Samples):
         self._samples = samples
         self.kind, self.decoding_takes_time = samples.kind, samples.decoding_takes_time
+        self.are_far = samples.are_far
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -205,42 +207,6 @@ class TolerantSamples(SamplesOf):
     def stamp(self, index: int) -> object:
         """Return what differs from any stamp that was taken before: nothing of a blank is to be kept."""
         return "blank" if index in self.problems else super().stamp(index)
-
-
-def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[Any]:
-    """Refuse paths that lead to no file; a tolerant reader puts an error in place of each.
-
-    Parameters
-    ----------
-    rows : list
-        Paths as str, and anything else.
-    what : str
-        What the files are to be, such as `"an image"`.
-    tolerant : bool
-        Whether errors are to stand in the list, for `Samples.load` to raise.
-
-    Returns
-    -------
-    list
-        The rows, with errors among them.
-
-    Raises
-    ------
-    FileNotFoundError
-        With the first of them.
-    """
-    missing = [row for row, path in enumerate(rows) if isinstance(path, str) and not os.path.isfile(path)]
-    if missing and not tolerant:
-        raise FileNotFoundError(
-            f"Got {len(missing)} of {len(rows)} paths that are no files; expected paths of {what.split()[1]}s, "
-            f"relative to {os.getcwd()!r} or absolute. The first: {name_some([rows[row] for row in missing])}."
-        )
-    rows = list(rows)
-    for row in missing:
-        rows[row] = UnreadableSampleError(
-            f"Got {shown(rows[row], 200)} (row {row}), which is no file; expected the path of {what}."
-        )
-    return rows
 
 
 class Reader(ABC):
