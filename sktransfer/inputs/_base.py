@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from joblib import effective_n_jobs
@@ -16,6 +16,12 @@ from sktransfer._process._workers import in_order
 
 # Batches that may wait, loaded, beyond one a thread: enough to keep a network busy, few enough to keep memory flat.
 BATCHES_AHEAD = 2
+
+# Threads that wait for a network: they take no processor meanwhile.
+FAR_THREADS = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 # Changes one loaded sample at random.
@@ -275,6 +281,30 @@ def batches_of(samples: Samples, order: Sequence[int], at_once: Callable[[int], 
         stop = next((i for i in range(start + 1, stop) if samples.size(int(order[i])) != size), stop)
         yield order[start:stop]
         start = stop
+
+
+def each(work: Callable[[T], R], items: Sequence[T], far: bool) -> list[R]:
+    """Do the same work on each item, in many threads where it waits for a network.
+
+    Parameters
+    ----------
+    work : callable
+        Called with one item.
+    items : sequence
+        All of them.
+    far : bool
+        Whether it does.
+
+    Returns
+    -------
+    list
+        What was returned, in order.
+    """
+    if not far or len(items) < 2:
+        return [work(item) for item in items]
+    threads = min(FAR_THREADS, len(items))
+    with closing(in_order(work, items, threads, ahead=4 * threads, name="sktransfer-fetch")) as done:
+        return list(done)
 
 
 def load_batches(

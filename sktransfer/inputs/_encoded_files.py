@@ -37,6 +37,9 @@ class EncodedFile(ABC):
         What to call it, if it has a name.
     """
 
+    is_far = False
+    """Whether it comes over a network."""
+
     def __init__(self, path: str | None):
         self.path = path
         self._digest: bytes | None = None
@@ -137,7 +140,7 @@ class OpenFile(EncodedFile):
         try:
             if not _can_seek(file):
                 with alone_with_file(file):
-                    self._read = _read_on(file)
+                    self._read = read_on(file)
         except Exception as error:  # said when it is read
             self._read = error
 
@@ -150,7 +153,7 @@ class OpenFile(EncodedFile):
             before = self._file.tell()
             try:
                 self._file.seek(0)
-                return _read_on(self._file)
+                return read_on(self._file)
             finally:
                 self._file.seek(before)
 
@@ -179,8 +182,24 @@ def _can_seek(file: Any) -> bool:
     return bool(seekable()) if callable(seekable) else hasattr(file, "seek") and hasattr(file, "tell")
 
 
-def _read_on(file: Any) -> bytes:
-    """Read a file to its end; those without a buffer may give less than they are asked for."""
+def read_on(file: Any) -> bytes:
+    """Read a file to its end; those without a buffer may give less than they are asked for.
+
+    Parameters
+    ----------
+    file : binary file
+        Of anybody's making.
+
+    Returns
+    -------
+    bytes
+        From where it stands.
+
+    Raises
+    ------
+    OSError
+        If there are too many, or it gives text.
+    """
     pieces, length, size = [], 0, _FIRST_PIECE
     while piece := file.read(size):
         if isinstance(piece, str):

@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 
 from sktransfer._messages import name_some, shown
-from sktransfer.inputs._base import UnreadableSampleError
+from sktransfer.inputs._base import UnreadableSampleError, each
 from sktransfer.inputs._encoded_files import EncodedFile, HeldFile, OpenFile, is_cell, is_open
+from sktransfer.inputs._remote_files import Places, RemoteFile, is_address
 
 
 class FilesOfRows:
-    """Finds the files of the rows of one X; an open file that stands in several rows is one."""
+    """Finds the files of the rows of one X; an open file, or an address, that stands in several rows is one."""
 
     def __init__(self) -> None:
         self._opened: dict[int, OpenFile] = {}
+        self._remote: dict[str, RemoteFile] = {}
+        self._places = Places()
 
     def of(self, row: Any, place: str) -> "str | EncodedFile | None":
         """Return the file of a row.
@@ -55,7 +58,13 @@ class FilesOfRows:
         return None
 
     def _at(self, path: str) -> "str | EncodedFile":
-        return path
+        if not is_address(path):
+            return path
+        if path[:5].lower() == "file:":
+            return self._places.find(path)[1]
+        if path not in self._remote:
+            self._remote[path] = RemoteFile(path, self._places)
+        return self._remote[path]
 
     def _in_cell(self, cell: Mapping[str, Any]) -> "str | EncodedFile | None":
         if cell.get("array") is not None:  # decoded already
@@ -68,12 +77,12 @@ class FilesOfRows:
 
 
 def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[Any]:
-    """Refuse paths that lead to no file; a tolerant reader puts an error in place of each.
+    """Refuse paths and addresses that lead to no file; a tolerant reader puts an error in place of each.
 
     Parameters
     ----------
     rows : list
-        Paths as str, and anything else.
+        Paths as str, files, and anything else.
     what : str
         What the files are to be, such as `"an image"`.
     tolerant : bool
@@ -90,14 +99,22 @@ def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[An
         With the first of them.
     """
     missing = [row for row, path in enumerate(rows) if isinstance(path, str) and not os.path.isfile(path)]
+    remote = list(dict.fromkeys(file for file in rows if isinstance(file, RemoteFile)))
+    if remote:
+        there = each(RemoteFile.is_there, remote, far=True)
+        gone = {file for file, found in zip(remote, there, strict=True) if not found}
+        missing = sorted(
+            {*missing, *(row for row, file in enumerate(rows) if isinstance(file, RemoteFile) and file in gone)}
+        )
+    names = {row: rows[row] if isinstance(rows[row], str) else rows[row].address for row in missing}
     if missing and not tolerant:
         raise FileNotFoundError(
             f"Got {len(missing)} of {len(rows)} paths that are no files; expected paths of {what.split()[1]}s, "
-            f"relative to {os.getcwd()!r} or absolute. The first: {name_some([rows[row] for row in missing])}."
+            f"relative to {os.getcwd()!r} or absolute. The first: {name_some(list(names.values()))}."
         )
     rows = list(rows)
-    for row in missing:
+    for row, path in names.items():
         rows[row] = UnreadableSampleError(
-            f"Got {shown(rows[row], 200)} (row {row}), which is no file; expected the path of {what}."
+            f"Got {shown(path, 200)} (row {row}), which is no file; expected the path of {what}."
         )
     return rows

@@ -209,6 +209,7 @@ def test_an_array_of_bytes_of_fixed_width_is_refused(contents):
 def test_files_that_are_too_large_are_refused(contents, on_paths, monkeypatch):
     from sktransfer.inputs.images import _decoding
 
+    clear_cache()
     monkeypatch.setattr(_encoded_files, "MOST_BYTES", 100)
     with pytest.raises(ValueError, match="Could not read the file in row 1: it has more than 100 bytes, the limit"):
         on_paths.transform([contents[0], io.BytesIO(contents[1])])

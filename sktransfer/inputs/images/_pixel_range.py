@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from sktransfer._process._files import file_stamp
-from sktransfer.inputs._base import UnreadableSampleError
+from sktransfer.inputs._base import UnreadableSampleError, each
 from sktransfer.inputs._encoded_files import EncodedFile
 from sktransfer.inputs.images._decoding import decode, opened_by, row_name
 from sktransfer.inputs.images._deep_pictures import deep_file, is_deep
@@ -287,7 +287,10 @@ def learn_pictures(
     UnreadableSampleError
         If one cannot be decoded, and that is not tolerated.
     """
-    deep = [(row, image, kind) for row, image in enumerate(images) if (kind := _deep(image, row)) is not None]
+    rows = list(enumerate(images))
+    far = any(isinstance(image, EncodedFile) and image.is_far for _, image in rows)
+    kinds = each(lambda row: _deep(row[1], row[0]), rows, far)
+    deep = [(row, image, kind) for (row, image), kind in zip(rows, kinds, strict=True) if kind is not None]
     if not deep:
         return False, None
     if not isinstance(pixel_range, str):

@@ -207,6 +207,8 @@ class ImageSamples(Samples):
         self._preprocessing = preprocessing
         self._range = value_range
         self._scale = scale
+        listed = images if isinstance(images, list) else []
+        self.are_far = any(isinstance(image, EncodedFile) and image.is_far for image in listed)
         # One sample of more than 8 bits makes floats of all: a batch has one type, and its type says its scale.
         self._eight_bits = not scale.in_fit and all(self._has_8_bits(array) for array in _arrays(images))
 

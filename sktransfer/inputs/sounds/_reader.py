@@ -19,7 +19,7 @@ import torch
 from sktransfer._messages import shown
 from sktransfer._process._files import file_stamp
 from sktransfer._process._versions import versions
-from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
+from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError, each
 from sktransfer.inputs._encoded_files import EncodedFile, is_cell
 from sktransfer.inputs._files_of_rows import FilesOfRows, without_missing_files
 from sktransfer.inputs._refusals import as_array
@@ -114,16 +114,14 @@ class SoundReader(Reader):
         files = FilesOfRows()
         checked = [_check(sound, row, self.sampling_rate, files) for row, sound in enumerate(X)]
         sounds = without_missing_files([sound for sound, _ in checked], "a sound", tolerant)
-        lengths = []
-        for row, (sound, (_, rate)) in enumerate(zip(sounds, checked, strict=True)):
-            try:
-                lengths.append(_length(sound, row, rate))
-            except UnreadableSampleError as error:
-                if not tolerant:
-                    raise
-                sounds[row] = error
-                lengths.append(Length(0, 1))
-        return sounds, lengths
+        rates = [rate for _, rate in checked]
+        far = any(isinstance(sound, EncodedFile) and sound.is_far for sound in sounds)
+        lengths = each(lambda row: _length_or_error(sounds[row], row, rates[row]), range(len(sounds)), far)
+        wrong = {row: error for row, error in enumerate(lengths) if isinstance(error, UnreadableSampleError)}
+        if wrong and not tolerant:
+            raise next(iter(wrong.values()))
+        whole = [wrong.get(row, sound) for row, sound in enumerate(sounds)]
+        return whole, [length if isinstance(length, Length) else Length(0, 1) for length in lengths]
 
 
 class SoundSamples(Samples):
@@ -145,6 +143,7 @@ class SoundSamples(Samples):
     def __init__(self, sounds: list[Any], lengths: list[Length], preprocessing: SoundPreprocessing):
         self._sounds, self._lengths = sounds, lengths
         self._preprocessing = preprocessing
+        self.are_far = any(isinstance(sound, EncodedFile) and sound.is_far for sound in sounds)
         assert preprocessing.window is not None
         self._window = preprocessing.window
 
@@ -264,6 +263,13 @@ def _check_array(sound: Any, row: int) -> np.ndarray:
     if sound.ndim == 1 or not sound.size:
         return sound.reshape(-1, 1)
     return sound.T if sound.shape[0] < sound.shape[1] else sound
+
+
+def _length_or_error(sound: Any, row: int, sampling_rate: int | None) -> "Length | UnreadableSampleError":
+    try:
+        return _length(sound, row, sampling_rate)
+    except UnreadableSampleError as error:
+        return error
 
 
 def _length(sound: Any, row: int, sampling_rate: int | None) -> Length:
