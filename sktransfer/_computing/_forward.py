@@ -91,10 +91,12 @@ def run_batches(
 
     Parameters
     ----------
-    network, execution : object
+    network : nn.Module
         As in `run_batch`.
     batches : iterator of Tensor of shape (n, ...)
         Taken in this thread. A single one is divided among the threads.
+    execution : Execution
+        How.
 
     Yields
     ------
@@ -188,10 +190,12 @@ def compute_ahead(
 
     Parameters
     ----------
-    network, samples, execution : object
+    network, samples : object
         As in `compute`.
     groups : sequence of array-like of int
         Rows of each group; those of one size should stand together.
+    execution : Execution
+        How.
     change : callable or None, default=None
         Changes what was loaded.
     draws_from_torch : bool, default=False
