@@ -22,7 +22,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from sktransfer._computing._execution import multiplies_bfloat16
 
-HEADS = {"resnet18": "fc", "resnet50": "fc", "vit_b_16": "heads"}
+HEADS = {"mobilenet_v2": "classifier", "resnet18": "fc", "resnet50": "fc", "vit_b_16": "heads"}
+WIDTHS = {"mobilenet_v2": 1280, "resnet18": 512, "resnet50": 2048}
 SIZED = v2.Compose([v2.Resize(256), v2.CenterCrop(224)])
 
 
@@ -100,15 +101,18 @@ class Files(Dataset):
         return picture, 0 if self.labels is None else int(self.labels[number])
 
 
-def batches_of(files: Files, batch_size: int, device: torch.device, shuffle: bool = False) -> DataLoader:
-    """Return what loads them with a worker per processor; workers stay, so only a first pass waits for their start."""
+def batches_of(
+    files: Files, batch_size: int, device: torch.device, shuffle: bool = False, workers: int | None = None
+) -> DataLoader:
+    """Return what loads them, with a worker per processor; workers stay, so only a first pass waits for their start."""
+    workers = cores() if workers is None else workers
     return DataLoader(
         files,
         batch_size,
         shuffle=shuffle,
-        num_workers=cores(),
+        num_workers=workers,
         pin_memory=device.type == "cuda",
-        persistent_workers=True,
+        persistent_workers=workers > 0,
     )
 
 
@@ -119,20 +123,22 @@ def tuning_loop(
     batches: DataLoader,
     epochs: int,
     device: torch.device,
+    bfloat16: bool | None = None,
 ) -> Callable[[], None]:
     """Return a function that tunes some parameters of a network, and a new head, for some epochs.
 
+    In bfloat16 where the device is fast at it, unless that is said.
     BatchNorm keeps its statistics, as in the package. Of layers in front of the first trained one, autograd keeps
     nothing.
     """
     start = without_head(network, weights)
-    bfloat16, width = multiplies_bfloat16(device), {"resnet18": 512, "resnet50": 2048}[network]
+    bfloat16 = multiplies_bfloat16(device) if bfloat16 is None else bfloat16
 
     def tune() -> None:
         body = copy.deepcopy(start).to(device, memory_format=torch.channels_last).eval()
         for name, parameter in body.named_parameters():
             parameter.requires_grad_(name in trained)
-        head, normalise = nn.Linear(width, 2).to(device), Normalise().to(device)
+        head, normalise = nn.Linear(WIDTHS[network], 2).to(device), Normalise().to(device)
         learned = [parameter for parameter in (*body.parameters(), *head.parameters()) if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learned, lr=3e-5, fused=True)
         with kernels_tried_out():

@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from busy import busy
 from caching import cache
 from extraction import extraction
 from fitting import fit, latency
@@ -22,6 +23,7 @@ from measuring import Others, Setting, machine
 from pictures import Pictures
 from reporting import BUSY, read_results, table, write_results
 from searches import candidates, grid
+from tuning import tuning
 
 HERE = Path(__file__).resolve().parent
 SECTIONS = {
@@ -29,6 +31,8 @@ SECTIONS = {
     "candidates": candidates,
     "extraction": extraction,
     "fit": fit,
+    "tuning": tuning,
+    "busy": busy,
     "latency": latency,
     "cache": cache,
     "growth": growth,
