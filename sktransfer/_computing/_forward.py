@@ -8,8 +8,9 @@ computes, and results come back without waiting for each.
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import tee
 from typing import Any, TypeVar
 
 import torch
@@ -19,9 +20,12 @@ from sktransfer._computing._execution import Execution, Fits
 from sktransfer._messages import first_line
 from sktransfer._process._locks import Lock
 from sktransfer._process._workers import LOOKS_EVERY, in_order
-from sktransfer.inputs._base import Samples, batches_of, load_batch, load_batches
+from sktransfer.inputs._base import Samples, batches_of, load_batch, load_batches, several
 
 T = TypeVar("T")
+
+# What a network makes of a batch: one value, or several.
+Outputs = tuple[torch.Tensor, ...]
 
 # While threads that compute alone are started, torch gives each new thread one processor.
 _STARTING = Lock()
@@ -30,32 +34,19 @@ _STARTING = Lock()
 Change = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
 
-def forward(network: nn.Module, batch: torch.Tensor, full: int) -> torch.Tensor:
+def _forward(network: nn.Module, batch: torch.Tensor, full: int) -> Outputs:
     """Run one batch.
 
     Vectors are padded to a full batch: it costs next to nothing, and matrix products of one shape give each row the
     same bits whoever stands beside it. For images that would multiply the price of a lone one.
-
-    Parameters
-    ----------
-    network : nn.Module
-        In eval mode.
-    batch : Tensor of shape (n, ...)
-        At most `full` samples.
-    full : int
-        Samples of a full batch.
-
-    Returns
-    -------
-    Tensor of shape (n, ...)
-        The output, in float32.
     """
     n = len(batch)
     if batch.ndim == 2 and n < full and batch.is_floating_point():
         batch = torch.cat([batch, batch.new_zeros(full - n, batch.shape[1])])
     elif batch.ndim == 4:
         batch = batch.contiguous(memory_format=torch.channels_last)
-    return network(batch)[:n].float()
+    outputs = network(batch)
+    return tuple(output[:n].float() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
 
 
 def run_batch(network: nn.Module, batch: torch.Tensor, execution: Execution) -> torch.Tensor:
@@ -78,14 +69,14 @@ def run_batch(network: nn.Module, batch: torch.Tensor, execution: Execution) -> 
     parameter = next(network.parameters(), None)
     with torch.inference_mode():
         here = batch if parameter is None else batch.to(parameter.device)
-        return _forward_in_parts(network, here, execution.batch_size, execution.fits)
+        return _forward_in_parts(network, here, execution.batch_size, execution.fits)[0]
 
 
-def _forward_in_parts(network: nn.Module, batch: torch.Tensor, full: int, fits: Fits) -> torch.Tensor:
+def _forward_in_parts(network: nn.Module, batch: torch.Tensor, full: int, fits: Fits) -> Outputs:
     while True:
         try:
-            parts = [forward(network, part, full) for part in torch.split(batch, fits.n_samples or len(batch))]
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
+            parts = [_forward(network, part, full) for part in torch.split(batch, fits.n_samples or len(batch))]
+            return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
         except torch.cuda.OutOfMemoryError:
             if not fits.halve(len(batch)):
                 raise
@@ -93,9 +84,33 @@ def _forward_in_parts(network: nn.Module, batch: torch.Tensor, full: int, fits: 
 
 
 def compute(
-    network: nn.Module, samples: Samples, rows: Sequence[int], execution: Execution, change: Change | None = None
+    network: nn.Module, samples: Samples, rows: Iterable[int], execution: Execution, change: Change | None = None
 ) -> Generator[torch.Tensor, None, None]:
     """Load some rows and run them through a network.
+
+    Parameters
+    ----------
+    network, samples, rows, execution, change : object
+        As in `compute_all`, of a network that returns one value.
+
+    Yields
+    ------
+    Tensor of shape (n, ...)
+        Float32 activations of the next few rows, on the CPU.
+    """
+    with closing(compute_all(network, samples, rows, execution, change)) as coming:
+        for (output,) in coming:
+            yield output
+
+
+def compute_all(
+    network: nn.Module,
+    samples: Samples,
+    rows: Iterable[int],
+    execution: Execution,
+    change: Change | None = None,
+) -> Generator[Outputs, None, None]:
+    """Load some rows and run them through a network that may return several values.
 
     Parameters
     ----------
@@ -103,8 +118,9 @@ def compute(
         In eval mode, on the run's device.
     samples : Samples
         What to load.
-    rows : sequence of int
+    rows : iterable of int
         Which, in the order wanted; what is computed at once has one shape, so those of one size should stand together.
+        They are taken in this thread, as the pass goes on, a few batches ahead.
     execution : Execution
         How.
     change : callable or None, default=None
@@ -112,8 +128,8 @@ def compute(
 
     Yields
     ------
-    Tensor of shape (n, ...)
-        Float32 activations of the next few rows, on the CPU.
+    tuple of Tensor of shape (n, ...)
+        Float32 activations of the next few rows, on the CPU: one of each value.
 
     Raises
     ------
@@ -121,36 +137,37 @@ def compute(
         If the network does not take such samples.
     """
     full = execution.at_once(samples.n_values)
-    batches = list(batches_of(samples, rows, execution.at_once))
+    more, batches = several(batches_of(samples, rows, execution.at_once))
     cuda = execution.device.type == "cuda"
     with _STARTING:
         threads = torch.get_num_threads()
 
-    def step(batch: torch.Tensor) -> torch.Tensor:
+    def step(batch: torch.Tensor) -> Outputs:
         # Modes are entered for each step, not around the yield, where they would leak to whoever takes the batch.
         with torch.no_grad(), execution.autocast():
             prepared = samples.prepare(batch.to(execution.device, non_blocking=True))
             return _forward_or_explain(network, prepared, full, execution.fits)
 
-    if not cuda and threads > 1 and len(batches) > 1 and change is None and execution.n_jobs is None:
+    if not cuda and threads > 1 and more and change is None and execution.n_jobs is None:
         # Each thread loads what it computes: so there are never more threads than processors.
-        yield from _in_threads(lambda some: step(load_batch(samples, some)), iter(batches), threads)
+        yield from _in_threads(lambda some: step(load_batch(samples, some)), batches, threads)
         return
+    batches, given = tee(batches)
     with closing(
         load_batches(samples, batches, threads if execution.n_jobs is None else execution.n_jobs, pin=cuda)
     ) as coming:
         loaded: Iterator[torch.Tensor] = coming
         if change is not None:
-            loaded = (change(batch, some) for batch, some in zip(coming, batches, strict=True))
+            loaded = (change(batch, some) for batch, some in zip(coming, given, strict=True))
         if cuda:
             yield from _copied_back(map(step, loaded))
-        elif threads == 1 or len(batches) == 1:
+        elif threads == 1 or not more:
             yield from map(step, loaded)
         else:
             yield from _in_threads(step, loaded, threads)
 
 
-def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int, fits: Fits) -> torch.Tensor:
+def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int, fits: Fits) -> Outputs:
     try:
         return _forward_in_parts(network, prepared, full, fits)
     except (RuntimeError, AssertionError, TypeError, IndexError) as error:
@@ -163,7 +180,7 @@ def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int, f
         ) from error
 
 
-def _in_threads(step: Callable[[T], torch.Tensor], batches: Iterator[T], threads: int) -> Iterator[torch.Tensor]:
+def _in_threads(step: Callable[[T], Outputs], batches: Iterator[T], threads: int) -> Iterator[Outputs]:
     """Compute several batches at once, each in one thread, and yield the results in order."""
     return in_order(step, batches, threads, ahead=threads, name="sktransfer-compute", beginning=_each_alone)
 
@@ -202,21 +219,22 @@ def _each_alone(started: Sequence[threading.Thread]) -> Iterator[Callable[[], No
                 torch.set_num_threads(threads)
 
 
-def _copied_back(results: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+def _copied_back(results: Iterator[Outputs]) -> Iterator[Outputs]:
     """Copy results to the CPU while the next are computed."""
-    waiting: deque[tuple[torch.Tensor, Any]] = deque()
-    for result in results:
-        host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
-        host.copy_(result, non_blocking=True)
+    waiting: deque[tuple[Outputs, Any]] = deque()
+    for outputs in results:
+        hosts = tuple(torch.empty(output.shape, dtype=output.dtype, pin_memory=True) for output in outputs)
+        for host, output in zip(hosts, outputs, strict=True):
+            host.copy_(output, non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record(torch.cuda.current_stream(result.device))
-        waiting.append((host, copied))
+        copied.record(torch.cuda.current_stream(outputs[0].device))
+        waiting.append((hosts, copied))
         if len(waiting) > 2:
             yield _arrived(*waiting.popleft())
     while waiting:
         yield _arrived(*waiting.popleft())
 
 
-def _arrived(host: torch.Tensor, copied: Any) -> torch.Tensor:
+def _arrived(hosts: Outputs, copied: Any) -> Outputs:
     copied.synchronize()
-    return host
+    return hosts

@@ -4,6 +4,7 @@ A backbone is never changed by training: whoever trains a part of it trains a co
 """
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -24,6 +25,9 @@ from sktransfer.backbones.sources._base import Source
 from sktransfer.backbones.sources._claims import no_larger_than
 from sktransfer.backbones.sources._weights import fill, fingerprint
 from sktransfer.inputs import restore_preprocessing
+
+# Bytes of the activation of one sample, at most, where a pass leaves something on its way.
+STOP_BYTES = 2**20
 
 
 class Backbone:
@@ -156,6 +160,37 @@ class Backbone:
             return self.feature_part([*layers, None], pooling, in_order=True)
         cut = self._cut(freeze_depth)
         return self._part(cut, pooling=pooling, layers=self._cuts.around(cut, layers)[0])
+
+    def stops(self, part: FrozenPart) -> tuple[FrozenPart, ...]:
+        """Return parts that end on the way of another, where it is worth keeping what samples are.
+
+        What is computed up to a deeper cut first leaves something there for shallower ones, and so does a search over
+        depths in any order.
+
+        Parameters
+        ----------
+        part : FrozenPart
+            From `frozen_part`.
+
+        Returns
+        -------
+        tuple of FrozenPart
+            At ends of blocks: the first one whose output is small enough, and one in the middle of what follows.
+        """
+        known, key = (
+            self._shared.stops,
+            (part.end, part.layers, part.pooling, part.as_vector, self._end, self._shown[1]),
+        )
+        if key not in known:
+            behind = {before.end: before for before in part.parts_before() if before.end != part.end}
+            ends = [self._traced.end_of_block(depth) for depth in range(1, len(self.blocks) + 1)]
+            small = [
+                behind[end]
+                for end, shape in zip(ends, self._known_shapes(), strict=True)
+                if end in behind and 4 * math.prod(shape) <= STOP_BYTES
+            ]
+            known[key] = tuple(dict.fromkeys((small[0], small[len(small) // 2]))) if small else ()
+        return known[key]
 
     def trained_blocks(self, freeze_depth: Any) -> list[Block]:
         """Return the blocks that have weights behind a cut, in order; a block cut through counts, with those alone.
