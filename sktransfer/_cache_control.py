@@ -3,6 +3,7 @@
 from numbers import Integral
 from typing import NamedTuple
 
+from sktransfer._cache._family_store import clear_family
 from sktransfer._cache._folders import clear_folders, set_disk_limit
 from sktransfer._cache._memory_store import COUNTS, PROCESS_CACHE
 from sktransfer.backbones._loaded_network import count_networks, forget_networks
@@ -65,7 +66,7 @@ def clear_cache(*, folders: bool = False) -> None:
     """
     if folders:
         clear_folders()
-    PROCESS_CACHE.clear()
+    clear_family()
     COUNTS.clear()
     forget_networks()
 
