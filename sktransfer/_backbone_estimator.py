@@ -291,7 +291,7 @@ class BackboneEstimator(CallbackSupport, BaseEstimator):
         execution = Execution.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose)
         report = say if self.verbose else tell_nobody
         store = store_for(self.feature_cache)
-        stops = () if store is None or backbone is None else backbone.stops(part)
+        stops = () if store is None or backbone is None else backbone.stops(part, store.largest_stop)
         return Pass(part, samples, execution, store, stops=stops, report=report)
 
     # Written down: what was learned is records, whoever asks for them

@@ -58,6 +58,8 @@ def cache_info() -> CacheInfo:
 def clear_cache(*, folders: bool = False) -> None:
     """Empty the memory of this process: activations, networks that no estimator holds, what lies on a GPU, counts.
 
+    What worker processes of one search share in the temporary directory is emptied too.
+
     Parameters
     ----------
     folders : bool, default=False
@@ -79,7 +81,8 @@ def set_cache_limit(*, memory: int | None = None, disk: int | None = None) -> No
     Parameters
     ----------
     memory : int or None, default=None
-        Of `feature_cache="auto"`, in each process. 1 GiB until it is set; `None` leaves it as it is.
+        Of `feature_cache="auto"`, in each process, and of what a worker process keeps for the others in the temporary
+        directory. 1 GiB until it is set; `None` leaves it as it is.
     disk : int or None, default=None
         Of a folder, a log of a few MiB aside. 10 GiB until it is set; `None` leaves it as it is.
 

@@ -52,6 +52,8 @@ class DiskStore(ActivationStore):
         Whether nothing is said where it cannot be used: nobody asked for it.
     """
 
+    largest_stop = 400 * 2**10
+
     def __init__(self, folder: Path, limit: int, quiet: bool = False):
         self.folder = folder
         self.limit = limit

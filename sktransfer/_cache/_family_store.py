@@ -51,6 +51,7 @@ class FamilyStore(ActivationStore):
 
     def __init__(self, memory: MemoryStore, folder: "DiskStore", keeps: bool):
         self.memory, self.folder, self.keeps = memory, folder, keeps
+        self.largest_stop = (folder if keeps else memory).largest_stop
 
     @property
     def limit(self) -> int:  # type: ignore[override]

@@ -57,9 +57,18 @@ def activation_keys(samples: Iterable[bytes], recipe: str, part: str, arithmetic
 
 
 class ActivationStore(ABC):
-    """A bounded store, safe for several threads."""
+    """A bounded store, safe for several threads.
+
+    Attributes
+    ----------
+    limit : int
+        Bytes that it may hold.
+    largest_stop : int
+        Bytes of what a pass leaves of one sample on its way, at most: more would take long beside what is computed.
+    """
 
     limit: int
+    largest_stop = 2**20
 
     @abstractmethod
     def contains(self, keys: Sequence[bytes]) -> list[bool]:

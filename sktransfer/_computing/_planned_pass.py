@@ -18,7 +18,6 @@ import torch
 from sktransfer._cache._memory_store import COUNTS
 from sktransfer._computing._reuse import (
     LOOKED_AT,
-    WORTH_READING,
     Batches,
     Pass,
     Plan,
@@ -242,9 +241,14 @@ class _Run:
             # A file that was written to is not what its key says.
             same = [n for n, row in enumerate(rows) if self.work.samples.stamp(row) == self.planned.stamps[row]]
             digests = [self.planned.digests[rows[n]] for n in same]
-            items = list(zip(self.work.keys(self.work.part, digests), values[same], strict=True))
-            for place in self._stops_kept(rows[0], before):
-                items += zip(self.work.keys(self.work.stops[place], digests), before[place][same], strict=True)
+            kept = {self.work.part: values} | {
+                self.work.stops[place]: before[place] for place in self._stops_kept(rows[0], before)
+            }
+            items = [
+                (key, output[n])
+                for part, output in kept.items()
+                for key, n in zip(self.work.keys(part, digests), same, strict=True)
+            ]
             self.work.store.put(items, self._names(rows) if self._claims is not None else ())
         elif not self._told:
             self._told = True
@@ -253,14 +257,15 @@ class _Run:
                 self._claims.give_up()
 
     def _stops_kept(self, row: int, before: list[np.ndarray]) -> list[int]:
-        """Return at which stops samples are kept: the earliest, from which most can go on, as far as there is room."""
-        assert self.work.store is not None
+        """Return at which stops samples are kept: the earliest, from which most can go on, and the last, if all fit."""
         if self._stops is None:
-            room, samples, self._stops = self.work.store.limit // STOPS_SHARE, self.work.samples, []
-            for place, output in enumerate(before):
-                n_bytes = output[0].nbytes
-                needed = n_bytes * samples.size_in_all() // samples.size(row)
-                if n_bytes <= WORTH_READING and needed <= room:
+            assert self.work.store is not None
+            store, samples = self.work.store, self.work.samples
+            room, self._stops = store.limit // STOPS_SHARE, []
+            small = [place for place, output in enumerate(before) if output[0].nbytes <= store.largest_stop]
+            for place in dict.fromkeys(small[:1] + small[-1:]):
+                needed = before[place][0].nbytes * samples.size_in_all() // samples.size(row)
+                if needed <= room:
                     room -= needed
                     self._stops.append(place)
         return self._stops

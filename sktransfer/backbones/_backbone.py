@@ -26,9 +26,6 @@ from sktransfer.backbones.sources._claims import no_larger_than
 from sktransfer.backbones.sources._weights import fill, fingerprint
 from sktransfer.inputs import restore_preprocessing
 
-# Bytes of the activation of one sample, at most, where a pass leaves something on its way.
-STOP_BYTES = 2**20
-
 
 class Backbone:
     """A network as a line of blocks that can be cut between any two.
@@ -161,7 +158,7 @@ class Backbone:
         cut = self._cut(freeze_depth)
         return self._part(cut, pooling=pooling, layers=self._cuts.around(cut, layers)[0])
 
-    def stops(self, part: FrozenPart) -> tuple[FrozenPart, ...]:
+    def stops(self, part: FrozenPart, largest: int) -> tuple[FrozenPart, ...]:
         """Return parts that end on the way of another, where it is worth keeping what samples are.
 
         What is computed up to a deeper cut first leaves something there for shallower ones, and so does a search over
@@ -171,25 +168,25 @@ class Backbone:
         ----------
         part : FrozenPart
             From `frozen_part`.
+        largest : int
+            Bytes of what is kept of one sample there, at most.
 
         Returns
         -------
         tuple of FrozenPart
             At ends of blocks: the first one whose output is small enough, and one in the middle of what follows.
         """
-        known, key = (
-            self._shared.stops,
-            (part.end, part.layers, part.pooling, part.as_vector, self._end, self._shown[1]),
-        )
+        known, shown = self._shared.stops, self._shown[1]
+        key = part.end, part.layers, part.pooling, part.as_vector, self._end, shown, largest
         if key not in known:
             behind = {before.end: before for before in part.parts_before() if before.end != part.end}
             ends = [self._traced.end_of_block(depth) for depth in range(1, len(self.blocks) + 1)]
             small = [
                 behind[end]
                 for end, shape in zip(ends, self._known_shapes(), strict=True)
-                if end in behind and 4 * math.prod(shape) <= STOP_BYTES
+                if end in behind and 4 * math.prod(shape) <= largest
             ]
-            known[key] = tuple(dict.fromkeys((small[0], small[len(small) // 2]))) if small else ()
+            known[key] = tuple(dict.fromkeys(small[:1] + small[len(small) // 2 :][:1]))
         return known[key]
 
     def trained_blocks(self, freeze_depth: Any) -> list[Block]:
