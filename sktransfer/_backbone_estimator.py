@@ -295,11 +295,14 @@ class BackboneEstimator(CallbackSupport, BaseEstimator):
             stacklevel=stacklevel,
         )
 
-    def _way_through(self, part: FrozenPart, samples: Samples) -> Pass:
+    def _way_through(self, part: FrozenPart, samples: Samples, backbone: Backbone | None = None) -> Pass:
+        """Return the way of samples through a part; of one whose end is searched for, its backbone tells of others."""
         precision = "float32" if self.precision == "auto" and samples.kind == "vectors" else self.precision
         execution = Execution.plan(self.batch_size, self.n_jobs, self.device, precision, self.verbose)
         report = say if self.verbose else tell_nobody
-        return Pass(part, samples, execution, store_for(self.feature_cache), report=report)
+        store = store_for(self.feature_cache)
+        stops = () if store is None or backbone is None else backbone.stops(part, store.largest_stop)
+        return Pass(part, samples, execution, store, stops=stops, report=report)
 
     # Written down: what was learned is records, whoever asks for them
 

@@ -3,6 +3,7 @@
 from numbers import Integral
 from typing import NamedTuple
 
+from sktransfer._cache._family_store import clear_family
 from sktransfer._cache._folders import clear_folders, set_disk_limit
 from sktransfer._cache._memory_store import COUNTS, PROCESS_CACHE
 from sktransfer.backbones._loaded_network import count_networks, forget_networks
@@ -57,6 +58,8 @@ def cache_info() -> CacheInfo:
 def clear_cache(*, folders: bool = False) -> None:
     """Empty the memory of this process: activations, networks that no estimator holds, what lies on a GPU, counts.
 
+    What worker processes of one search share in the temporary directory is emptied too.
+
     Parameters
     ----------
     folders : bool, default=False
@@ -65,7 +68,7 @@ def clear_cache(*, folders: bool = False) -> None:
     """
     if folders:
         clear_folders()
-    PROCESS_CACHE.clear()
+    clear_family()
     COUNTS.clear()
     forget_networks()
 
@@ -78,7 +81,8 @@ def set_cache_limit(*, memory: int | None = None, disk: int | None = None) -> No
     Parameters
     ----------
     memory : int or None, default=None
-        Of `feature_cache="auto"`, in each process. 1 GiB until it is set; `None` leaves it as it is.
+        Of `feature_cache="auto"`, in each process, and of what a worker process keeps for the others in the temporary
+        directory. 1 GiB until it is set; `None` leaves it as it is.
     disk : int or None, default=None
         Of a folder, a log of a few MiB aside. 10 GiB until it is set; `None` leaves it as it is.
 

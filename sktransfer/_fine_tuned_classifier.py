@@ -141,9 +141,10 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         the head, are float32 always.
     feature_cache : "auto", path-like or None, default="auto"
         Where activations of frozen blocks are kept, so that no image is computed again in another fold, candidate,
-        estimator or process: by content, never by position. `"auto"` is this process's memory, up to 1 GiB; a path is
-        a folder that processes and sessions share, up to 10 GiB (:func:`sktransfer.set_cache_limit`); the least
-        recently used leave first, and what would not fit as a whole is computed each time. `None` keeps nothing.
+        estimator or process: by content, never by position. `"auto"` is this process's memory, up to 1 GiB, which the
+        worker processes of one search share; a path is a folder that processes and sessions share, up to 10 GiB
+        (:func:`sktransfer.set_cache_limit`); the least recently used leave first, and what would not fit as a whole is
+        computed each time. `None` keeps nothing.
         Results agree to rounding: a kept activation has the bits of the batch that it was computed in.
     store_backbone : bool, default=True
         Whether a pickle holds the backbone's weights. Without them it holds their name and fingerprint; they are found

@@ -229,8 +229,8 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
             warn_of_frozen_blocks(self)
         earlier = self._earlier(backbone, task, settings)
         part = backbone.frozen_part(depth, self.pooling, layers)
-        validation = None if X_val is None else self._validation(X_val, y_val, task, reader, part)
-        way, seed = self._way_through(part, samples), self._seed()
+        validation = None if X_val is None else self._validation(X_val, y_val, task, reader, part, backbone)
+        way, seed = self._way_through(part, samples, backbone), self._seed()
 
         def learn(fit: FitTask) -> Trained:
             return train(backbone, way, task, settings, seed, earlier, validation, fit)
@@ -246,7 +246,9 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
             warnings.warn(f"{task.nothing_to_choose_by} head_C={C:.3g} is taken.", UserWarning, stacklevel=3)
         self.__dict__.update(learned(trained))  # in one step: nothing can interrupt it half-way
 
-    def _validation(self, X: Any, y: Any, task: Task, reader: Reader, part: FrozenPart) -> "Validation":
+    def _validation(
+        self, X: Any, y: Any, task: Task, reader: Reader, part: FrozenPart, backbone: Backbone
+    ) -> "Validation":
         """Return a person's own held-out samples, read as the others were."""
         try:
             samples = self._read_by(reader, X)
@@ -255,7 +257,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         held_out = task.like(y, len(samples))
         from sktransfer._training._held_out import Validation
 
-        return Validation(self._way_through(part, samples), held_out)
+        return Validation(self._way_through(part, samples, backbone), held_out)
 
     def _layers(self, backbone: Backbone, reader: Reader) -> tuple[Backbone, tuple[Any, ...]]:
         """Return the backbone up to the deepest layer that is asked for, and the others."""
@@ -272,7 +274,8 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
             return np.empty((0, width), dtype=np.float32)
         module = self.net_.module_
         part = self.backbone_.frozen_part(module.freeze_depth, module.pooling, module.layers)
-        return predict(self.backbone_, module, self._way_through(part, self._read(X)), features)
+        work = self._way_through(part, self._read(X), self.backbone_)
+        return predict(self.backbone_, module, work, features)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from sktransfer._cache._claims import CLAIMS_TABLE, Claims, end_claims
 from sktransfer._cache._memory_store import ActivationStore
 from sktransfer._cache._shared_database import SharedDatabase
 from sktransfer._messages import shown
 
 # Part of the file's name: to be raised when its tables change.
-TABLES = 1
+TABLES = 2
 _NAME = f"activations-{TABLES}.sqlite"
 # Keys in one question.
 _KEYS = 500
@@ -30,7 +31,12 @@ _TABLES = {
     "by_use": "CREATE INDEX IF NOT EXISTS by_use ON entries (used)",
     "activations": """CREATE TABLE IF NOT EXISTS activations (
         id INTEGER PRIMARY KEY, shape TEXT NOT NULL, value BLOB NOT NULL, checksum BLOB NOT NULL)""",
+    "claims": CLAIMS_TABLE,
 }
+
+
+# Key, shape, content and checksum.
+_Row = tuple[bytes, str, bytes, bytes]
 
 
 class DiskStore(ActivationStore):
@@ -42,12 +48,16 @@ class DiskStore(ActivationStore):
         Made, for its owner alone, where there is none and something is to be kept.
     limit : int
         Bytes that the database may use, a log of a few MiB aside.
+    quiet : bool, default=False
+        Whether nothing is said where it cannot be used: nobody asked for it.
     """
 
-    def __init__(self, folder: Path, limit: int):
+    largest_stop = 400 * 2**10
+
+    def __init__(self, folder: Path, limit: int, quiet: bool = False):
         self.folder = folder
         self.limit = limit
-        self._database = SharedDatabase(folder / _NAME, _TABLES)
+        self._database = SharedDatabase(folder / _NAME, _TABLES, quiet)
 
     def contains(self, keys: Sequence[bytes]) -> list[bool]:
         nothing: set[bytes] = set()
@@ -75,11 +85,14 @@ class DiskStore(ActivationStore):
         self._touch(stale)
         return [found.get(key) for key in keys]
 
-    def put(self, items: Iterable[tuple[bytes, np.ndarray]]) -> None:
+    def put(self, items: Iterable[tuple[bytes, np.ndarray]], done: Sequence[bytes] = ()) -> None:
         fitting = ((key, *_write(value)) for key, value in items if value.nbytes <= self.limit)
         rows = [(key, shape, content, _checksum(key, shape, content)) for key, shape, content in fitting]
-        if rows:
-            self._database.write(lambda db: self._insert(db, rows))
+        if rows or done:
+            self._database.write(lambda db: self._insert(db, rows, done))
+
+    def claims(self) -> Claims:
+        return Claims(self._database)
 
     def clear(self) -> None:
         self._database.empty()
@@ -100,7 +113,10 @@ class DiskStore(ActivationStore):
     def __len__(self) -> int:
         return self._database.read(lambda db: int(db.execute("SELECT COUNT(*) FROM entries").fetchone()[0]), 0)
 
-    def _insert(self, db: sqlite3.Connection, rows: list[tuple[bytes, str, bytes, bytes]]) -> None:
+    def _insert(
+        self, db: sqlite3.Connection, rows: list[tuple[bytes, str, bytes, bytes]], done: Sequence[bytes]
+    ) -> None:
+        end_claims(db, done)  # in the same transaction: who finds no claim finds the value
         used = _latest_use(db) + 1
         for key, shape, value, checksum in rows:
             new = db.execute(

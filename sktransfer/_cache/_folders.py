@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sktransfer._cache._memory_store import PROCESS_CACHE, ActivationStore
+from sktransfer._cache._family_store import process_store
+from sktransfer._cache._memory_store import ActivationStore
 from sktransfer._messages import shown
 from sktransfer._process._locks import Lock
 
@@ -39,7 +40,7 @@ def store_for(feature_cache: object) -> ActivationStore | None:
     """
     _forget_deleted()
     if feature_cache is None or feature_cache == "auto":
-        return None if feature_cache is None else PROCESS_CACHE
+        return None if feature_cache is None else process_store()
     assert isinstance(feature_cache, str | os.PathLike)
     folder = _folder(feature_cache)
     from sktransfer._cache._disk_store import DiskStore

@@ -8,11 +8,15 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sktransfer._process._locks import Lock
 from sktransfer._process._versions import versions
+
+if TYPE_CHECKING:
+    from sktransfer._cache._claims import Claims
 
 # Part of every key: to be raised when the way that activations are computed changes.
 FORMAT = 3
@@ -53,9 +57,18 @@ def activation_keys(samples: Iterable[bytes], recipe: str, part: str, arithmetic
 
 
 class ActivationStore(ABC):
-    """A bounded store, safe for several threads."""
+    """A bounded store, safe for several threads.
+
+    Attributes
+    ----------
+    limit : int
+        Bytes that it may hold.
+    largest_stop : int
+        Bytes of what a pass leaves of one sample on its way, at most: more would take long beside what is computed.
+    """
 
     limit: int
+    largest_stop = 2**20
 
     @abstractmethod
     def contains(self, keys: Sequence[bytes]) -> list[bool]:
@@ -66,8 +79,12 @@ class ActivationStore(ABC):
         """Return what is kept under each key, or `None`."""
 
     @abstractmethod
-    def put(self, items: Iterable[tuple[bytes, np.ndarray]]) -> None:
-        """Keep copies of activations, and let the least recently used go until all fit."""
+    def put(self, items: Iterable[tuple[bytes, np.ndarray]], done: Sequence[bytes] = ()) -> None:
+        """Keep copies of activations, let the least recently used go until all fit, and end claims that are done."""
+
+    def claims(self) -> "Claims | None":
+        """Return what a pass claims by, or `None` of a store that one process has alone."""
+        return None
 
     @abstractmethod
     def clear(self) -> None:
@@ -119,7 +136,7 @@ class MemoryStore(ActivationStore):
                     self._kept.move_to_end(key)
             return [self._kept.get(key) for key in keys]
 
-    def put(self, items: Iterable[tuple[bytes, np.ndarray]]) -> None:
+    def put(self, items: Iterable[tuple[bytes, np.ndarray]], done: Sequence[bytes] = ()) -> None:
         for key, value in items:
             if value.nbytes > self.limit:
                 continue

@@ -54,12 +54,14 @@ class SharedDatabase:
         Its file. It is made by the first write, and its folder too, for their owner alone.
     tables : dict of str to str
         The statement that makes each table or index, by name.
+    quiet : bool, default=False
+        Whether no fault is warned of.
     """
 
-    def __init__(self, path: Path, tables: dict[str, str]):
+    def __init__(self, path: Path, tables: dict[str, str], quiet: bool = False):
         self.path = path.absolute()
         self.folder = self.path.parent
-        self._tables = tables
+        self._tables, self._quiet = tables, quiet
         self._lock = threading.RLock()  # held while something is done, and never while another process is waited for
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
@@ -77,11 +79,15 @@ class SharedDatabase:
         """Return what reading gives, or something else where there is nothing or it cannot be read."""
         return self._do("read", work, otherwise)
 
-    def write(self, work: Callable[[sqlite3.Connection], None]) -> None:
-        """Write in one transaction; the file is made where there is none."""
-        self._do("write", lambda db: self._write(db, work), None, make=True)
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Write in one transaction and return what the work gives, or `None` where that failed.
 
-    def write_if_free(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        The file is made where there is none.
+        """
+        nothing: T | None = None
+        return self._do("write", lambda db: self._write(db, work), nothing, make=True)
+
+    def write_if_free(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Write what matters little in one transaction, unless another process is in the way."""
         self._do("write", lambda db: self._write(db, work), None, patient=False)
 
@@ -99,17 +105,17 @@ class SharedDatabase:
 
     def warn(self, kind: str, message: str) -> None:
         """Warn, once for each kind of fault."""
-        if kind not in self._warned:
+        if kind not in self._warned and not self._quiet:
             if "empty" not in kind:  # which a person asks for each time
                 self._warned.add(kind)
             warnings.warn(message, UserWarning, stacklevel=2)
 
     # What is done with an open file
 
-    def _write(self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], None]) -> None:
+    def _write(self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
         self._mind_the_log(db)
         with _transaction(db):
-            work(db)
+            return work(db)
 
     def _empty(self, db: sqlite3.Connection) -> None:
         with _transaction(db):

@@ -6,9 +6,9 @@ computes, and results come back without waiting for each.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from itertools import chain, islice, repeat
+from itertools import chain, islice, repeat, tee
 from typing import Any, TypeVar
 
 import torch
@@ -19,9 +19,13 @@ from sktransfer._computing._own_numbers import OwnNumbers
 from sktransfer._computing._threads import each_alone, n_threads
 from sktransfer._messages import first_line
 from sktransfer._process._workers import in_order
-from sktransfer.inputs._base import Samples, batches_of, load_batch, load_batches
+from sktransfer.inputs._base import Samples, batches_of, load_batch, load_batches, several
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+# What a network makes of a batch: one value, or several.
+Outputs = tuple[torch.Tensor, ...]
 
 # Samples that are not divided among threads: it would take longer than it saves.
 FEW = 4
@@ -30,32 +34,19 @@ FEW = 4
 Change = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
 
-def forward(network: nn.Module, batch: torch.Tensor, full: int) -> torch.Tensor:
+def _forward(network: nn.Module, batch: torch.Tensor, full: int) -> Outputs:
     """Run one batch.
 
     Vectors are padded to a full batch: it costs next to nothing, and matrix products of one shape give each row the
     same bits whoever stands beside it. For images that would multiply the price of a lone one.
-
-    Parameters
-    ----------
-    network : nn.Module
-        In eval mode.
-    batch : Tensor of shape (n, ...)
-        At most `full` samples.
-    full : int
-        Samples of a full batch.
-
-    Returns
-    -------
-    Tensor of shape (n, ...)
-        The output, in float32.
     """
     n = len(batch)
     if batch.ndim == 2 and n < full and batch.is_floating_point():
         batch = torch.cat([batch, batch.new_zeros(full - n, batch.shape[1])])
     elif batch.ndim == 4:
         batch = batch.contiguous(memory_format=torch.channels_last)
-    return network(batch)[:n].float()
+    outputs = network(batch)
+    return tuple(output[:n].float() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
 
 
 def run_batch(network: nn.Module, batch: torch.Tensor, execution: Execution) -> torch.Tensor:
@@ -77,11 +68,11 @@ def run_batch(network: nn.Module, batch: torch.Tensor, execution: Execution) -> 
     """
     parameter = next(network.parameters(), None)
 
-    def run(part: torch.Tensor) -> torch.Tensor:
-        return forward(network, part if parameter is None else part.to(parameter.device), execution.batch_size)
+    def run(part: torch.Tensor) -> Outputs:
+        return _forward(network, part if parameter is None else part.to(parameter.device), execution.batch_size)
 
     with torch.inference_mode():
-        return _in_parts(run, batch, execution.fits)
+        return _in_parts(run, batch, execution.fits)[0]
 
 
 def run_batches(
@@ -119,12 +110,12 @@ def run_batches(
         yield from results
 
 
-def _in_parts(run: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, fits: Fits) -> torch.Tensor:
+def _in_parts(run: Callable[[torch.Tensor], Outputs], batch: torch.Tensor, fits: Fits) -> Outputs:
     """Copy a batch to where it runs, prepare it and run it, in as many parts as CUDA's memory demands."""
     while True:
         try:
             parts = [run(part) for part in torch.split(batch, fits.n_samples or len(batch))]
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
+            return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
         except torch.cuda.OutOfMemoryError:
             if not fits.halve(len(batch)):
                 raise
@@ -132,9 +123,33 @@ def _in_parts(run: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor, 
 
 
 def compute(
-    network: nn.Module, samples: Samples, rows: Sequence[int], execution: Execution, change: Change | None = None
+    network: nn.Module, samples: Samples, rows: Iterable[int], execution: Execution, change: Change | None = None
 ) -> Generator[torch.Tensor, None, None]:
     """Load some rows and run them through a network.
+
+    Parameters
+    ----------
+    network, samples, rows, execution, change : object
+        As in `compute_all`, of a network that returns one value.
+
+    Yields
+    ------
+    Tensor of shape (n, ...)
+        Float32 activations of the next few rows, on the CPU.
+    """
+    with closing(compute_all(network, samples, rows, execution, change)) as coming:
+        for (output,) in coming:
+            yield output
+
+
+def compute_all(
+    network: nn.Module,
+    samples: Samples,
+    rows: Iterable[int],
+    execution: Execution,
+    change: Change | None = None,
+) -> Generator[Outputs, None, None]:
+    """Load some rows and run them through a network that may return several values.
 
     Parameters
     ----------
@@ -142,8 +157,9 @@ def compute(
         In eval mode, on the run's device.
     samples : Samples
         What to load.
-    rows : sequence of int
+    rows : iterable of int
         Which, in the order wanted; what is computed at once has one shape, so those of one size should stand together.
+        They are taken in this thread, as the pass goes on, a few batches ahead.
     execution : Execution
         How.
     change : callable or None, default=None
@@ -151,28 +167,29 @@ def compute(
 
     Yields
     ------
-    Tensor of shape (n, ...)
-        Float32 activations of the next few rows, on the CPU.
+    tuple of Tensor of shape (n, ...)
+        Float32 activations of the next few rows, on the CPU: one of each value.
 
     Raises
     ------
     ValueError
         If the network does not take such samples.
     """
-    batches = list(batches_of(samples, rows, execution.at_once))
+    more, batches = several(batches_of(samples, rows, execution.at_once))
     cuda, threads = execution.device.type == "cuda", n_threads()
     step = _step(network, samples, execution)
-    if not cuda and threads > 1 and len(batches) > 1 and change is None and execution.n_jobs is None:
+    if not cuda and threads > 1 and more and change is None and execution.n_jobs is None:
         # Each thread loads what it computes: so there are never more threads than processors.
-        yield from _in_threads(lambda some: step(load_batch(samples, some)), iter(batches), threads)
+        yield from _in_threads(lambda some: step(load_batch(samples, some)), batches, threads)
         return
+    batches, given = tee(batches)
     with closing(_loaded(samples, batches, execution)) as coming:
         loaded: Iterator[torch.Tensor] = coming
         if change is not None:
-            loaded = (change(batch, some) for batch, some in zip(coming, batches, strict=True))
+            loaded = (change(batch, some) for batch, some in zip(coming, given, strict=True))
         if cuda:
             yield from _copied_back(map(step, loaded))
-        elif threads == 1 or len(batches) == 1:
+        elif threads == 1 or not more:
             yield from map(step, loaded)
         else:
             yield from _in_threads(step, loaded, threads)
@@ -224,12 +241,12 @@ def compute_ahead(
         batch, rows, seed = item
         with OwnNumbers(seed):  # nothing is drawn that whoever trains meanwhile would draw
             loaded = load_batch(samples, rows) if batch is None else batch
-            return step(loaded if in_step is None else in_step(loaded, rows))
+            return step(loaded if in_step is None else in_step(loaded, rows))[0]
 
     with ExitStack() as opened:
         # On the CPU each thread loads what it computes, but where a number of threads that load is given.
         alone = not cuda and threads > 1 and execution.n_jobs is None and before is None
-        coming = None if alone else opened.enter_context(closing(_loaded(samples, batches, execution)))
+        coming = None if alone else opened.enter_context(closing(_loaded(samples, iter(batches), execution)))
         loaded: Iterator[torch.Tensor | None] = repeat(None, len(batches)) if coming is None else coming
         if cuda:
             loaded = (batch.to(execution.device, non_blocking=True) for batch in loaded if batch is not None)
@@ -237,7 +254,7 @@ def compute_ahead(
             loaded = (before(batch, rows) for batch, rows in zip(loaded, batches, strict=True) if batch is not None)
         items = zip(loaded, batches, seeds, strict=True)
         if cuda:
-            results: Iterator[torch.Tensor] = (step(batch) for batch, *_ in items if batch is not None)
+            results: Iterator[torch.Tensor] = (step(batch)[0] for batch, *_ in items if batch is not None)
         elif threads == 1:
             results = map(load_and_step, items)
         else:
@@ -247,15 +264,15 @@ def compute_ahead(
             yield list(islice(results, len(group)))
 
 
-def _step(network: nn.Module, samples: Samples, execution: Execution) -> Callable[[torch.Tensor], torch.Tensor]:
+def _step(network: nn.Module, samples: Samples, execution: Execution) -> Callable[[torch.Tensor], Outputs]:
     """Return what is done with a loaded batch."""
     full = execution.at_once(samples.n_values)
 
-    def run(part: torch.Tensor) -> torch.Tensor:
+    def run(part: torch.Tensor) -> Outputs:
         prepared = samples.prepare(part.to(execution.device, non_blocking=True))
         return _forward_or_explain(network, prepared, full)
 
-    def step(batch: torch.Tensor) -> torch.Tensor:
+    def step(batch: torch.Tensor) -> Outputs:
         # Modes are entered for each step, not around a yield, where they would leak to whoever takes the batch.
         with torch.no_grad(), execution.autocast():
             return _in_parts(run, batch, execution.fits)
@@ -264,15 +281,15 @@ def _step(network: nn.Module, samples: Samples, execution: Execution) -> Callabl
 
 
 def _loaded(
-    samples: Samples, batches: Sequence[Sequence[int]], execution: Execution
+    samples: Samples, batches: Iterator[Sequence[int]], execution: Execution
 ) -> Generator[torch.Tensor, None, None]:
     n_jobs = n_threads() if execution.n_jobs is None else execution.n_jobs
     return load_batches(samples, batches, n_jobs, pin=execution.device.type == "cuda")
 
 
-def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int) -> torch.Tensor:
+def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int) -> Outputs:
     try:
-        return forward(network, prepared, full)
+        return _forward(network, prepared, full)
     except (RuntimeError, AssertionError, TypeError, IndexError) as error:
         # Of the device, not of the samples: no memory, here or for the libraries of CUDA, or a card that failed.
         if isinstance(error, torch.cuda.OutOfMemoryError) or str(error).startswith(("CUDA", "cuDNN")):
@@ -284,29 +301,28 @@ def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int) -
         ) from error
 
 
-def _in_threads(
-    step: Callable[[T], torch.Tensor], batches: Iterator[T], threads: int, ahead: int = 0
-) -> Generator[torch.Tensor, None, None]:
+def _in_threads(step: Callable[[T], R], batches: Iterator[T], threads: int, ahead: int = 0) -> Generator[R, None, None]:
     """Compute several batches at once, each in one thread, and yield the results in order."""
     ahead = max(threads, ahead)
     return in_order(step, batches, threads, ahead=ahead, name="sktransfer-compute", beginning=each_alone)
 
 
-def _copied_back(results: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+def _copied_back(results: Iterator[Outputs]) -> Iterator[Outputs]:
     """Copy results to the CPU while the next are computed."""
-    waiting: deque[tuple[torch.Tensor, Any]] = deque()
-    for result in results:
-        host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
-        host.copy_(result, non_blocking=True)
+    waiting: deque[tuple[Outputs, Any]] = deque()
+    for outputs in results:
+        hosts = tuple(torch.empty(output.shape, dtype=output.dtype, pin_memory=True) for output in outputs)
+        for host, output in zip(hosts, outputs, strict=True):
+            host.copy_(output, non_blocking=True)
         copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        copied.record(torch.cuda.current_stream(result.device))
-        waiting.append((host, copied))
+        copied.record(torch.cuda.current_stream(outputs[0].device))
+        waiting.append((hosts, copied))
         if len(waiting) > 2:
             yield _arrived(*waiting.popleft())
     while waiting:
         yield _arrived(*waiting.popleft())
 
 
-def _arrived(host: torch.Tensor, copied: Any) -> torch.Tensor:
+def _arrived(hosts: Outputs, copied: Any) -> Outputs:
     copied.synchronize()
-    return host
+    return hosts

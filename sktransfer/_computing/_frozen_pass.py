@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from sktransfer._computing._forward import run_batches
+from sktransfer._computing._planned_pass import in_order
 from sktransfer._computing._progress import LONG, progress_bar, took
-from sktransfer._computing._reuse import Batches, Pass, by_size, in_order
+from sktransfer._computing._reuse import Batches, Pass, by_size
 from sktransfer._messages import shortened
 from sktransfer.inputs._base import Samples, SamplesOf, TolerantSamples
 

@@ -1,24 +1,24 @@
-"""Which activations are found, which go on from an earlier cut, which are computed from samples, and what is kept.
+"""Which activations are found, which go on from an earlier cut, and which are computed from samples.
 
 An activation is a pure function of (weights, cut, preprocessing, precision, sample), so it is looked up before it is
-computed, and computed from what an earlier cut has left of the same sample where that was kept. First there is a plan,
-as data; then it is run, and what it computes is kept.
+computed, and computed from what an earlier cut has left of the same sample where that was kept. Here is the plan, as
+data; `_planned_pass.py` runs it.
 """
 
-from collections import Counter
-from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import pairwise, tee
 
 import numpy as np
 import torch
 
 from sktransfer._cache._memory_store import COUNTS, ActivationStore, activation_keys
 from sktransfer._computing._execution import Execution
-from sktransfer._computing._forward import Change, compute
-from sktransfer.backbones._feature_network import FeatureNetwork
+from sktransfer._computing._forward import Change, Outputs, compute_all
+from sktransfer.backbones._feature_network import FeatureNetwork, StoppingNetwork
 from sktransfer.backbones._frozen_part import FrozenPart
-from sktransfer.inputs._base import Samples, batches_of, each
+from sktransfer.inputs._base import Samples, each
 
 Batches = Generator[torch.Tensor, None, None]
 
@@ -29,6 +29,9 @@ SORTED_AT_ONCE = 4096
 # Bytes of one kept activation beyond which it is not worth reading to save the layers before it: those that are larger
 # stand so near the input that decoding the image and computing them anew takes about as long.
 WORTH_READING = 2**20
+
+# Rows that are looked up to learn which earlier cuts have left something.
+LOOKED_AT = 16
 
 
 def tell_nobody(message: str) -> None:
@@ -105,6 +108,9 @@ class Pass:
         Where activations may be kept.
     variant : Variant or None, default=None
         How they are changed first.
+    stops : tuple of FrozenPart, default=()
+        Parts of the network that end before it does, in order: what a sample is there is kept too, for passes to
+        other ends to go on from, if it fits.
     report : callable, default=nothing
         Told in a sentence where activations came from, and how long it took.
     count : callable, default=nothing
@@ -116,6 +122,7 @@ class Pass:
     execution: Execution
     cache: ActivationStore | None = None
     variant: Variant | None = None
+    stops: tuple[FrozenPart, ...] = ()
     report: Callable[[str], None] = tell_nobody
     count: Callable[[int], None] = count_nothing
 
@@ -127,21 +134,34 @@ class Pass:
 
     def keys(self, part: FrozenPart, digests: Sequence[bytes]) -> list[bytes]:
         """Return what the activations of some samples, at the end of a part, are kept under."""
-        recipe = f"{self.samples.recipe} {self.variant.recipe if self.variant else ''}"
         assert part.identity is not None
-        return activation_keys(digests, recipe, part.identity, self.execution.arithmetic)
+        return activation_keys(digests, self._recipe, part.identity, self.execution.arithmetic)
 
-    def compute(self, rows: Sequence[int]) -> Batches:
+    def claim_names(self, digests: Sequence[bytes]) -> list[bytes]:
+        """Return what is claimed while anything is computed of some samples, up to whatever cut of the network."""
+        return activation_keys(digests, self._recipe, f"{self.part.digest} claimed", self.execution.arithmetic)
+
+    def compute(self, rows: Iterable[int]) -> Batches:
         """Run some rows through the network from its input."""
-        ready = self._ready(self.part)
+        with closing(replace(self, stops=()).compute_stops(rows)) as computed:
+            for (batch,) in computed:
+                yield batch
+
+    def compute_stops(self, rows: Iterable[int]) -> Generator[Outputs, None, None]:
+        """Run some rows through the network from its input, and yield what they are at each stop and at the end."""
+        rows, coming = tee(rows)
         change = self.variant.change if self.variant else None
-        coming = iter(rows)
-        for batch in compute(ready, self.samples, rows, self.execution, change):
-            COUNTS.add(misses=len(batch))
-            for activation, row in zip(batch, coming, strict=False):
+        ways = [replace(self, part=part) for part in (*self.stops, self.part)]
+        parts = [ways[0]._ready(ways[0].part)]
+        for before, way in pairwise(ways):
+            parts.append(way._ready(way.part.behind(before.part, ())))  # vectors come one by one, not in one tensor
+        ready = StoppingNetwork(parts) if self.stops else parts[0]
+        for outputs in compute_all(ready, self.samples, rows, self.execution, change):
+            COUNTS.add(misses=len(outputs[0]))
+            for activation, row in zip(outputs[-1], coming, strict=False):
                 if self.samples.is_blank(row):
                     activation.fill_(torch.nan)
-            yield batch
+            yield outputs
 
     def widths(self) -> list[int]:
         """Return the widths of the vectors that the part takes from layers on the way, and of the one at its end.
@@ -162,6 +182,10 @@ class Pass:
         return known[key]
 
     @property
+    def _recipe(self) -> str:
+        return f"{self.samples.recipe} {self.variant.recipe if self.variant else ''}"
+
+    @property
     def _layers(self) -> tuple[Hashable, ...]:
         names = tuple(layer.name for layer in self.part.layers)
         shape = tuple(self.samples.blank().shape) if self.part.pooling == "flatten" else ()
@@ -176,12 +200,12 @@ class Pass:
     def _note_widths(self, vectors: list[torch.Tensor]) -> None:
         self.part.loaded.widths[self._layers] = [vector.shape[1] for vector in vectors]
 
-    def go_on(self, left: "Left", rows: Sequence[int]) -> Batches:
-        """Run what an earlier cut has left of some rows through the rest of the network."""
+    def go_on(self, left: "Left", rows: Iterable[int]) -> Generator[Outputs, None, None]:
+        """Run what an earlier cut has left of some rows through the rest of the network, without a stop."""
         ready = self._ready(self.part.behind(left.before.part, left.before.widths()))
-        for batch in compute(ready, left, rows, self.execution):
-            COUNTS.add(continued=len(batch))
-            yield batch
+        for outputs in compute_all(ready, left, rows, self.execution):
+            COUNTS.add(continued=len(outputs[0]))
+            yield outputs
 
 
 class Left(Samples):
@@ -254,8 +278,10 @@ class Plan:
     ----------
     keys : list of hashable
         What tells the content of each row.
+    digests : list of bytes
+        Of the content of each row, where anything is kept.
     found : set of hashable
-        Contents whose activations are kept.
+        Contents whose activations are kept; those that others add later are added while the plan is run.
     steps : list of Step
         How the others are computed.
     stamps : list of object
@@ -263,6 +289,7 @@ class Plan:
     """
 
     keys: list[Hashable]
+    digests: list[bytes] = field(default_factory=list)
     found: set[Hashable] = field(default_factory=set)
     steps: list[Step] = field(default_factory=list)
     stamps: list[object] = field(default_factory=list)
@@ -290,12 +317,29 @@ def plan(work: Pass) -> Plan:
     found = {key for key, held in _looked_up(work.store, keys) if held}
     first = {key: row for row, key in reversed(list(enumerate(keys)))}
     missing = by_size(samples, [row for row, key in enumerate(keys) if key not in found and first[key] == row])
-    steps = list(_steps(work, work.store, missing, digests)) if missing else []
-    return Plan(list(keys), set(found), steps, stamps)
+    steps = list(steps_of(work, work.store, missing, digests)) if missing else []
+    return Plan(list(keys), digests, set(found), steps, stamps)
 
 
-def _steps(work: Pass, store: ActivationStore, missing: list[int], digests: list[bytes]) -> Iterator[Step]:
-    """Yield how rows are computed: from the deepest cut that has left something of them, or from their samples."""
+def steps_of(work: Pass, store: ActivationStore, missing: list[int], digests: list[bytes]) -> Iterator[Step]:
+    """Say how rows are computed: from the deepest cut that has left something of them, or from their samples.
+
+    Parameters
+    ----------
+    work : Pass
+        What is wanted.
+    store : ActivationStore
+        Where it is kept.
+    missing : list of int
+        Rows, at least one.
+    digests : list of bytes
+        Of all samples.
+
+    Yields
+    ------
+    Step
+        Each row is in one of them.
+    """
     for before, example, of_row in _passes_that_left_something(work, store, missing, digests):
         keys = before.keys(before.part, [digests[row] for row in missing])
         kept = {row: key for row, (key, held) in zip(missing, _looked_up(store, keys), strict=True) if held}
@@ -314,10 +358,14 @@ def _passes_that_left_something(
 ) -> Iterator[tuple[Pass, np.ndarray, int]]:
     """Yield the ways up to earlier cuts, the deepest first, that have left something worth reading.
 
-    Of the first row, of the one in the middle or of the last, which stand for all; with what was left, and of which.
+    Of the first few rows, or of others here and there, which stand for all; with what was left, and of which.
     """
-    rows = list(dict.fromkeys((missing[0], missing[len(missing) // 2], missing[-1])))
-    passes = [replace(work, part=part) for part in work.part.parts_before()]
+    n = len(missing)
+    places = (
+        range(n) if n <= LOOKED_AT else [*range(LOOKED_AT // 4), *np.linspace(0, n - 1, LOOKED_AT * 3 // 4, dtype=int)]
+    )
+    rows = list(dict.fromkeys(missing[place] for place in places))
+    passes = [replace(work, part=part, stops=()) for part in work.part.parts_before()]
     asked = [before.keys(before.part, [digests[row] for row in rows]) for before in passes]
     kept = {key for key, held in _looked_up(store, [key for keys in asked for key in keys]) if held}
     for before, keys in zip(passes, asked, strict=True):
@@ -330,103 +378,3 @@ def _passes_that_left_something(
 
 def _looked_up(store: ActivationStore, keys: list[bytes]) -> Iterator[tuple[bytes, bool]]:
     return zip(keys, store.contains(keys), strict=True)
-
-
-# The run
-
-Keyed = Generator[list[tuple[Hashable, torch.Tensor]], None, None]
-
-
-def in_order(work: Pass) -> Batches:
-    """Plan a pass and run it.
-
-    Parameters
-    ----------
-    work : Pass
-        What is wanted.
-
-    Yields
-    ------
-    Tensor of shape (n, ...)
-        Float32 activations of the next rows, all of one size, on the CPU.
-    """
-    planned = plan(work)
-    COUNTS.add(hits=sum(key in planned.found for key in planned.keys))
-    with ExitStack() as opened:
-        coming: dict[Hashable, Keyed] = {}
-        for step in planned.steps:
-            keyed = opened.enter_context(closing(_computed(work, planned, step)))
-            coming |= dict.fromkeys([planned.keys[row] for row in step.rows], keyed)
-        yield from _joined(work, planned, coming)
-
-
-def _joined(work: Pass, planned: Plan, coming: dict[Hashable, Keyed]) -> Iterator[torch.Tensor]:
-    """Yield activations in the order of the samples, those that are found and those that are coming."""
-    keys, waiting = planned.keys, dict[Hashable, torch.Tensor]()
-    uses = Counter(keys)
-    for rows in batches_of(work.samples, range(len(keys)), lambda values: work.execution.batch_size):
-        if planned.found:
-            waiting |= _get(work, {keys[row]: row for row in rows if keys[row] in planned.found})
-        for row in rows:
-            while keys[row] not in waiting:
-                waiting.update(next(coming[keys[row]]))
-        yield torch.stack([waiting[keys[row]] for row in rows])
-        uses.subtract(keys[row] for row in rows)
-        for key in {keys[row] for row in rows}:
-            if not uses[key] or key in planned.found:
-                del waiting[key]
-
-
-def _get(work: Pass, row_of: dict[Hashable, int]) -> dict[Hashable, torch.Tensor]:
-    """Find what is kept; what left or was damaged in the meantime is computed after all."""
-    assert work.store is not None
-    keys = list(row_of)
-    values = work.store.get([key for key in keys if isinstance(key, bytes)])
-    found = {key: torch.from_numpy(value.copy()) for key, value in zip(keys, values, strict=True) if value is not None}
-    lost = [key for key in keys if key not in found]
-    if lost:
-        COUNTS.add(hits=-len(lost))
-        with closing(work.compute([row_of[key] for key in lost])) as computed:
-            found |= zip(lost, (value for batch in computed for value in batch), strict=True)
-    return found
-
-
-def _computed(work: Pass, planned: Plan, step: Step) -> Keyed:
-    """Compute the rows of a step, keep them, and yield them with their keys."""
-    keys = iter([planned.keys[row] for row in step.rows])
-    computed = work.compute(step.rows) if step.left is None else work.go_on(step.left, step.rows)
-    kept = computed if work.store is None else _kept(work, planned, step, computed)
-    with closing(kept):
-        for batch in kept:
-            yield [(next(keys), value) for value in batch]
-
-
-def _kept(work: Pass, planned: Plan, step: Step, computed: Batches) -> Batches:
-    """Keep what is computed, unless so much is to come that it would only push itself out."""
-    assert work.store is not None
-    size, told, coming = work.samples.size, False, iter(step.rows)
-    in_all = sum(map(size, {key: row for row, key in reversed(list(enumerate(planned.keys)))}.values()))
-    with closing(computed):  # should keeping be interrupted, threads that compute ahead end with it
-        for batch in computed:
-            arrived = [(next(coming), value) for value in batch.numpy()]
-            needed = arrived[0][1].nbytes * in_all // size(arrived[0][0])
-            if needed <= work.store.limit:
-                _put(work, planned, arrived)
-            elif not told:
-                told = True
-                work.report(_why_not_kept(needed, work.store.limit))
-            yield batch
-
-
-def _put(work: Pass, planned: Plan, arrived: list[tuple[int, np.ndarray]]) -> None:
-    """Keep activations of samples that are what they were: a file that was written to is not what its key says."""
-    same = [(row, value) for row, value in arrived if work.samples.stamp(row) == planned.stamps[row]]
-    assert work.store is not None
-    work.store.put([(key, value) for row, value in same if isinstance(key := planned.keys[row], bytes)])
-
-
-def _why_not_kept(needed: int, limit: int) -> str:
-    return (
-        f"Activations are not kept: {needed / 2**20:.1f} MiB would be needed, and the cache holds "
-        f"{limit / 2**20:.1f} MiB. They are computed each time; sktransfer.set_cache_limit raises it."
-    )

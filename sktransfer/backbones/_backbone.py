@@ -4,6 +4,7 @@ A backbone is never changed by training: whoever trains a part of it trains a co
 """
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -157,6 +158,37 @@ class Backbone:
             return self.feature_part([*layers, None], pooling, in_order=True)
         cut = self._cut(freeze_depth)
         return self._part(cut, pooling=pooling, layers=self._cuts.around(cut, layers)[0])
+
+    def stops(self, part: FrozenPart, largest: int) -> tuple[FrozenPart, ...]:
+        """Return parts that end on the way of another, where it is worth keeping what samples are.
+
+        What is computed up to a deeper cut first leaves something there for shallower ones, and so does a search over
+        depths in any order.
+
+        Parameters
+        ----------
+        part : FrozenPart
+            From `frozen_part`.
+        largest : int
+            Bytes of what is kept of one sample there, at most.
+
+        Returns
+        -------
+        tuple of FrozenPart
+            At ends of blocks: the first one whose output is small enough, and one in the middle of what follows.
+        """
+        known, shown = self._shared.stops, self._shown[1]
+        key = part.end, part.layers, part.pooling, part.as_vector, self._end, shown, largest
+        if key not in known:
+            behind = {before.end: before for before in part.parts_before() if before.end != part.end}
+            ends = [self._traced.end_of_block(depth) for depth in range(1, len(self.blocks) + 1)]
+            small = [
+                behind[end]
+                for end, shape in zip(ends, self._known_shapes(), strict=True)
+                if end in behind and 4 * math.prod(shape) <= largest
+            ]
+            known[key] = tuple(dict.fromkeys(small[:1] + small[len(small) // 2 :][:1]))
+        return known[key]
 
     def trained_blocks(self, freeze_depth: Any) -> list[Block]:
         """Return the blocks that have weights behind a cut, in order; a block cut through counts, with those alone.

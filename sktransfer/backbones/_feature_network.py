@@ -53,7 +53,10 @@ class FeatureNetwork(nn.Module):
         self.on_vectors: Callable[[list[torch.Tensor]], None] | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        vectors, value = self.run(x)
+        return self.result(*self.run(x))
+
+    def result(self, vectors: list[torch.Tensor], value: torch.Tensor) -> torch.Tensor:
+        """Return as one tensor what `run` returns."""
         if self.on_vectors is not None:
             self.on_vectors(vectors)
         return join(vectors, self.order) if self.pooling else pack(vectors, value)
@@ -61,10 +64,41 @@ class FeatureNetwork(nn.Module):
     def run(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return the vectors of all layers, from the input onwards, and the value at the end."""
         early, entered = unpack(x, self.widths)
+        return self.follow(early, entered)
+
+    def follow(self, early: Sequence[torch.Tensor], entered: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Do the same from what the part before has returned."""
         vectors, value = run_part(self.part, entered, early)
         if self.pooling:
             vectors.append(pool_output(self.part, entered, value.float(), self.pooling, self.channels_last))
         return vectors, value
+
+
+class StoppingNetwork(nn.Module):
+    """Runs parts of a network one after another, and returns what each of them alone would.
+
+    Between two parts the value stays as it is, in its order in memory too, so that the last has the bits that it has
+    without a stop.
+
+    Parameters
+    ----------
+    parts : sequence of FeatureNetwork
+        Each begins where the one before it ends.
+    """
+
+    def __init__(self, parts: Sequence[FeatureNetwork]):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs, vectors, value = [], list[torch.Tensor](), x
+        for part in self.parts:
+            assert isinstance(part, FeatureNetwork)
+            vectors, value = part.follow(vectors, value)
+            last = part is self.parts[-1]
+            # What follows may work in place.
+            outputs.append(part.result(vectors, value if last or vectors else value.clone()))
+        return tuple(outputs)
 
 
 def run_part(

@@ -24,7 +24,7 @@ from sktransfer.backbones.sources._weights import fingerprint
 
 # Networks that stay loaded when no estimator holds them, and parts of each that stay ready to run.
 NETWORKS_KEPT = 4
-PARTS_KEPT = 8
+PARTS_KEPT = 16
 
 
 class LoadedNetwork:
@@ -51,6 +51,7 @@ class LoadedNetwork:
         # What was found out by running a sample, by what it depends on.
         self.output_shapes: dict[Any, list[tuple[int, ...]]] = {}
         self.widths: dict[Any, list[int]] = {}
+        self.stops: dict[Any, tuple[Any, ...]] = {}
         _LOADED.add(self)
 
     @property

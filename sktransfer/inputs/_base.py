@@ -4,15 +4,17 @@ Loading (opening, decoding, resizing) happens here, in threads that run ahead of
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from joblib import effective_n_jobs
 
 from sktransfer._process._workers import in_order
+
 
 # Batches that may wait, loaded, beyond one a thread: enough to keep a network busy, few enough to keep memory flat.
 BATCHES_AHEAD = 2
@@ -85,6 +87,10 @@ class Samples(ABC):
     @abstractmethod
     def blank(self) -> torch.Tensor:
         """Return what has the shape and type of a loaded sample, and nothing in it."""
+
+    def size_in_all(self) -> int:
+        """Return the sum of all sizes; of a part of X, that of the whole."""
+        return sum(map(self.size, range(len(self))))
 
     def is_blank(self, index: int) -> bool:
         """Tell whether `load` gave a blank in place of this sample."""
@@ -159,6 +165,9 @@ class SamplesOf(Samples):
 
     def size(self, index: int) -> int:
         return self._samples.size(index)
+
+    def size_in_all(self) -> int:
+        return self._samples.size_in_all()
 
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         return self._samples.prepare(batch)
@@ -257,30 +266,58 @@ class Reader(ABC):
         """
 
 
-def batches_of(samples: Samples, order: Sequence[int], at_once: Callable[[int], int]) -> Iterator[Sequence[int]]:
+def batches_of(samples: Samples, order: Iterable[int], at_once: Callable[[int], int]) -> Iterator[list[int]]:
     """Divide rows into batches, in order: a batch holds samples of one shape.
 
     Parameters
     ----------
     samples : Samples
         Whose rows they are.
-    order : array-like of int
-        Rows, in the order wanted.
+    order : iterable of int
+        Rows, in the order wanted; no more are taken than a batch needs.
     at_once : callable
         Given a sample's number of values, says how many such samples a batch has at most.
 
     Yields
     ------
-    array-like of int
+    list of int
         Rows of the next batch.
     """
-    start = 0
-    while start < len(order):
-        size = samples.size(int(order[start]))
-        stop = min(start + at_once(samples.n_values * size), len(order))
-        stop = next((i for i in range(start + 1, stop) if samples.size(int(order[i])) != size), stop)
-        yield order[start:stop]
-        start = stop
+    batch: list[int] = []
+    size, full = 0, 1
+    for row in map(int, order):
+        found = samples.size(row)
+        if batch and found != size:
+            yield batch
+            batch = []
+        if not batch:
+            size, full = found, at_once(samples.n_values * found)
+        batch.append(row)
+        if len(batch) >= full:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def several(batches: Iterable[T]) -> tuple[bool, Iterator[T]]:
+    """Tell whether there are more than one.
+
+    Parameters
+    ----------
+    batches : iterable
+        The first two are taken.
+
+    Returns
+    -------
+    several : bool
+        Whether there are.
+    batches : iterator
+        All of them.
+    """
+    rest = iter(batches)
+    first = list(islice(rest, 2))
+    return len(first) > 1, chain(first, rest)
 
 
 def each(work: Callable[[T], R], items: Sequence[T], far: bool) -> list[R]:
@@ -308,7 +345,7 @@ def each(work: Callable[[T], R], items: Sequence[T], far: bool) -> list[R]:
 
 
 def load_batches(
-    samples: Samples, batches: Sequence[Sequence[int]], n_jobs: int | None, pin: bool = False
+    samples: Samples, batches: Iterable[Sequence[int]], n_jobs: int | None, pin: bool = False
 ) -> Generator[torch.Tensor, None, None]:
     """Load samples in threads ahead of whoever takes the batches.
 
@@ -316,7 +353,7 @@ def load_batches(
     ----------
     samples : Samples
         What to load.
-    batches : sequence of array-like of int
+    batches : iterable of array-like of int
         Rows of each batch, of one shape.
     n_jobs : int or None
         Threads, as joblib counts them. A single batch is loaded without any.
@@ -333,7 +370,8 @@ def load_batches(
         batch = load_batch(samples, rows)
         return batch.pin_memory() if pin else batch
 
-    if len(batches) <= 1:
+    more, batches = several(batches)
+    if not more:
         yield from map(load, batches)
         return
     threads = effective_n_jobs(n_jobs)

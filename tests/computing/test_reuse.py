@@ -64,11 +64,14 @@ def test_cross_validation_passes_each_image_once(pictures, passed):
     assert len(passed) == len(X)
 
 
-def test_grid_search_passes_each_image_once_for_each_depth(pictures, passed):
+@pytest.mark.parametrize("depths", [["all", 3, 1], [3, "all", 2], [2, 1, "all"], [1, 3, "all"]])
+@pytest.mark.parametrize("where", ["memory", "folder"])
+def test_grid_search_passes_each_image_once_whatever_the_order_of_depths(depths, where, pictures, passed, tmp_path):
     X, y = pictures
-    grid = {"freeze_depth": ["all", 3], "lr": [1e-4, 1e-3], "head_lr": [1e-3, 1e-2]}
-    GridSearchCV(FineTunedClassifier(tiny_cnn, random_state=0, max_epochs=1), grid, cv=3, error_score="raise").fit(X, y)
-    assert len(passed) == 2 * len(X)
+    cache = "auto" if where == "memory" else tmp_path
+    model = FineTunedClassifier(tiny_cnn, random_state=0, max_epochs=1, feature_cache=cache)
+    GridSearchCV(model, {"freeze_depth": depths, "lr": [1e-4, 1e-3]}, cv=3, error_score="raise").fit(X, y)
+    assert len(passed) == len(X)
 
 
 def test_same_results_with_and_without(pictures):
@@ -225,7 +228,7 @@ def test_views_differ_from_each_other_and_from_the_image(pictures):
     X, y = pictures
     how = {"freeze_depth": "all", "strategy": "linear_probe", "random_state": 0, "head_epochs": 1}
     seen = {
-        kind: {value.tobytes() for value in PROCESS_CACHE._kept.values() if value.dtype == np.float32}
+        kind: {value.tobytes() for value in PROCESS_CACHE._kept.values() if value.ndim == 1}
         for kind, more in {"plain": {}, "views": {"augment": "standard", "augment_views": 4}}.items()
         if clear_cache() is None and FineTunedClassifier(tiny_cnn, **how, **more).fit(X, y)
     }
