@@ -20,6 +20,7 @@ from extraction import extraction
 from fitting import fit, latency
 from growth import growth
 from measuring import Others, Setting, machine
+from one_image import new_process, one_image
 from pictures import Pictures
 from reporting import BUSY, read_results, table, write_results
 from searches import candidates, grid
@@ -34,6 +35,8 @@ SECTIONS = {
     "tuning": tuning,
     "busy": busy,
     "latency": latency,
+    "one_image": one_image,
+    "new_process": new_process,
     "cache": cache,
     "growth": growth,
 }

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.exhaustive
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
-@pytest.mark.parametrize("sections", [("fit", "latency", "cache"), ("grid",)])
+@pytest.mark.parametrize("sections", [("fit", "latency", "cache"), ("grid",), ("one_image", "new_process")])
 def test_speed_is_measured_without_anything_but_the_repository(sections, tmp_path):
     command = [sys.executable, "speed.py", "--quick", "--output", str(tmp_path), "--only", *sections]
     environment = {**os.environ, "SKTRANSFER_ASSETS": str(tmp_path / "nothing")}

@@ -104,3 +104,28 @@ def test_a_memory_mapped_array_is_not_copied_whole(tmp_path):
     )
     assert set(allocated) == set(shapes)
     assert max(allocated.values()) < 40, f"{allocated} MiB were allocated for arrays of 172 MiB"
+
+
+@pytest.mark.exhaustive
+def test_tuning_half_of_a_network_on_5000_arrays_holds_them_once(tmp_path):
+    """X itself is 70 MiB. On top come a few batches and, where they are kept, 4 MiB of activations: no second X."""
+    peaks = measure(
+        """
+        X = np.random.default_rng(0).integers(0, 256, (5000, 70, 70, 3), dtype=np.uint8)
+        def halved():
+            network = nn.Sequential(nn.AvgPool2d(7), *tiny_cnn())
+            network.preprocessing = ImagePreprocessing(crop=(70, 70))
+            return network
+        how = {"freeze_depth": 0.5, "max_epochs": 1, "head_epochs": 1, "batch_size": 32, "random_state": 0}
+        FineTunedClassifier(halved, feature_cache=None, **how).fit(X[:64], [0, 1] * 32)
+        before = peak()
+        added = []
+        for cache in (None, "auto"):
+            model = FineTunedClassifier(halved, feature_cache=cache, **how).fit(X, [0, 1] * 2500)
+            assert model.predict(X[:10]).shape == (10,)
+            added.append(peak() - before)
+        print(json.dumps(added))
+        """,
+        tmp_path,
+    )
+    assert max(peaks) < FLAT_MIB, f"{peaks} MiB came on top of 70 MiB of pictures"

@@ -126,17 +126,23 @@ class Settings:
     """
 
     def __init__(self, network: nn.Module):
-        held: list[Any] = []
-        for module in network.modules():
-            held.extend(vars(module).values())
-        for container in [thing for thing in held if type(thing) in _LOOKED_INTO and thing]:
-            held.extend(container.values() if isinstance(container, dict) else container)
-        kinds = {kind for kind in set(map(type, held)) if issubclass(kind, torch.Tensor)}
-        self._held = held
-        self._writes = [thing._version for thing in held if type(thing) in kinds and not thing.is_inference()]
+        self._held = _held_by(network)
+        kinds = {kind for kind in set(map(type, self._held)) if issubclass(kind, torch.Tensor)}
+        self._tensors = [thing for thing in self._held if type(thing) in kinds and not thing.is_inference()]
+        self._writes = [tensor._version for tensor in self._tensors]
 
     def are_those_of(self, network: nn.Module) -> bool:
         """Tell whether a network's modules hold the same."""
-        now = Settings(network)
-        same = len(now._held) == len(self._held) and all(map(operator.is_, now._held, self._held))
-        return same and now._writes == self._writes
+        now = _held_by(network)
+        same = len(now) == len(self._held) and all(map(operator.is_, now, self._held))
+        return same and [tensor._version for tensor in self._tensors] == self._writes
+
+
+def _held_by(network: nn.Module) -> list[Any]:
+    """Return what modules hold, and what lists and dicts among it do."""
+    held: list[Any] = []
+    for module in network.modules():
+        held.extend(vars(module).values())
+    for container in [thing for thing in held if type(thing) in _LOOKED_INTO and thing]:
+        held.extend(container.values() if isinstance(container, dict) else container)
+    return held

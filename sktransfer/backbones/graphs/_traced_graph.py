@@ -67,6 +67,7 @@ class NetworkGraph:
         self._layers_of = find_layers(self._graph, network, self._constants)
         # Asked for in each prediction, and always the same.
         self._cut_points_before: dict[fx.Node, list[fx.Node]] = {}
+        self._channels_last: dict[fx.Node, bool] = {}
         self._names_before: dict[fx.Node, set[str]] = {}
         self._behind: dict[fx.Node, Behind] = {}
         self._find_places(ends_in_classifier)
@@ -115,6 +116,11 @@ class NetworkGraph:
 
     def has_channels_last(self, node: fx.Node) -> bool:
         """Tell whether a map's channels are its last axis, by the last operation that says so."""
+        if node not in self._channels_last:  # each prediction asks for every cut
+            self._channels_last[node] = self._find_channels_last(node)
+        return self._channels_last[node]
+
+    def _find_channels_last(self, node: fx.Node) -> bool:
         while node is not self._input:
             layer = self._modules.get(str(node.target)) if node.op == "call_module" else None
             if isinstance(layer, (ConvNd, NormBase, nn.GroupNorm)):

@@ -212,6 +212,12 @@ class ImageSamples(Samples):
         # One sample of more than 8 bits makes floats of all: a batch has one type, and its type says its scale.
         self._eight_bits = not scale.in_fit and all(self._has_8_bits(array) for array in _arrays(images))
 
+        as_they_are = preprocessing.resize is None and preprocessing.crop == getattr(images, "shape", ())[1:3]
+        if as_they_are and self._eight_bits:  # X itself holds what would be kept
+            self.decoding_takes_time = False
+        read = f"{self._range} {self._eight_bits} {scale.recipe}"
+        self._recipe = f"{preprocessing} {read} {versions('pillow', 'torchvision')}"
+
     def __len__(self) -> int:
         return len(self._images)
 
@@ -242,8 +248,7 @@ class ImageSamples(Samples):
 
     @property
     def recipe(self) -> str:
-        scale = f"{self._range} {self._eight_bits} {self._scale.recipe}"
-        return f"{self._preprocessing} {scale} {versions('pillow', 'torchvision')}"
+        return self._recipe
 
     def digest(self, index: int) -> bytes:
         image = self._images[index]
