@@ -325,10 +325,10 @@ def test_several_labels_are_learned(case):
 
 
 def test_activations_of_different_lengths_are_joined_with_nan_and_may_hold_none():
-    long, short = np.ones((3, 2), dtype=np.float32), np.zeros((1, 2), dtype=np.float32)
+    long, short = torch.ones(3, 2), torch.zeros(1, 2)
     joined = join([long, short])
     assert joined.shape == (2, 3, 2)
     assert joined.isnan().sum() == 4
     assert joined[1, 1:].isnan().all()
     with pytest.raises(ValueError, match="frozen part of the network gave NaN for a sample"):
-        join([long, np.full((1, 2), np.nan, dtype=np.float32)])
+        join([long, torch.full((1, 2), torch.nan)])

@@ -15,7 +15,6 @@ from joblib import effective_n_jobs
 
 from sktransfer._process._workers import in_order
 
-
 # Batches that may wait, loaded, beyond one a thread: enough to keep a network busy, few enough to keep memory flat.
 BATCHES_AHEAD = 2
 

@@ -79,9 +79,9 @@ def test_no_padding_is_computed(bert, monkeypatch):
     from sktransfer._computing import _forward
 
     seen = []
-    real = _forward.forward
+    real = _forward._forward
     monkeypatch.setattr(
-        _forward, "forward", lambda network, batch, full: seen.append(batch) or real(network, batch, full)
+        _forward, "_forward", lambda network, batch, full: seen.append(batch) or real(network, batch, full)
     )
     X, _ = make_texts(60)
     PretrainedFeatureExtractor(bert, feature_cache=None).fit_transform(X)

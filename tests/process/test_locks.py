@@ -158,7 +158,7 @@ def test_every_lock_of_the_package_is_one_that_a_forked_child_finds_free():
     # The lock itself, one that lives for as long as a pass starts its threads, and those that are held while it forks.
     assert {place.partition(":")[0] for place in plain} <= {
         "_process/_locks.py",
-        "_computing/_forward.py",
+        "_computing/_threads.py",
         "_cache/_shared_database.py",
     }
 
