@@ -126,9 +126,9 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
     device : str, default="auto"
         `"auto"` is CUDA where there is one, else the CPU; or torch's name of a device.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Of the blocks, frozen and trained. `"auto"` is bfloat16 where the hardware multiplies it: CUDA devices of
-        compute capability 8 and above, processors with AVX512-BF16 or AMX; else float32. Weights that are trained, and
-        the head, are float32 always.
+        Of the blocks, frozen and trained. `"auto"` is bfloat16 where the hardware is faster at it: CUDA devices
+        of compute capability 8 and above, processors with AMX, or AVX512-BF16 that is not Intel's; else float32.
+        Weights that are trained, and the head, are float32 always.
     feature_cache : "auto", path-like or None, default="auto"
         Where activations of frozen blocks are kept, so that no image is computed again in another fold, candidate,
         estimator or process: by content, never by position. `"auto"` is this process's memory, up to 1 GiB, which the

@@ -1,10 +1,13 @@
 """What "auto" means on this machine: which device, which precision, how many threads, where activations are kept."""
 
 import contextlib
+import platform
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -64,8 +67,6 @@ class Execution:
         Whether to show progress.
     fits : Fits
         What was found out about the device's memory.
-    trains_in_bfloat16 : bool, default=False
-        Whether layers that tolerate it are trained in bfloat16.
     """
 
     batch_size: int
@@ -74,7 +75,6 @@ class Execution:
     bfloat16: bool
     verbose: int
     fits: Fits = field(default_factory=Fits, compare=False)
-    trains_in_bfloat16: bool = False
 
     @classmethod
     def plan(
@@ -126,12 +126,10 @@ class Execution:
             chosen = torch.device("cuda", current if chosen.index is None else chosen.index)
         else:
             keep_freed_blocks()
-        given, auto = precision == "bfloat16", precision == "auto"
-        bfloat16 = given or (auto and multiplies_bfloat16(chosen))
-        training = given or (auto and multiplies_bfloat16(chosen, training=True))
+        bfloat16 = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(chosen))
         # NumPy's integers overflow where they are small.
         threads = None if n_jobs is None else int(n_jobs)
-        return cls(int(batch_size), threads, chosen, bfloat16, int(verbose), trains_in_bfloat16=training)
+        return cls(int(batch_size), threads, chosen, bfloat16, int(verbose))
 
     @property
     def arithmetic(self) -> str:
@@ -149,33 +147,48 @@ class Execution:
         return contextlib.nullcontext()
 
 
-def multiplies_bfloat16(device: torch.device, training: bool = False) -> bool:
-    """Tell whether a device has instructions that multiply bfloat16, so that it is faster than float32.
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device multiplies bfloat16 faster than float32.
 
     Parameters
     ----------
     device : torch.device
         CUDA or CPU.
-    training : bool, default=False
-        Whether gradients are wanted too. Weights that change are turned to bfloat16 again in each step, and on a CPU
-        with AVX512-BF16 that costs more than it saves.
 
     Returns
     -------
     bool
-        CUDA: compute capability 8.0 and above. CPU: AMX, or AVX512-BF16 without gradients, as far as this torch can
-        tell.
+        CUDA: compute capability 8.0 and above. CPU, as far as this torch can tell: AMX; or AVX512-BF16, but not of
+        Intel, whose processors do no more in an instruction of it than in two of float32, so that turning values from
+        one to the other makes it slower.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type != "cpu":
         return False
-    names = ("amx_tile",) if training else ("avx512_bf16", "amx_tile")
+    names = ("amx_tile",) if is_of_intel() else ("amx_tile", "avx512_bf16")
     if hasattr(torch.cpu, "get_capabilities"):
         can = torch.cpu.get_capabilities()
         return any(can.get(name, False) for name in names)
     asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in names)  # of older versions of torch
     return any(ask is not None and ask() for ask in asked)
+
+
+@cache
+def is_of_intel() -> bool:
+    """Tell whether the processor is one of Intel's.
+
+    Returns
+    -------
+    bool
+        Not where the system does not tell.
+    """
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
+            described = file.read(4096)
+    except OSError:  # no Linux
+        described = platform.processor()
+    return "GenuineIntel" in described
 
 
 @contextlib.contextmanager

@@ -223,7 +223,7 @@ def train_suffix(
     ValueError
         If the loss is no number any more.
     """
-    module.compute_in(execution.trains_in_bfloat16)
+    module.compute_in(execution.bfloat16)
     before = copy.deepcopy(module.state_dict())
     generator = torch.get_rng_state()
     batch_size = min(execution.batch_size, execution.fits.n_samples or execution.batch_size)
@@ -308,7 +308,7 @@ def _train(
                     watch.end(net)
             finally:
                 module.zero_grad()  # gradients take as much memory as weights, and would come along
-            module.eval().compute_in(execution.bfloat16)
+            module.eval()
             result = run_batch(module, guard.last, execution)
     finally:
         for dataset in (training, validation):
