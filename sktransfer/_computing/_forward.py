@@ -248,7 +248,7 @@ def compute_ahead(
         alone = not cuda and threads > 1 and execution.n_jobs is None and before is None
         coming = None if alone else opened.enter_context(closing(_loaded(samples, iter(batches), execution)))
         loaded: Iterator[torch.Tensor | None] = repeat(None, len(batches)) if coming is None else coming
-        if cuda:
+        if cuda and draws_from_torch:  # a person's own may not expect a tensor that is not on the CPU
             loaded = (batch.to(execution.device, non_blocking=True) for batch in loaded if batch is not None)
         if before is not None:
             loaded = (before(batch, rows) for batch, rows in zip(loaded, batches, strict=True) if batch is not None)
