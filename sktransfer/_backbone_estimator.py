@@ -38,6 +38,7 @@ from sktransfer.backbones.graphs._pooling import POOLINGS
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
 from sktransfer.inputs import make_reader, restore_reader
 from sktransfer.inputs._base import Reader, Samples
+from sktransfer.inputs._containers import is_empty
 from sktransfer.inputs._rows import Rows
 from sktransfer.inputs.images._shapes import check_image_shape
 
@@ -250,6 +251,15 @@ class BackboneEstimator(CallbackSupport, BaseEstimator):
         if rows.kind(learned) == "vectors" != learned:
             raise ValueError(f"Got X that holds vectors; expected {learned}, as in fit.")
         return reader.read(checked, tolerant)
+
+    def _has_no_rows(self, X: Any) -> bool:
+        """Tell whether X is an empty part of a table, whose columns are checked: it has results, of no rows."""
+        if not is_empty(X):
+            return False
+        rows = Rows(X, self.image_shape, least=0)
+        if rows.have_columns:
+            validate_data(self, rows.given, reset=False, skip_check_array=True)
+        return True
 
     def _checked(self, rows: Rows, kind: str, reset: bool, tolerant: bool = False) -> Any:
         """Let scikit-learn look at columns and their names, and at numbers; return what a reader reads."""

@@ -178,9 +178,10 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         X : array-like
             Images: uint8 or float ndarray of shape (n, height, width), (n, height, width, channels) or (n, channels,
             height, width); flat rows with `image_shape`; a list of arrays or PIL images of any sizes; a list, array,
-            Series or one-column DataFrame of paths. Texts: the same of strings. Sounds: the same of paths, or arrays of
-            shape (n_samples,) or (n_samples, n_channels) with `sampling_rate`. Or rows of numbers, for a network that
-            takes vectors.
+            Series or one-column DataFrame of files: paths, bytes, open binary files, or dicts with `"bytes"` or
+            `"path"`. Texts: the same of strings. Sounds: the same of files, or arrays of shape (n_samples,) or
+            (n_samples, n_channels) with `sampling_rate`, or dicts with `"array"` and `"sampling_rate"`. Or rows of
+            numbers, for a network that takes vectors.
         y : None
             Ignored.
 
@@ -229,7 +230,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         -------
         float32 ndarray of shape (n_samples, n_features_out_)
             One row per sample, which depends on that sample alone; NaN where it could not be read and
-            `on_bad_sample="nan"`.
+            `on_bad_sample="nan"`. None where X has no rows.
 
         Raises
         ------
@@ -239,8 +240,10 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             If a path in X leads to no file.
         """
         check_is_fitted(self, "backbone_")
-        part = self._part()
         self._check_on_bad_sample()
+        if self._has_no_rows(X):
+            return np.empty((0, self.n_features_out_), dtype=np.float32)
+        part = self._part()
         tolerant = self.on_bad_sample == "nan"
         samples = self._read(X, tolerant)
         features, problems = extract(self._way_through(part, samples), tolerant)

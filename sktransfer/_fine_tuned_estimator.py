@@ -267,6 +267,9 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         return self._shown(backbone.ending_at(last), depth, reader), before
 
     def _compute(self, X: Any, features: bool = False) -> np.ndarray:
+        if self._has_no_rows(X):
+            width = self._n_features_out if features else self._meaning(vars(self))[1]
+            return np.empty((0, width), dtype=np.float32)
         module = self.net_.module_
         part = self.backbone_.frozen_part(module.freeze_depth, module.pooling, module.layers)
         return predict(self.backbone_, module, self._way_through(part, self._read(X)), features)

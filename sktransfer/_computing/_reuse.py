@@ -18,7 +18,7 @@ from sktransfer._computing._execution import Execution
 from sktransfer._computing._forward import Change, compute
 from sktransfer.backbones._feature_network import FeatureNetwork
 from sktransfer.backbones._frozen_part import FrozenPart
-from sktransfer.inputs._base import Samples, batches_of
+from sktransfer.inputs._base import Samples, batches_of, each
 
 Batches = Generator[torch.Tensor, None, None]
 
@@ -285,7 +285,7 @@ def plan(work: Pass) -> Plan:
     if work.store is None:
         return Plan(list(range(n)), steps=[Step(by_size(samples, range(n)))])
     stamps = [samples.stamp(row) for row in range(n)]
-    digests = [samples.digest(row) for row in range(n)]
+    digests = each(samples.digest, range(n), samples.are_far)
     keys = work.keys(work.part, digests)
     found = {key for key, held in _looked_up(work.store, keys) if held}
     first = {key: row for row, key in reversed(list(enumerate(keys)))}

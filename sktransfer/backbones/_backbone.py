@@ -15,14 +15,15 @@ from torch import nn
 from sktransfer._process._locks import Lock
 from sktransfer.backbones._cut_names import CutNames, as_list
 from sktransfer.backbones._frozen_part import FrozenPart
-from sktransfer.backbones._loaded_network import LoadedNetwork, load, share
+from sktransfer.backbones._loaded_network import LoadedNetwork, built_once, load, share
+from sktransfer.backbones._recipes import recipe_of
 from sktransfer.backbones._stages import stage_ends
 from sktransfer.backbones._summary import BackboneSummary, BlockRow
 from sktransfer.backbones.graphs._base import NOTHING, Block, Cut, Graph, Pooled
 from sktransfer.backbones.graphs._folding import scale_convolutions
 from sktransfer.backbones.sources._base import Source
 from sktransfer.backbones.sources._claims import no_larger_than
-from sktransfer.backbones.sources._weights import fill, fingerprint
+from sktransfer.backbones.sources._weights import fill, fingerprint, fingerprint_of_tensors
 from sktransfer.inputs import restore_preprocessing
 
 
@@ -489,20 +490,29 @@ class Backbone:
 
     def _take(self, tensors: Mapping[str, torch.Tensor] | None) -> None:
         if tensors is None:
-            network = self._source.architecture()
-        else:
+            self._install(share(LoadedNetwork(self._source.architecture(), self._source)))
+            return
+
+        def build() -> LoadedNetwork:
             with nullcontext() if self.custom else no_larger_than(tensors):
                 network = self._source.architecture()
             fill(network, tensors, network.state_dict(), "the file")
-        self._install(share(LoadedNetwork(network, self._source)))
+            return LoadedNetwork(network, self._source)
+
+        recipe = recipe_of(self._source, self.preprocessing.record, weights=False)
+        self._install(built_once(recipe, fingerprint_of_tensors(tensors), build))
 
     def _find_weights(self) -> None:
         """Load weights that a pickle left out, and refuse any that are not the same."""
         with self._finding:  # several threads may come to it at once
             if self._loaded is not None:
                 return
-            loaded = load(self._source)
-            found, expected = loaded.fingerprint, self.__dict__["_fingerprint"]
+            expected = self.__dict__["_fingerprint"]
+            recipe = None  # what has a key is found by it
+            if self._source.key is None:
+                recipe = recipe_of(self._source, self.preprocessing.record, weights=True)
+            loaded = built_once(recipe, expected, lambda: load(self._source))
+            found = loaded.fingerprint
             if found != expected:
                 raise ValueError(
                     f"Got weights {self.weights_name!r} of {self.name!r} with fingerprint {found[:12]}; expected "

@@ -7,6 +7,7 @@ somebody else did, that is seen and it is loaded anew.
 import hashlib
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from sktransfer._process._locks import Lock
 from sktransfer._process._seeding import turn
 from sktransfer.backbones._code import is_library
 from sktransfer.backbones._identity import NotWritableError, Settings
+from sktransfer.backbones._recipes import Recipe
 from sktransfer.backbones.graphs._base import NOTHING, Cut, Pooled, Ready
 from sktransfer.backbones.sources._base import Source
 from sktransfer.backbones.sources._weights import fingerprint
@@ -205,6 +207,51 @@ def share(loaded: LoadedNetwork) -> LoadedNetwork:
                 return known
         _keep(loaded.identity, loaded)
         return loaded
+
+
+def built_once(recipe: Recipe | None, weights: str, build: Callable[[], LoadedNetwork]) -> LoadedNetwork:
+    """Return the network that the same recipe and the same weights made before, or build it now.
+
+    Whoever unpickles an estimator again, in whatever thread, is handed the network of the first time. That it is what
+    building would give is no claim of the pickle: the weights are those at hand, and the recipe was seen to give it.
+
+    Parameters
+    ----------
+    recipe : Recipe or None
+        What it is built by; `None` builds it.
+    weights : str
+        Fingerprint of the weights that it is to have.
+    build : callable
+        Builds it.
+
+    Returns
+    -------
+    LoadedNetwork
+        Shared by all who build the same.
+    """
+    if recipe is None:
+        return share(build())
+    known = _find_built(recipe, weights)
+    if known is not None:
+        return known
+    with turn(), _LOCK:  # in this order, as in `load`
+        known = _find_built(recipe, weights)
+        if known is not None:
+            return known
+        loaded = share(build())
+        if loaded.identity is not None and loaded.fingerprint == weights:
+            _keep((recipe.digest, weights), loaded)
+        return loaded
+
+
+def _find_built(recipe: Recipe, weights: str) -> LoadedNetwork | None:
+    with _LOCK:
+        key = recipe.digest, weights
+        known = _KEPT.get(key)
+        if known is None or not known.unchanged or not recipe.classes.issuperset(known._own_classes):
+            return None
+        _KEPT.move_to_end(key)
+        return known
 
 
 def _keep(key: Any, loaded: LoadedNetwork) -> None:

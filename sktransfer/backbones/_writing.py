@@ -86,6 +86,11 @@ class Writer:
         self._depth = 0
         self.lasting = True
 
+    @property
+    def classes(self) -> Iterable[type]:
+        """The classes that were written down."""
+        return self._classes.keys()
+
     def text(self, first: Iterable[str]) -> str:
         """Return texts that `write` returned, and after them all that these refer to.
 

@@ -3,21 +3,25 @@
 Loading (opening, decoding, resizing) happens here, in threads that run ahead of the network, never all at once.
 """
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from joblib import effective_n_jobs
 
-from sktransfer._messages import name_some, shown
 from sktransfer._process._workers import in_order
 
 # Batches that may wait, loaded, beyond one a thread: enough to keep a network busy, few enough to keep memory flat.
 BATCHES_AHEAD = 2
+
+# Threads that wait for a network: they take no processor meanwhile.
+FAR_THREADS = 16
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 # Changes one loaded sample at random.
@@ -102,6 +106,9 @@ class Samples(ABC):
     decoding_takes_time: bool = False
     """Whether it is worth keeping what `load` returns, where a sample is loaded more than once."""
 
+    are_far: bool = False
+    """Whether some of them come over a network, so that many threads should wait for them at once."""
+
     @property
     @abstractmethod
     def recipe(self) -> str | None:
@@ -136,6 +143,7 @@ class SamplesOf(Samples):
     def __init__(self, samples: Samples):
         self._samples = samples
         self.kind, self.decoding_takes_time = samples.kind, samples.decoding_takes_time
+        self.are_far = samples.are_far
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -207,42 +215,6 @@ class TolerantSamples(SamplesOf):
         return "blank" if index in self.problems else super().stamp(index)
 
 
-def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[Any]:
-    """Refuse paths that lead to no file; a tolerant reader puts an error in place of each.
-
-    Parameters
-    ----------
-    rows : list
-        Paths as str, and anything else.
-    what : str
-        What the files are to be, such as `"an image"`.
-    tolerant : bool
-        Whether errors are to stand in the list, for `Samples.load` to raise.
-
-    Returns
-    -------
-    list
-        The rows, with errors among them.
-
-    Raises
-    ------
-    FileNotFoundError
-        With the first of them.
-    """
-    missing = [row for row, path in enumerate(rows) if isinstance(path, str) and not os.path.isfile(path)]
-    if missing and not tolerant:
-        raise FileNotFoundError(
-            f"Got {len(missing)} of {len(rows)} paths that are no files; expected paths of {what.split()[1]}s, "
-            f"relative to {os.getcwd()!r} or absolute. The first: {name_some([rows[row] for row in missing])}."
-        )
-    rows = list(rows)
-    for row in missing:
-        rows[row] = UnreadableSampleError(
-            f"Got {shown(rows[row], 200)} (row {row}), which is no file; expected the path of {what}."
-        )
-    return rows
-
-
 class Reader(ABC):
     """What `fit` learned of X, and how any later X is read the same way."""
 
@@ -309,6 +281,30 @@ def batches_of(samples: Samples, order: Sequence[int], at_once: Callable[[int], 
         stop = next((i for i in range(start + 1, stop) if samples.size(int(order[i])) != size), stop)
         yield order[start:stop]
         start = stop
+
+
+def each(work: Callable[[T], R], items: Sequence[T], far: bool) -> list[R]:
+    """Do the same work on each item, in many threads where it waits for a network.
+
+    Parameters
+    ----------
+    work : callable
+        Called with one item.
+    items : sequence
+        All of them.
+    far : bool
+        Whether it does.
+
+    Returns
+    -------
+    list
+        What was returned, in order.
+    """
+    if not far or len(items) < 2:
+        return [work(item) for item in items]
+    threads = min(FAR_THREADS, len(items))
+    with closing(in_order(work, items, threads, ahead=4 * threads, name="sktransfer-fetch")) as done:
+        return list(done)
 
 
 def load_batches(

@@ -3,7 +3,6 @@
 No look at X loops over values in Python: an hour of sound has 57,600,000 of them.
 """
 
-import os
 from numbers import Number
 from typing import Any
 
@@ -12,11 +11,12 @@ import torch
 from PIL import Image
 from scipy.sparse import issparse
 
+from sktransfer.inputs._encoded_files import is_file
 from sktransfer.inputs._refusals import as_array, check_form, check_rows
 
 
 def stands_alone(row: Any) -> bool:
-    """Tell whether a row is a sample by itself: a path, a text, a picture or an array with two sides.
+    """Tell whether a row is a sample by itself: a text, a file, a picture or an array with two sides.
 
     Parameters
     ----------
@@ -28,7 +28,24 @@ def stands_alone(row: Any) -> bool:
     bool
         Whether it is.
     """
-    return isinstance(row, str | bytes | os.PathLike | Image.Image) or (getattr(row, "ndim", 0) or 0) >= 2
+    return isinstance(row, Image.Image) or (getattr(row, "ndim", 0) or 0) >= 2 or is_file(row)
+
+
+def is_empty(X: Any) -> bool:
+    """Tell whether X has no rows, as an empty part of a large table has; nothing is converted for it.
+
+    Parameters
+    ----------
+    X : object
+        Anything.
+
+    Returns
+    -------
+    bool
+        Whether it is a list, an array or a table of none.
+    """
+    shape = getattr(X, "shape", None)
+    return len(X) == 0 if isinstance(X, list | tuple) else isinstance(shape, tuple) and shape[:1] == (0,)
 
 
 def is_missing(value: Any) -> bool:

@@ -14,6 +14,7 @@ from scipy.sparse import issparse
 from torch.utils.data import DataLoader, Dataset
 
 from sktransfer._messages import shown
+from sktransfer.inputs._encoded_files import is_cell, is_open
 
 # By which of these an object says that an array can be made of it.
 _ARRAY_LIKE = ("__array__", "__array_interface__", "__dlpack__", "__array_namespace__", "__dataframe__")
@@ -85,6 +86,8 @@ def _instead(X: Any, name: str) -> str:
         if "data" in held and "targets" in held:
             return f" Give what it holds: X={called}.data, y={called}.targets."
         return f" Take the samples out: {_PARTS.format(called)}; or give paths, which are read when they are needed."
+    if is_cell(X) or is_open(X) or isinstance(X, bytes | bytearray | memoryview):
+        return f" Put a single text or file into a list: {name}=[{name}]."
     if isinstance(X, Mapping):
         if "data" in X and "target" in X:
             return " Give its parts: X=bunch.data, y=bunch.target."
@@ -94,8 +97,6 @@ def _instead(X: Any, name: str) -> str:
         return (
             f" Give one column as a list: {name}=list(dataset[{shown(columns[0], 30)}]). Its columns: {shown(columns)}."
         )
-    if isinstance(X, bytes | bytearray | memoryview):
-        return " Put a single text or file into a list, as a string or a path."
     if isinstance(X, Iterable) or hasattr(X, "__getitem__"):
         return f" Put them into a list: {name}=list({name})."
     return ""
@@ -112,7 +113,8 @@ def check_rows(rows: "list[Any] | tuple[Any, ...]") -> None:
     Raises
     ------
     ValueError
-        If the first row is a pair, such as a picture and its label or a waveform and its rate, or all rows are dicts.
+        If the first row is a pair, such as a picture and its label or a waveform and its rate, or all rows are dicts
+        that are no cells of a column.
     """
     if not rows:
         return
@@ -127,7 +129,7 @@ def check_rows(rows: "list[Any] | tuple[Any, ...]") -> None:
                 f"Got X[0] as a {type(first).__name__} of ({kinds}); expected the sample alone. Take the samples out: "
                 f"X=[row[{place}] for row in X], and give labels as y, the rate of sounds as sampling_rate."
             )
-    if isinstance(first, Mapping) and all(isinstance(row, Mapping) for row in rows):
+    if isinstance(first, Mapping) and not is_cell(first) and all(isinstance(row, Mapping) for row in rows):
         raise ValueError(
             f"Got rows of X that are dicts, with the keys {shown(list(first))}; expected the samples alone. Take them "
             f"out: X=[row[{shown(next(iter(first), 'image'), 30)}] for row in X]; the rate of sounds is sampling_rate."
@@ -135,7 +137,8 @@ def check_rows(rows: "list[Any] | tuple[Any, ...]") -> None:
 
 
 def _is_sample(value: Any) -> bool:
-    return isinstance(value, Image.Image | os.PathLike) or (getattr(value, "ndim", 0) or 0) >= 1
+    encoded = isinstance(value, os.PathLike | bytes | bytearray) or is_cell(value) or is_open(value)
+    return encoded or isinstance(value, Image.Image) or (getattr(value, "ndim", 0) or 0) >= 1
 
 
 def _is_word_or_number(value: Any) -> bool:

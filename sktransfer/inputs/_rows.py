@@ -20,6 +20,8 @@ class Rows:
         What was given to `fit`, or to a method after it.
     image_shape : tuple of int or None, default=None
         Whether rows of numbers are flat images.
+    least : int, default=1
+        The fewest rows that there may be.
 
     Attributes
     ----------
@@ -34,7 +36,7 @@ class Rows:
         If X is one sample instead of several, none, or nothing of the kind: a data set of torch, a generator, a dict.
     """
 
-    def __init__(self, X: Any, image_shape: Any = None):
+    def __init__(self, X: Any, image_shape: Any = None, least: int = 1):
         self.given = as_rows(X)
         self.values: Any = self.given if issparse(self.given) else unwrap(self.given)
         self._flat_images = image_shape is not None
@@ -43,7 +45,7 @@ class Rows:
                 f"Got X of type {type(X).__name__}; expected several samples: an array, a list, a Series or a "
                 "DataFrame."
             )
-        if len(self) == 0:
+        if len(self) < least:
             raise ValueError("Found array with 0 sample(s) while a minimum of 1 is required: X is empty.")
 
     def __len__(self) -> int:

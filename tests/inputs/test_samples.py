@@ -43,5 +43,5 @@ def test_whatever_samples_are_asked_those_that_stand_for_them_answer_alike(wrapp
 
 
 def test_each_member_is_forwarded_by_the_one_class_for_that():
-    forwarded = set(vars(SamplesOf)) | {"kind", "decoding_takes_time"}
+    forwarded = set(vars(SamplesOf)) | {"kind", "decoding_takes_time", "are_far"}
     assert set(MEMBERS) <= forwarded

@@ -293,8 +293,24 @@ def fingerprint(network: nn.Module) -> str:
     str
         64 hexadecimal digits (SHA-256).
     """
+    return fingerprint_of_tensors(network.state_dict())
+
+
+def fingerprint_of_tensors(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the fingerprint of a network that holds these tensors, and no others.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        The tensors by name, on any device.
+
+    Returns
+    -------
+    str
+        As that of `fingerprint`.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from sktransfer.inputs._base import UnreadableSampleError
+from sktransfer.inputs._encoded_files import EncodedFile, name_of_path
 from sktransfer.inputs.images._deep_pictures import has_deep_colours, is_deep, read_colours, read_grey, stated_white
 from sktransfer.inputs.images._integrity import FORMATS, MAX_FILE_BYTES, known_formats, load_whole
 from sktransfer.inputs.images._orientation import BareFile, orientation, turn, turn_array
@@ -22,12 +23,9 @@ COLOURS = {1: "L", 3: "RGB", 4: "RGBA"}
 # resizing then averages over what was averaged before, and the result hardly differs.
 SPARE = 2
 
-# Characters of a path that messages name whole.
-_LONGEST_NAME = 350
-
 
 def decode(
-    image: "str | os.PathLike[str] | Image.Image",
+    image: "str | os.PathLike[str] | bytes | Image.Image",
     name: str,
     channels: int,
     enough: int | None = None,
@@ -37,8 +35,8 @@ def decode(
 
     Parameters
     ----------
-    image : path-like or PIL.Image.Image
-        A file, which is opened and closed, or a picture, which stays as it is and open.
+    image : path-like, bytes or PIL.Image.Image
+        The path of a file, which is opened and closed, the content of one, or a picture, which stays as it is and open.
     name : str
         What to call it in messages.
     channels : int
@@ -81,8 +79,8 @@ def decode(
             return _upright(picture, way, channels, white, stored)
 
 
-def _open(path: "str | os.PathLike[str]", opened: ExitStack) -> tuple[BareFile, Image.Image]:
-    file = opened.enter_context(BareFile(path))
+def _open(image: "str | os.PathLike[str] | bytes", opened: ExitStack) -> tuple[BareFile, Image.Image]:
+    file = opened.enter_context(BareFile(image))
     if (size := file.seek(0, os.SEEK_END)) > MAX_FILE_BYTES:
         raise OSError(f"it has {size} bytes, and the limit is {MAX_FILE_BYTES}")
     return file, opened.enter_context(Image.open(file, formats=known_formats()))
@@ -183,13 +181,13 @@ def _not_whole(name: str, why: str) -> UnreadableSampleError:
     )
 
 
-def row_name(image: "str | Image.Image", row: int) -> str:
+def row_name(image: "str | EncodedFile | Image.Image", row: int) -> str:
     """Say what to call a row in messages.
 
     Parameters
     ----------
-    image : str or PIL.Image.Image
-        A path or a picture.
+    image : str, EncodedFile or PIL.Image.Image
+        A path, a file or a picture.
     row : int
         Its row.
 
@@ -198,10 +196,32 @@ def row_name(image: "str | Image.Image", row: int) -> str:
     str
         Its name; of a very long path both ends.
     """
-    if not isinstance(image, str):
-        return f"the picture in row {row}"
-    path = repr(image)
-    return f"{path if len(path) <= _LONGEST_NAME else f'{path[:100]}...{path[-200:]}'} (row {row})"
+    if isinstance(image, EncodedFile):
+        return image.name(row)
+    return name_of_path(image, row) if isinstance(image, str) else f"the picture in row {row}"
+
+
+def opened_by(image: "str | EncodedFile | Image.Image", row: int) -> "str | bytes | Image.Image":
+    """Return what `decode` takes.
+
+    Parameters
+    ----------
+    image : str, EncodedFile or PIL.Image.Image
+        A path, a file or a picture.
+    row : int
+        Its row.
+
+    Returns
+    -------
+    str, bytes or PIL.Image.Image
+        The content of a file; a path and a picture as they are.
+
+    Raises
+    ------
+    UnreadableSampleError
+        If the file cannot be read.
+    """
+    return image.read(row) if isinstance(image, EncodedFile) else image
 
 
 def check_open(picture: Image.Image, name: str) -> None:

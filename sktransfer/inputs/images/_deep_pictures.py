@@ -65,13 +65,15 @@ def has_deep_colours(picture: Image.Image) -> bool:
     return picture.mode in ("RGB", "RGBA") and bool(raw) and raw <= {*_LOW, _GREY_ALPHA}
 
 
-def deep_file(path: str) -> np.dtype[Any] | None:
+def deep_file(path: str, content: Callable[[], str | bytes]) -> np.dtype[Any] | None:
     """Tell by the first bytes of a file whether it is a picture of more than 8 bits.
 
     Parameters
     ----------
     path : str
-        The file.
+        The file's name, if it has one.
+    content : callable
+        Returns its path on this machine, or its content.
 
     Returns
     -------
@@ -80,7 +82,7 @@ def deep_file(path: str) -> np.dtype[Any] | None:
     """
     if path.lower().endswith(_EIGHT_BITS):
         return None
-    with suppress(Exception), BareFile(path) as file:  # whatever is wrong with it will be said when it is loaded
+    with suppress(Exception), BareFile(content()) as file:  # whatever is wrong with it will be said when it is loaded
         head = file.read(26)
         if head.startswith(b"\x89PNG"):
             return np.dtype(np.uint16) if head[24:25] == b"\x10" else None

@@ -105,12 +105,12 @@ class BareFile(io.BufferedReader):
 
     Parameters
     ----------
-    path : path-like
-        The file.
+    file : path-like or bytes
+        Its path, or its content.
     """
 
-    def __init__(self, path: "str | os.PathLike[str]"):
-        super().__init__(io.FileIO(path))
+    def __init__(self, file: "str | os.PathLike[str] | bytes"):
+        super().__init__(io.BytesIO(file) if isinstance(file, bytes) else io.FileIO(file))
         self.says: int | None = None
         """The orientation, where a JPEG or its metadata that was taken out says it."""
         self._instead: list[tuple[int, bytes]] = []

@@ -9,13 +9,9 @@ from contextlib import contextmanager
 from PIL import Image
 
 from sktransfer._process._locks import Lock
+from sktransfer.inputs._file_locks import N_LOCKS, alone_with_file, lock_number
 
-# More than threads that decode: pictures that happen to share a lock wait for each other without need.
-_N_LOCKS = 256
-
-
-_OF_PICTURES = [Lock() for _ in range(_N_LOCKS)]
-_OF_FILES = [Lock() for _ in range(_N_LOCKS)]
+_OF_PICTURES = [Lock() for _ in range(N_LOCKS)]
 
 
 @contextmanager
@@ -29,14 +25,10 @@ def alone_with(picture: Image.Image) -> Iterator[None]:
     picture : PIL.Image.Image
         Opened by somebody else, decoded or not.
     """
-    with _OF_PICTURES[_place(picture)]:
+    with _OF_PICTURES[lock_number(picture)]:
         file = getattr(picture, "fp", None)
         if file is None:
             yield
             return
-        with _OF_FILES[_place(file)]:
+        with alone_with_file(file):
             yield
-
-
-def _place(thing: object) -> int:
-    return (id(thing) >> 4) % _N_LOCKS

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from sktransfer._process._files import file_stamp
-from sktransfer.inputs._base import UnreadableSampleError
-from sktransfer.inputs.images._decoding import decode, row_name
+from sktransfer.inputs._base import UnreadableSampleError, each
+from sktransfer.inputs._encoded_files import EncodedFile
+from sktransfer.inputs.images._decoding import decode, opened_by, row_name
 from sktransfer.inputs.images._deep_pictures import deep_file, is_deep
 
 Range = tuple[float, float]
@@ -286,7 +287,10 @@ def learn_pictures(
     UnreadableSampleError
         If one cannot be decoded, and that is not tolerated.
     """
-    deep = [(row, image, kind) for row, image in enumerate(images) if (kind := _deep(image)) is not None]
+    rows = list(enumerate(images))
+    far = any(isinstance(image, EncodedFile) and image.is_far for _, image in rows)
+    kinds = each(lambda row: _deep(row[1], row[0]), rows, far)
+    deep = [(row, image, kind) for (row, image), kind in zip(rows, kinds, strict=True) if kind is not None]
     if not deep:
         return False, None
     if not isinstance(pixel_range, str):
@@ -308,19 +312,23 @@ def learn_pictures(
     return True, learn_range(found, pixel_range) if found else None
 
 
-def _deep(image: Any) -> np.dtype[Any] | None:
+def _deep(image: Any, row: int) -> np.dtype[Any] | None:
     if isinstance(image, str):
-        return deep_file(image)
+        return deep_file(image, lambda: image)
+    if isinstance(image, EncodedFile):
+        return deep_file(image.path or "", lambda: image.read(row))
     if isinstance(image, Image.Image) and is_deep(image):
         return np.dtype(np.uint16 if image.mode.startswith("I;16") else np.float32)
     return None
 
 
 def _values(image: Any, row: int, channels: int) -> Values | None:
-    stamp = file_stamp(image) if isinstance(image, str) else None
+    stamp: object = file_stamp(image) if isinstance(image, str) else None
+    if isinstance(image, EncodedFile):
+        stamp = image.digest(row)
     if (stamp, channels) in _FILES_SEEN:
         return _FILES_SEEN[stamp, channels]
-    pixels = decode(image, row_name(image, row), channels)
+    pixels = decode(opened_by(image, row), row_name(image, row), channels)
     if isinstance(pixels, Image.Image):
         return None
     values = Values.of(pixels)

@@ -20,11 +20,13 @@ from sklearn.utils import check_array
 from sktransfer._messages import shown
 from sktransfer._process._files import file_stamp
 from sktransfer._process._versions import versions
-from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError, without_missing_files
+from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
 from sktransfer.inputs._containers import stands_alone
+from sktransfer.inputs._encoded_files import EncodedFile, is_cell
+from sktransfer.inputs._files_of_rows import FilesOfRows, without_missing_files
 from sktransfer.inputs._refusals import as_array
 from sktransfer.inputs.images._augmentation import make_augmentation
-from sktransfer.inputs.images._decoding import check_size, convert, decode, row_name
+from sktransfer.inputs.images._decoding import check_size, convert, decode, opened_by, row_name
 from sktransfer.inputs.images._deep_pictures import is_deep, read_grey
 from sktransfer.inputs.images._integrity import MAX_FILE_BYTES, load_whole
 from sktransfer.inputs.images._orientation import orientation
@@ -154,7 +156,7 @@ class ImageReader(Reader):
         return PictureScale(known, self.pixel_range, self.deep_pictures)
 
     def _images(self, X: Any, tolerant: bool = False) -> "np.ndarray | list[Any]":
-        """Return an array of shape (n, height, width, channels) or a list of paths, pictures and arrays."""
+        """Return an array of shape (n, height, width, channels) or a list of paths, files, pictures and arrays."""
         channels = self.preprocessing.channels
         if isinstance(X, list):
             return _check_list(X, tolerant, channels)
@@ -182,7 +184,7 @@ class ImageSamples(Samples):
     Parameters
     ----------
     images : ndarray of shape (n, height, width, channels) or list
-        Pixels, or paths, pictures and arrays.
+        Pixels, or paths, files, pictures and arrays.
     preprocessing : ImagePreprocessing
         What the network wants.
     value_range : tuple of float or None
@@ -205,6 +207,8 @@ class ImageSamples(Samples):
         self._preprocessing = preprocessing
         self._range = value_range
         self._scale = scale
+        listed = images if isinstance(images, list) else []
+        self.are_far = any(isinstance(image, EncodedFile) and image.is_far for image in listed)
         # One sample of more than 8 bits makes floats of all: a batch has one type, and its type says its scale.
         self._eight_bits = not scale.in_fit and all(self._has_8_bits(array) for array in _arrays(images))
 
@@ -244,21 +248,23 @@ class ImageSamples(Samples):
     def digest(self, index: int) -> bytes:
         image = self._images[index]
         try:
-            return _digest(image)
+            return image.digest(index) if isinstance(image, EncodedFile) else _digest(image)
         except Exception:  # whatever is wrong with it will be said when it is loaded
             return os.urandom(32)  # like no other: two that cannot be read now are not the same picture
 
     def stamp(self, index: int) -> object:
         image = self._images[index]
+        if isinstance(image, EncodedFile):
+            return image.stamp()
         return file_stamp(image) if isinstance(image, str) else None
 
     def _has_8_bits(self, pixels: np.ndarray) -> bool:
         return self._range == (0.0, 255.0) and pixels.dtype.kind in "iu"
 
-    def _from_picture(self, image: "str | Image.Image", row: int) -> torch.Tensor:
+    def _from_picture(self, image: "str | EncodedFile | Image.Image", row: int) -> torch.Tensor:
         enough = None if isinstance(image, Image.Image) else self._preprocessing.shorter_side
         name, channels = row_name(image, row), self._preprocessing.channels
-        decoded = decode(image, name, channels, enough, self._scale.stored)
+        decoded = decode(opened_by(image, row), name, channels, enough, self._scale.stored)
         if isinstance(decoded, Image.Image):
             return self._sized(decoded)
         pixels = self._scaled(decoded, self._scale.of(decoded, name))
@@ -332,15 +338,15 @@ def _own_size(images: "np.ndarray | list[Any]", arrays: list[np.ndarray]) -> dic
 
 def _check_list(images: list[Any], tolerant: bool, channels: int) -> list[Any]:
     """Check the rows of a list; where that is tolerated, errors stand in for those that hold no image."""
-    check = _row_or_error if tolerant else _check_row
+    check, files = _row_or_error if tolerant else _check_row, FilesOfRows()
     return without_missing_files(
-        [check(image, row, channels) for row, image in enumerate(images)], "an image", tolerant
+        [check(image, row, channels, files) for row, image in enumerate(images)], "an image", tolerant
     )
 
 
-def _row_or_error(image: Any, row: int, channels: int) -> Any:
+def _row_or_error(image: Any, row: int, channels: int, files: FilesOfRows) -> Any:
     try:
-        return _check_row(image, row, channels)
+        return _check_row(image, row, channels, files)
     except ValueError as error:
         return UnreadableSampleError(str(error))
 
@@ -357,16 +363,16 @@ def _finite_or_errors(images: np.ndarray) -> "np.ndarray | list[Any]":
     ]
 
 
-def _check_row(image: Any, row: int, channels: int) -> Any:
-    """Return a path as str, a picture as it is, an array as (height, width, channels)."""
-    if isinstance(image, str | os.PathLike):
-        return os.fsdecode(image)
+def _check_row(image: Any, row: int, channels: int, files: FilesOfRows) -> Any:
+    """Return a path as str, another file as such, a picture as it is, an array as (height, width, channels)."""
     if isinstance(image, Image.Image):
         return image
-    if not stands_alone(image) or isinstance(image, bytes):
+    if (file := files.of(image, f"X[{row}]")) is not None:
+        return file
+    if not stands_alone(image) or is_cell(image):
         raise ValueError(
             f"Got X[{row}] = {shown(image)}; expected a path, a PIL image or an array of shape (height, width) "
-            "or (height, width, channels). Leave out rows without an image."
+            "or (height, width, channels), or a file as bytes. Leave out rows without an image."
         )
     image = as_array(image, f"X[{row}]")
     array = check_array(image, dtype="numeric", allow_nd=True, ensure_2d=False, input_name=f"X[{row}]")

@@ -5,6 +5,7 @@ with what a file holds, not with what it claims.
 """
 
 import contextlib
+import io
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -106,13 +107,13 @@ def check_sound(length: Length, channels: int, name: str) -> Length:
     return length
 
 
-def look(path: str, name: str) -> Length:
+def look(sound: str | bytes, name: str) -> Length:
     """Return the length of a file, as its head has it.
 
     Parameters
     ----------
-    path : str
-        Of the file.
+    sound : str or bytes
+        Path or content of the file.
     name : str
         What to call it in messages.
 
@@ -128,24 +129,24 @@ def look(path: str, name: str) -> Length:
     """
     with _naming(name):
         try:
-            with _open(path) as file:
+            with _open(sound) as file:
                 length, channels = Length(int(file.frames), int(file.samplerate)), int(file.channels)
         except Exception:
-            if os.path.isfile(path):
-                check_whole(path)  # which may know better why
+            if isinstance(sound, bytes) or os.path.isfile(sound):
+                check_whole(sound)  # which may know better why
             raise
         if length.seconds < SHORTEST_SOUND:
-            check_whole(path)
+            check_whole(sound)
     return check_sound(length, channels, name)
 
 
-def read_file(path: str, name: str, expected: Length, rate: int) -> np.ndarray:
+def read_file(sound: str | bytes, name: str, expected: Length, rate: int) -> np.ndarray:
     """Read a whole file.
 
     Parameters
     ----------
-    path : str
-        Of the file.
+    sound : str or bytes
+        Path or content of the file.
     name : str
         What to call it in messages.
     expected : Length
@@ -164,12 +165,12 @@ def read_file(path: str, name: str, expected: Length, rate: int) -> np.ndarray:
         If it is damaged, is cut short, holds NaN or infinity, or has changed since it was looked at.
     """
     with _naming(name):
-        check_whole(path)
-        with _open(path) as file:
+        check_whole(sound)
+        with _open(sound) as file:
             if Length(file.frames, file.samplerate) != expected:
                 raise OSError("it has been written to since it was looked at")
             if file.format == "MP3":
-                check_length(path, expected.n_samples)
+                check_length(sound, expected.n_samples)
             return to_waveform(_blocks(file, expected), expected.rate, rate)
 
 
@@ -262,9 +263,9 @@ def import_reader(name: str) -> Any:
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[Any]:
+def _open(sound: str | bytes) -> Iterator[Any]:
     soundfile = import_reader("soundfile")
-    with soundfile.SoundFile(os.fsencode(path)) as file:
+    with soundfile.SoundFile(os.fsencode(sound) if isinstance(sound, str) else io.BytesIO(sound)) as file:
         if file.format not in FORMATS:
             raise OSError(f"it is of type {file.format}")
         yield file

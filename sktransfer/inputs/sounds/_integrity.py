@@ -4,6 +4,7 @@ Each check looks at a file's own account of itself, never at what it sounds like
 changed samples in a WAV or AIFF, and changed bits within a frame of an MP3, which have no checksums.
 """
 
+import io
 import os
 import zlib
 from pathlib import Path
@@ -25,20 +26,36 @@ _ENCODER_ADDS = 8 * 1152
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-def check_whole(path: str) -> None:
+def opened(sound: str | bytes) -> IO[bytes]:
+    """Open a file for reading.
+
+    Parameters
+    ----------
+    sound : str or bytes
+        Its path, or its content.
+
+    Returns
+    -------
+    binary file
+        At its start.
+    """
+    return Path(sound).open("rb") if isinstance(sound, str) else io.BytesIO(sound)
+
+
+def check_whole(sound: str | bytes) -> None:
     """Refuse a file that is no sound, is shorter than it says, or whose checksums are wrong.
 
     Parameters
     ----------
-    path : str
-        Of the file. FLAC is left to its decoder, which looks at its own checksums.
+    sound : str or bytes
+        Path or content of the file. FLAC is left to its decoder, which looks at its own checksums.
 
     Raises
     ------
     OSError
         If it is.
     """
-    with Path(path).open("rb") as file:
+    with opened(sound) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         head = file.read(12)
@@ -154,13 +171,13 @@ def count_mpeg(data: bytes) -> int:
     return count
 
 
-def check_length(path: str, n_samples: int) -> None:
+def check_length(sound: str | bytes, n_samples: int) -> None:
     """Refuse an MP3 that holds more than libsndfile will read: one of variable rate that does not say its length.
 
     Parameters
     ----------
-    path : str
-        Of the file.
+    sound : str or bytes
+        Path or content of the file.
     n_samples : int
         That libsndfile will read of each channel.
 
@@ -169,6 +186,7 @@ def check_length(path: str, n_samples: int) -> None:
     OSError
         If it is.
     """
-    there = count_mpeg(Path(path).read_bytes())
+    with opened(sound) as file:
+        there = count_mpeg(file.read())
     if there > n_samples + _ENCODER_ADDS:
         raise OSError(f"it does not say its length: {n_samples} of about {there} samples would be read of it")

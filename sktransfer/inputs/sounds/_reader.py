@@ -19,7 +19,9 @@ import torch
 from sktransfer._messages import shown
 from sktransfer._process._files import file_stamp
 from sktransfer._process._versions import versions
-from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError, without_missing_files
+from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError, each
+from sktransfer.inputs._encoded_files import EncodedFile, is_cell
+from sktransfer.inputs._files_of_rows import FilesOfRows, without_missing_files
 from sktransfer.inputs._refusals import as_array
 from sktransfer.inputs.sounds._augmentation import make_sound_augmentation
 from sktransfer.inputs.sounds._decoding import RATES, Length, check_sound, look, read_array, read_file
@@ -33,7 +35,9 @@ SPARE = 0.01
 
 # Types of arrays. Integers of 64 bits are no samples of any sound: what their full scale is, nobody knows.
 _TYPES = ("uint8", "int8", "int16", "int32", "float16", "float32", "float64")
-_SOUND = "a path, or an array of shape (n_samples,), (n_samples, n_channels) or (n_channels, n_samples)"
+_SOUND = (
+    "a path, or an array of shape (n_samples,), (n_samples, n_channels) or (n_channels, n_samples), or a file as bytes"
+)
 
 
 class SoundReader(Reader):
@@ -101,24 +105,23 @@ class SoundReader(Reader):
         return SoundSamples(sounds, lengths, self.preprocessing)
 
     def _sounds(self, X: Any, tolerant: bool = False) -> tuple[list[Any], list[Length]]:
-        """Return paths, arrays and errors, and the length of each sound."""
+        """Return paths, files, arrays and errors, and the length of each sound."""
         if isinstance(X, np.ndarray) and (X.ndim == 1 or (X.ndim == 2 and X.shape[1] <= 2)):
             raise ValueError(
                 f"Got X of shape {X.shape}, which looks like one sound; expected several. Put a single one into a "
                 "list: [X]."
             )
-        sounds = [_check(sound, row, self.sampling_rate) for row, sound in enumerate(X)]
-        sounds = without_missing_files(sounds, "a sound", tolerant)
-        lengths = []
-        for row, sound in enumerate(sounds):
-            try:
-                lengths.append(_length(sound, row, self.sampling_rate))
-            except UnreadableSampleError as error:
-                if not tolerant:
-                    raise
-                sounds[row] = error
-                lengths.append(Length(0, 1))
-        return sounds, lengths
+        files = FilesOfRows()
+        checked = [_check(sound, row, self.sampling_rate, files) for row, sound in enumerate(X)]
+        sounds = without_missing_files([sound for sound, _ in checked], "a sound", tolerant)
+        rates = [rate for _, rate in checked]
+        far = any(isinstance(sound, EncodedFile) and sound.is_far for sound in sounds)
+        lengths = each(lambda row: _length_or_error(sounds[row], row, rates[row]), range(len(sounds)), far)
+        wrong = {row: error for row, error in enumerate(lengths) if isinstance(error, UnreadableSampleError)}
+        if wrong and not tolerant:
+            raise next(iter(wrong.values()))
+        whole = [wrong.get(row, sound) for row, sound in enumerate(sounds)]
+        return whole, [length if isinstance(length, Length) else Length(0, 1) for length in lengths]
 
 
 class SoundSamples(Samples):
@@ -127,7 +130,7 @@ class SoundSamples(Samples):
     Parameters
     ----------
     sounds : list
-        Paths, arrays of shape (n_samples, n_channels), and errors that stand for sounds.
+        Paths, files, arrays of shape (n_samples, n_channels), and errors that stand for sounds.
     lengths : list of Length
         Of each.
     preprocessing : SoundPreprocessing
@@ -140,6 +143,7 @@ class SoundSamples(Samples):
     def __init__(self, sounds: list[Any], lengths: list[Length], preprocessing: SoundPreprocessing):
         self._sounds, self._lengths = sounds, lengths
         self._preprocessing = preprocessing
+        self.are_far = any(isinstance(sound, EncodedFile) and sound.is_far for sound in sounds)
         assert preprocessing.window is not None
         self._window = preprocessing.window
 
@@ -181,6 +185,8 @@ class SoundSamples(Samples):
     def digest(self, index: int) -> bytes:
         sound = self._sounds[index]
         try:
+            if isinstance(sound, EncodedFile):
+                return sound.digest(index)
             if isinstance(sound, str):
                 with Path(sound).open("rb") as file:
                     return hashlib.file_digest(file, "sha256").digest()
@@ -188,12 +194,14 @@ class SoundSamples(Samples):
                 digest = hashlib.sha256(f"array {sound.dtype} {sound.shape} {self._lengths[index].rate}".encode())
                 digest.update(np.ascontiguousarray(sound).tobytes())
                 return digest.digest()
-        except OSError:
+        except (OSError, UnreadableSampleError):
             pass  # whatever is wrong with it will be said when it is loaded
         return os.urandom(32)  # like no other
 
     def stamp(self, index: int) -> object:
         sound = self._sounds[index]
+        if isinstance(sound, EncodedFile):
+            return sound.stamp()
         return file_stamp(sound) if isinstance(sound, str) else None
 
     def _waveform(self, index: int) -> np.ndarray:
@@ -203,33 +211,65 @@ class SoundSamples(Samples):
             raise sound
         if isinstance(sound, str):
             return read_file(sound, f"{sound!r} (row {index})", length, rate)
+        if isinstance(sound, EncodedFile):
+            return read_file(sound.read(index), sound.name(index), length, rate)
         return read_array(sound, f"X[{index}]", length.rate, rate)
 
 
-def _check(sound: Any, row: int, sampling_rate: int | None) -> Any:
-    """Return a path as str, an array as (n_samples, n_channels), or the error that stands for it."""
-    if isinstance(sound, str | os.PathLike):
-        return os.fsdecode(sound)
-    if isinstance(sound, torch.Tensor | np.ma.MaskedArray):
-        try:
+def _check(sound: Any, row: int, sampling_rate: int | None, files: FilesOfRows) -> tuple[Any, int | None]:
+    """Return a sound, and the rate of an array: a path, another file, an array as (n_samples, n_channels) or an error.
+
+    An array of a cell has its own rate.
+    """
+    try:
+        if (file := files.of(sound, f"X[{row}]")) is not None:
+            return file, None
+        if is_cell(sound) and sound.get("array") is not None:
+            return _check_array(np.asarray(sound["array"]), row), _rate_of(sound, row)
+        if isinstance(sound, torch.Tensor | np.ma.MaskedArray):
             sound = as_array(sound, f"X[{row}]")
-        except ValueError as error:
-            return UnreadableSampleError(str(error))
-    if not isinstance(sound, np.ndarray) or sound.ndim not in (1, 2):
-        return UnreadableSampleError(f"Got X[{row}] = {shown(sound)}; expected {_SOUND}. Leave its row out.")
-    if sound.dtype.name not in _TYPES:
-        return UnreadableSampleError(
-            f"Got X[{row}] of type {sound.dtype}; expected {', '.join(_TYPES)}, whose full scale is known. Convert it, "
-            "such as with X.astype(numpy.int16) where 32767 is the loudest."
-        )
+        checked = _check_array(sound, row)
+    except UnreadableSampleError as error:
+        return error, None
+    except ValueError as error:
+        return UnreadableSampleError(str(error)), None
     if sampling_rate is None:
         raise ValueError(
             "Got sounds as arrays, and sampling_rate=None; expected the number of samples a second that they were "
             "recorded with, such as sampling_rate=16000, when the estimator is fitted."
         )
+    return checked, sampling_rate
+
+
+def _rate_of(cell: Mapping[str, Any], row: int) -> int:
+    rate = cell.get("sampling_rate")
+    if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not float(rate).is_integer():
+        raise UnreadableSampleError(
+            f"Got X[{row}] with an array and sampling_rate={shown(rate)}; expected the samples a second that it was "
+            "recorded with. Put them into each cell, or give arrays alone and sampling_rate when the estimator is made."
+        )
+    return int(rate)
+
+
+def _check_array(sound: Any, row: int) -> np.ndarray:
+    """Return an array as (n_samples, n_channels)."""
+    if not isinstance(sound, np.ndarray) or sound.ndim not in (1, 2):
+        raise UnreadableSampleError(f"Got X[{row}] = {shown(sound)}; expected {_SOUND}. Leave its row out.")
+    if sound.dtype.name not in _TYPES:
+        raise UnreadableSampleError(
+            f"Got X[{row}] of type {sound.dtype}; expected {', '.join(_TYPES)}, whose full scale is known. Convert it, "
+            "such as with X.astype(numpy.int16) where 32767 is the loudest."
+        )
     if sound.ndim == 1 or not sound.size:
         return sound.reshape(-1, 1)
     return sound.T if sound.shape[0] < sound.shape[1] else sound
+
+
+def _length_or_error(sound: Any, row: int, sampling_rate: int | None) -> "Length | UnreadableSampleError":
+    try:
+        return _length(sound, row, sampling_rate)
+    except UnreadableSampleError as error:
+        return error
 
 
 def _length(sound: Any, row: int, sampling_rate: int | None) -> Length:
@@ -238,5 +278,7 @@ def _length(sound: Any, row: int, sampling_rate: int | None) -> Length:
         raise sound
     if isinstance(sound, str):
         return look(sound, f"{sound!r} (row {row})")
+    if isinstance(sound, EncodedFile):
+        return look(sound.read(row), sound.name(row))
     assert sampling_rate is not None
     return check_sound(Length(len(sound), sampling_rate), sound.shape[1], f"X[{row}] of shape {sound.shape}")

@@ -344,7 +344,7 @@ NO_FILES = {
     "a missing path that is no UTF-8": lambda here: os.fsdecode(b"gone\xff.jpg"),
     "a path that no file can have": lambda here: "\ud800.jpg",
     "a file as a folder": lambda here: f"{__file__}/x.jpg",
-    "an address": lambda here: "https://example.org/x.jpg",
+    "an address": lambda here: "memory://nowhere/x.jpg",
 }
 
 

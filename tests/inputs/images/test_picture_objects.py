@@ -14,6 +14,7 @@ from PIL import Image
 
 from sktransfer import PretrainedFeatureExtractor
 from sktransfer.inputs import ImagePreprocessing, make_reader
+from sktransfer.inputs._file_locks import lock_number
 from sktransfer.inputs.images import _picture_locks
 
 SIDE = 64
@@ -99,7 +100,7 @@ def test_pictures_are_digested_and_loaded_one_after_another():
 def test_different_pictures_do_not_wait_for_each_other():
     """While one is held, another is loaded; of the 256 locks two of so many share one."""
     held, *others = [Image.open(io.BytesIO(encoded(noise(seed)))) for seed in range(30)]
-    place = _picture_locks._place
+    place = lock_number
     other = next(p for p in others if place(p) != place(held) and place(p.fp) != place(held.fp))
     samples = samples_of([other])
     with _picture_locks.alone_with(held), ThreadPoolExecutor(1) as pool:
