@@ -1,10 +1,10 @@
 """Measure what a second worker brings on Dask and on Ray, what is sent to workers, and what a million images cost.
 
-    python benchmarks/distributed.py [--only dask ray ...] [--quick] [--repeats 3] [--output FOLDER]
+    python benchmarks/on_a_cluster.py [--only dask ray ...] [--quick] [--repeats 3] [--output FOLDER]
 
 Two workers with one thread each do the same work as one worker: a grid search on a shared folder, and features of 2,000
 JPEGs, whose rate per worker is compared with that of a plain process with one thread. All take turns. Writes
-distributed.json and distributed.md; `--quick` tries everything on few pictures and writes into a temporary folder,
+on_a_cluster.json and on_a_cluster.md; `--quick` tries everything on few pictures and writes into a temporary folder,
 unless it is given another. Needs two free cores, and `pip install "sktransfer[distributed]"`.
 """
 
@@ -16,17 +16,17 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import argparse
 import datetime
 import pickle
+import sqlite3
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
 import cloudpickle
 import joblib
-import numpy as np
 import pandas as pd
 import torch
 from measuring import Others, Record, Setting, in_turns, machine, rates
@@ -119,7 +119,7 @@ def ray_workers(folder: Path) -> Iterator[dict[str, Callable]]:
 
     def extract(ours: PretrainedFeatureExtractor, frame: pd.DataFrame, n_workers: int) -> int:
         ours = ours.set_output(transform="default")
-        paths = ray.data.from_pandas(np.array_split(frame, N_PARTS))
+        paths = ray.data.from_pandas([frame[start::N_PARTS] for start in range(N_PARTS)])
         actors = {"compute": ray.data.ActorPoolStrategy(size=n_workers), "num_cpus": 1, "batch_size": None}
         return paths.map_batches(Features, fn_constructor_args=[ours], **actors).materialize().count()
 
@@ -130,8 +130,13 @@ def ray_workers(folder: Path) -> Iterator[dict[str, Callable]]:
         with joblib.parallel_config(backend="ray", n_jobs=2):
             searched(setting, folder)
 
+    def begin() -> None:
+        with joblib.parallel_config(backend="ray", n_jobs=2):
+            joblib.Parallel()(joblib.delayed(worker_state)() for _ in range(2))
+
     try:
-        yield {"extract": extract, "search": search, "states": list}
+        # Each search and each extraction starts its own actors, which import everything.
+        yield {"extract": extract, "search": search, "begin": begin, "states": list}
     finally:
         ray.shutdown()
 
@@ -140,6 +145,7 @@ def engine(name: str, setting: Setting) -> list[Record]:
     """Compare two workers with one, and each with a plain process."""
     n = setting.size(2000, 60)
     frame = pd.DataFrame({"path": setting.pictures.distinct(n)})
+    few = frame[:N_PARTS]
     with tempfile.TemporaryDirectory() as folder, ENGINES[name](Path(folder)) as does:
         ours = extractor(setting, frame[:8])
         does["extract"](ours, frame[: 2 * N_PARTS], 2)  # warms up: workers import, networks are built
@@ -149,25 +155,29 @@ def engine(name: str, setting: Setting) -> list[Record]:
             "one": partial(does["extract"], ours, frame, 1),
             "two": partial(does["extract"], ours, frame, 2),
         }
-        seconds = in_turns(tasks, setting.repeats)
-        networks = does["states"]()
-        of_each = [partial(does["search"], setting, n_workers) for n_workers in (1, 2)]
-        searches = in_turns(dict(zip(("one", "two"), of_each, strict=True)), setting.repeats)
-        passed = [state[1] for state in does["states"]()]
-    speeds = {who: rates(n, spent) for who, spent in seconds.items()}
-    pictures = len(setting.pictures.labelled(24 if setting.quick else None)[0])
-    bar = f"bar: {TWO_WORKERS} on two free cores"
+        searches = {"one": partial(does["search"], setting, 1), "two": partial(does["search"], setting, 2)}
+        if "begin" in does:
+            tasks |= {f"begin {who}": partial(does["extract"], ours, few, k) for k, who in ((1, "one"), (2, "two"))}
+            searches["begin two"] = does["begin"]
+        extracting = in_turns(tasks, setting.repeats)
+        networks = [state[2] for state in does["states"]()]
+        searching = in_turns(searches, setting.repeats)
+        passed = sum(state[1] for state in does["states"]())
+    n_pictures = len(setting.pictures.labelled(24 if setting.quick else None)[0])
+    speeds = {who: rates(n - len(few), spent) for who, spent in _without_beginning(extracting, n, len(few)).items()}
+    searched_in = _without_beginning(searching)
+    bar, less = f"bar: {TWO_WORKERS} on two free cores", ", without the beginning" if "begin" in does else ""
     records = [
         Record(
-            f"grid of 4 candidates x 3 folds, {pictures} images, two workers",
+            f"grid of 4 candidates x 3 folds, {n_pictures} images, two workers{less}",
             "s",
-            searches["two"],
-            searches["one"],
+            searched_in["two"],
+            searched_in["one"],
             "one worker",
             note=bar,
         ),
         Record(
-            f"ResNet-18 features of {n:,} JPEGs, two workers",
+            f"ResNet-18 features of {n:,} JPEGs, two workers{less}",
             "images/s",
             speeds["two"],
             speeds["one"],
@@ -175,7 +185,7 @@ def engine(name: str, setting: Setting) -> list[Record]:
             note=bar,
         ),
         Record(
-            "the same, each of two workers",
+            f"the same, each of two workers{less}",
             "images/s",
             [rate / 2 for rate in speeds["two"]],
             speeds["plain"],
@@ -183,17 +193,30 @@ def engine(name: str, setting: Setting) -> list[Record]:
             note=f"one thread each; bar: {RATE_PER_WORKER}",
         ),
     ]
+    if "begin" in does:
+        whole = [Record("the search with its beginning", "s", searching["two"], searching["one"], "one worker")]
+        whole += [Record("the extraction with its beginning", "s", extracting["two"], extracting["one"], "one worker")]
+        records += [*whole, Record("until actors have begun", "s", searching["begin two"], note="on each search")]
     if networks:
         records += [
-            Record("networks in each worker after extraction", "networks", [state[2] for state in networks]),
-            Record(
-                "passed in the last search by both workers",
-                "images",
-                [sum(passed)],
-                note=f"of {pictures}, in one folder",
-            ),
+            Record("networks in each worker after extraction", "networks", networks),
+            Record("passed in the last search", "images", [passed], note=f"of {n_pictures}, in one folder"),
         ]
     return records
+
+
+def _without_beginning(seconds: dict[str, list[float]], n: int = 1, n_few: int = 0) -> dict[str, list[float]]:
+    """Return the seconds of the work alone: less those of work on a few rows, where workers begin anew each time."""
+    work = {}
+    for who in ("plain", "one", "two"):
+        if who in seconds:
+            begin = seconds.get(f"begin {who}")
+            share = (n - n_few) / n  # of the rows: what is left when those of the beginning are taken away
+            spent = seconds[who]
+            work[who] = (
+                [s * share for s in spent] if begin is None else [s - b for s, b in zip(spent, begin, strict=True)]
+            )
+    return work
 
 
 def sent(setting: Setting) -> list[Record]:
@@ -218,10 +241,11 @@ def kept(setting: Setting) -> list[Record]:
     with tempfile.TemporaryDirectory() as folder:
         ours = PretrainedFeatureExtractor("resnet18", weights=weights, feature_cache=folder)
         features = ours.fit_transform(paths)
-        taken = sum(file.stat().st_size for file in Path(folder).iterdir() if file.suffix == ".sqlite")
+        with closing(sqlite3.connect(next(Path(folder).glob("*.sqlite")))) as database:
+            pages, size = (database.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "page_size"))
     return [
         Record("features of an image, float32", "bytes", [features[0].nbytes], note="ResNet-18"),
-        Record("the same in a cache folder", "bytes", [taken / len(paths)]),
+        Record("the same in a cache folder", "bytes", [pages * size / len(paths)]),
     ]
 
 
@@ -232,7 +256,7 @@ SECTIONS = {"dask": partial(engine, "dask"), "ray": partial(engine, "ray"), "sen
 def main() -> None:
     given = arguments()
     torch.set_num_threads(1)
-    results = read_results(given.output / "distributed.json")
+    results = read_results(given.output / "on_a_cluster.json")
     with tempfile.TemporaryDirectory() as folder:
         pictures = Pictures(given.assets, Path(folder), n_drawn=60 if given.quick else 240)
         setting = Setting(pictures, 1 if given.quick else given.repeats, given.quick)
@@ -254,7 +278,7 @@ def main() -> None:
             if busy is not None and busy > BUSY:
                 print(f"  WARNING: other processes kept {busy:.2f} cores busy; measure again on a free machine")
             results = {section: results[section] for section in SECTIONS if section in results}
-            write_results(results, given.output, "distributed")
+            write_results(results, given.output, "on_a_cluster")
     print("\n".join(table({name: results[name] for name in results if name in given.only})))
     print(f"Written: {given.output}")
 
