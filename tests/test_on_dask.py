@@ -89,7 +89,7 @@ def test_the_search_of_the_guide_runs(client, paths, pictures, tmp_path):
         {
             '"scheduler:8786"': repr(client.scheduler.address),
             '"mobilenet_v2"': '"squeezenet1_1", weights=None, random_state=0, max_epochs=1',
-            '"/shared/cache"': repr(str(tmp_path / "cache")),
+            '"/scratch/cache"': repr(str(tmp_path / "cache")),
             "[12, 0.75]": "[0.9, 'all']",
         },
     )
