@@ -118,6 +118,23 @@ def test_targets_are_measured_without_weights_or_data(tmp_path):
     assert "quick trial" in (tmp_path / "targets.md").read_text()
 
 
+@pytest.mark.parametrize("sections", [("dask", "sent", "kept"), ("ray",)])
+def test_clusters_are_measured_without_weights_or_data(sections, tmp_path):
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    pytest.importorskip("ray", reason="Ray is not installed")
+    command = [sys.executable, "on_a_cluster.py", "--quick", "--output", str(tmp_path), "--only", *sections]
+    environment = {**os.environ, "SKTRANSFER_ASSETS": str(tmp_path / "nothing"), "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(command, cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "on_a_cluster.json").read_text())
+    assert set(results) == set(sections)
+    records = {record["name"]: record["ours"] for section in results.values() for record in section["records"]}
+    if "dask" in sections:
+        assert records["networks in each worker after extraction"]["values"] == [1, 1]
+        assert records["pickle of a fitted extractor, store_backbone=False"]["median"] < 20_000
+    assert "quick trial" in (tmp_path / "on_a_cluster.md").read_text()
+
+
 def test_accuracy_says_what_it_lacks(tmp_path):
     done = _measure_accuracy(tmp_path)
     assert done.returncode == 2
