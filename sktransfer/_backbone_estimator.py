@@ -27,7 +27,6 @@ from sktransfer._cache._folders import store_for
 from sktransfer._computing._execution import PRECISIONS, Execution
 from sktransfer._computing._progress import say
 from sktransfer._computing._reuse import Pass, tell_nobody
-from sktransfer._files._json_values import from_arrays, to_arrays
 from sktransfer._messages import check_choice
 from sktransfer._process._fit_tasks import CALLBACKS, OF_A_RUNNING_FIT, CallbackSupport
 from sktransfer._process._private_names import Interval, StrOptions
@@ -361,6 +360,8 @@ class BackboneEstimator(CallbackSupport, BaseEstimator):
         state = {name: value for name, value in super().__getstate__().items() if name not in OF_A_RUNNING_FIT}
         record, tensors = self._to_record()
         if "backbone_" in record:
+            from sktransfer._files._json_values import to_arrays
+
             custom, inside = self.backbone_.custom, self.backbone_.custom_holds_weights
             held = {name: one for name, one in tensors.items() if not (inside and name.startswith("backbone_."))}
             state |= {**record, _TENSORS: to_arrays(held), _CUSTOM: custom}
@@ -373,6 +374,8 @@ class BackboneEstimator(CallbackSupport, BaseEstimator):
         if _TENSORS in state and "own" in state:  # as earlier versions called it
             state[_CUSTOM] = state.pop("own")
         if _TENSORS in state:  # else it is not fitted, or an earlier version wrote it
+            from sktransfer._files._json_values import from_arrays
+
             tensors, custom = from_arrays(state.pop(_TENSORS)), state.pop(_CUSTOM)
             parameters = {name: state.pop(name) for name in takes if name in state}
             state = parameters | self._learned_from_record(state, tensors, custom)

@@ -14,7 +14,6 @@ from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
-from sktransfer._files._json_values import from_plain, to_plain
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._fine_tuned_regressor import FineTunedRegressor
 from sktransfer._messages import shortened, shown
@@ -155,6 +154,8 @@ def _describe(estimator: BackboneEstimator) -> tuple[dict[str, Any], Tensors]:
 def _plain(name: str, value: Any, estimator: BackboneEstimator) -> Any:
     if isinstance(value, type) and value in vars(torch.optim).values():
         return {"type": "optimizer", "value": value.__name__}
+    from sktransfer._files._json_values import to_plain
+
     try:
         return to_plain(value)
     except TypeError as error:
@@ -169,6 +170,8 @@ def _plain(name: str, value: Any, estimator: BackboneEstimator) -> Any:
 def _restore(
     model: Mapping[str, Any], tensors: Tensors, backbone: "Custom | Mapping[str, Custom] | None"
 ) -> BackboneEstimator:
+    from sktransfer._files._json_values import from_plain
+
     if model["class"] not in _OURS:
         raise ValueError(f"an estimator of unknown class {model['class']!r}")
     custom = None
@@ -197,6 +200,8 @@ def _value(name: str, plain: Any) -> Any:
         if not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)):
             raise ValueError(f"an optimizer {plain['value']!r} that this torch does not have")
         return optimizer
+    from sktransfer._files._json_values import from_plain
+
     return from_plain(plain)
 
 

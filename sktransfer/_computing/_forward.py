@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from sktransfer._computing._execution import Execution, Fits
-from sktransfer._computing._own_numbers import OwnNumbers
 from sktransfer._computing._threads import each_alone, n_threads
 from sktransfer._messages import first_line
 from sktransfer._process._workers import in_order
@@ -229,6 +228,8 @@ def compute_ahead(
     ValueError
         If the network does not take such samples.
     """
+    from sktransfer._computing._own_numbers import OwnNumbers
+
     divided = [list(batches_of(samples, group, execution.at_once)) for group in groups]
     batches = [batch for group in divided for batch in group]
     cuda, threads = execution.device.type == "cuda", n_threads()

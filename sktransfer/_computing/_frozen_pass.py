@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from sktransfer._computing._forward import run_batches
-from sktransfer._computing._planned_pass import in_order
 from sktransfer._computing._progress import LONG, progress_bar, took
 from sktransfer._computing._reuse import Batches, Pass, by_size
 from sktransfer._messages import shortened
@@ -43,6 +42,8 @@ def stream(work: Pass) -> Batches:
     if work.cache is not None and work.part.identity is None:
         why = work.part.loaded.why_no_identity
         work.report(f"No activation goes into the cache: {why}, which cannot be written down whole.")
+    from sktransfer._computing._planned_pass import in_order
+
     # Generators are closed where they are used, not when the last traceback of an interrupted pass is gone, so that
     # their threads end with it.
     n_samples, started = len(work.samples), time.perf_counter()
@@ -155,6 +156,8 @@ def probe(work: Pass, row: int = 0) -> torch.Tensor:
     Tensor of shape (1, ...)
         Its activation.
     """
+    from sktransfer._computing._planned_pass import in_order
+
     n_samples, at_once = len(work.samples), work.execution.batch_size
     few = range(row, row + 1 if work.store is None else min(n_samples, row + at_once))
     with closing(in_order(replace(work, samples=_Subset(work.samples, few)))) as batches:

@@ -6,6 +6,7 @@ library defines is found under its name, or it is not the library's.
 
 import dis
 import hashlib
+import reprlib
 import sys
 import sysconfig
 import types
@@ -27,6 +28,13 @@ _HOMES = ("torch", "torch._C._nn", "numpy", "scipy.special")
 _OUTSIDE = {"__import__", "compile", "environ", "eval", "exec", "getenv", "globals", "import_module", "input", "open"}
 
 _STANDARD = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib"))
+
+
+class NotWritableError(ValueError):
+    """Something cannot be written down whole."""
+
+    def __init__(self, where: str, what: str):
+        super().__init__(f"{reprlib.repr(where).strip(chr(39))} holds {what}")
 
 
 def is_library(module: Any) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from sktransfer.backbones._writing import NotWritableError, Writer
+from sktransfer.backbones._code import NotWritableError
 
 __all__ = ["Description", "NotWritableError", "Settings", "describe_network", "describe_operations"]
 
@@ -59,6 +59,8 @@ def describe_operations(network: nn.Module, nodes: Iterable[fx.Node]) -> Descrip
     NotWritableError
         If something cannot be written down whole.
     """
+    from sktransfer.backbones._writing import Writer
+
     writer = Writer(_weights(network))
     lines = []
     for node in nodes:
@@ -91,6 +93,8 @@ def describe_network(network: nn.Module, **settings: Any) -> Description:
     NotWritableError
         If something cannot be written down whole.
     """
+    from sktransfer.backbones._writing import Writer
+
     writer = Writer(_weights(network))
     text = writer.text([writer.write(network, type(network).__name__), writer.write(settings, "settings")])
     return Description(text, writer.lasting)

@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sktransfer.backbones._code import is_library
-from sktransfer.backbones._writing import NotWritableError, Writer
+from sktransfer.backbones._code import NotWritableError, is_library
 from sktransfer.backbones.sources._base import Source, file_key
 
 
@@ -59,6 +58,8 @@ def recipe_of(source: Source, preprocessing: Mapping[str, Any], weights: bool) -
         text.append(json.dumps([record, dict(preprocessing)], sort_keys=True, default=os.fspath))
         function = getattr(source, "backbone", None)
         if function is not None:
+            from sktransfer.backbones._writing import Writer
+
             writer = Writer({})
             text.append(writer.text([writer.write(function, "backbone")]))
             classes = frozenset(kind for kind in writer.classes if not is_library(kind.__module__))

@@ -14,7 +14,6 @@ import logging
 import operator
 import pathlib
 import re
-import reprlib
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -24,6 +23,7 @@ import torch
 from torch import fx, nn
 
 from sktransfer.backbones._code import (
+    NotWritableError,
     attributes_of,
     bytecode,
     edited_methods,
@@ -54,13 +54,6 @@ _CACHED = type(functools.cache(lambda: None))
 
 # Operators that come with a library, by the first part of their names; anybody may add others.
 _OPERATORS = {"aten", "prim", "prims", "quantized", "torchvision"}
-
-
-class NotWritableError(ValueError):
-    """Something cannot be written down whole."""
-
-    def __init__(self, where: str, what: str):
-        super().__init__(f"{reprlib.repr(where).strip(chr(39))} holds {what}")
 
 
 class Writer:

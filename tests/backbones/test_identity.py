@@ -29,7 +29,8 @@ from torch.nn.utils import parametrize
 import sktransfer
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor, cache_info, clear_cache
 from sktransfer.backbones import ImagePreprocessing, list_backbones, load_backbone
-from sktransfer.backbones._writing import NotWritableError, Writer
+from sktransfer.backbones._code import NotWritableError
+from sktransfer.backbones._writing import Writer
 
 X = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 3), dtype=np.uint8)
 
