@@ -18,7 +18,8 @@ CASES = [(depth, augment) for depth in (0, 0.5) for augment in (None, "standard"
 
 
 def tuning(setting: Setting) -> list[Record]:
-    X, y = setting.pictures.labelled(setting.size(128, 16))
+    X = setting.pictures.labelled(setting.size(128, 16))[0]
+    y = np.arange(len(X)) % 2  # what is learned takes no less time
     return [one_case(setting, X, y, *case) for case in (CASES[1:3] if setting.quick else CASES)]
 
 

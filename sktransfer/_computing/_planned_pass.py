@@ -241,9 +241,9 @@ class _Run:
             # A file that was written to is not what its key says.
             same = [n for n, row in enumerate(rows) if self.work.samples.stamp(row) == self.planned.stamps[row]]
             digests = [self.planned.digests[rows[n]] for n in same]
-            kept = {self.work.part: values} | {
-                self.work.stops[place]: before[place] for place in self._stops_kept(rows[0], before)
-            }
+            # What goes on from an earlier cut stops nowhere.
+            places = self._stops_kept(rows[0], before) if before else []
+            kept = {self.work.part: values} | {self.work.stops[place]: before[place] for place in places}
             items = [
                 (key, output[n])
                 for part, output in kept.items()

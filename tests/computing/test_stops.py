@@ -107,3 +107,22 @@ def test_a_disk_is_left_less_than_memory_for_it_is_slower(tmp_path):
     assert memory[0] == "maxpool"
     assert disk[0].startswith("layer2")
     assert backbone.stops(part, 0) == ()
+
+
+@pytest.mark.parametrize("cache", ["auto", "folder"])
+@pytest.mark.parametrize("known", ["first", "last", "others"])
+def test_samples_that_an_earlier_cut_left_stand_beside_samples_that_are_new(known, cache, pictures, tmp_path):
+    """Some go on from there, and stop nowhere; others pass from the input, and stop on their way."""
+    X, y = pictures
+    half = len(X) // 2
+    seen = {"first": slice(None, half), "last": slice(half, None), "others": np.arange(len(X)) % 3 > 0}[known]
+    how = {"random_state": 0, "max_epochs": 1, "batch_size": 2, "precision": "float32"}
+    how["feature_cache"] = "auto" if cache == "auto" else tmp_path
+    FineTunedClassifier(tiny_cnn, freeze_depth=1, **how).fit(X[seen], y[seen])
+    before = cache_info()
+    found = FineTunedClassifier(tiny_cnn, freeze_depth=3, **how).fit(X, y).predict_proba(X)
+    n_new = len({x.tobytes() for x in X}) - len({x.tobytes() for x in X[seen]})
+    assert cache_info().misses - before.misses == n_new
+    assert cache_info().continued > before.continued
+    expected = FineTunedClassifier(tiny_cnn, freeze_depth=3, **how | {"feature_cache": None}).fit(X, y)
+    np.testing.assert_allclose(found, expected.predict_proba(X), atol=1e-5)
