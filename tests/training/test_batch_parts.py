@@ -14,7 +14,7 @@ from torch import nn
 
 from sktransfer import FineTunedClassifier
 from sktransfer._computing._execution import Execution
-from sktransfer._training import _batch_parts
+from sktransfer._training import _activation_sources, _batch_parts
 from sktransfer._training._batch_parts import BatchParts, in_parts
 from sktransfer._training._suffix_network import SuffixNetwork
 
@@ -324,3 +324,19 @@ def test_no_more_than_the_next_batch_is_computed_ahead(monkeypatch):
     monkeypatch.setattr("sktransfer._computing._execution.VALUES_AT_ONCE", 8 * 3 * 16 * 16)
     fit(X=many, y=np.arange(160) % 2, freeze_depth=0, max_epochs=1, callbacks=[Looks()], **how)
     assert 0 < max(most) <= 16 + 4 * 8 + 16
+
+
+def test_each_sample_is_augmented_by_another_draw_in_each_epoch(monkeypatch):
+    seen, original = [], _activation_sources.ComputedActivations.batches
+
+    def batches(self, groups):
+        for batch in original(self, groups):
+            seen.append(batch.clone())
+            yield batch
+
+    monkeypatch.setattr(_activation_sources.ComputedActivations, "batches", batches)
+    same = np.repeat(X[:1], 48, axis=0)
+    fit(X=same, strategy="fine_tune", augment="strong", freeze_depth=0, max_epochs=2, feature_cache=None)
+    images = torch.cat([batch for batch in seen if len(batch) == 16])
+    assert len(images) >= 96
+    assert len({image.numpy().tobytes() for image in images}) > 0.9 * len(images)
