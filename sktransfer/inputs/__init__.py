@@ -7,13 +7,10 @@ from typing import Any
 import numpy as np
 
 from sktransfer.inputs._base import Preprocessing, Reader
-from sktransfer.inputs._texts import TextPreprocessing, TextReader
-from sktransfer.inputs._vectors import VectorReader
+from sktransfer.inputs._texts import TextPreprocessing
 from sktransfer.inputs.images._folder import load_image_folder
 from sktransfer.inputs.images._preprocessing import ImagePreprocessing
-from sktransfer.inputs.images._reader import ImageReader
 from sktransfer.inputs.sounds._preprocessing import SoundPreprocessing
-from sktransfer.inputs.sounds._reader import SoundReader
 
 __all__ = [
     "ImagePreprocessing",
@@ -72,13 +69,39 @@ def make_reader(
                 f"Got {name}={value!r} for X that holds {kind}; expected the default, since {name} is {meaning}. Leave "
                 "it out."
             )
-    if isinstance(preprocessing, ImagePreprocessing) and kind == "images":
-        return ImageReader(preprocessing, image_shape, pixel_range)
-    if isinstance(preprocessing, TextPreprocessing):
-        return TextReader(preprocessing, _plain(max_length))
-    if isinstance(preprocessing, SoundPreprocessing):
-        return SoundReader(preprocessing, _plain(sampling_rate))
-    return VectorReader()
+    if preprocessing.kind == "images" and kind == "images":
+        return _reader_of("images")(preprocessing, image_shape, pixel_range)
+    if preprocessing.kind == "texts":
+        return _reader_of("texts")(preprocessing, _plain(max_length))
+    if preprocessing.kind == "sounds":
+        return _reader_of("sounds")(preprocessing, _plain(sampling_rate))
+    return _reader_of("vectors")()
+
+
+def _reader_of(kind: str) -> Any:
+    """Import the reader of a kind: most programs need one of them."""
+    reader: Any
+    if kind == "images":
+        from sktransfer.inputs.images._reader import ImageReader
+
+        reader = ImageReader
+    elif kind == "texts":
+        from sktransfer.inputs._texts import TextReader
+
+        reader = TextReader
+    elif kind == "sounds":
+        from sktransfer.inputs.sounds._reader import SoundReader
+
+        reader = SoundReader
+    elif kind == "vectors":
+        from sktransfer.inputs._vectors import VectorReader
+
+        reader = VectorReader
+    else:
+        raise KeyError(kind)
+    # Pickled and copied it is its record, and names no module but this one.
+    copyreg.pickle(reader, lambda made: (restore_reader, (made.kind, made.record)))
+    return reader
 
 
 def _plain(number: Any) -> Any:
@@ -101,7 +124,7 @@ def restore_reader(kind: str, record: Mapping[str, Any]) -> Reader:
     Reader
         That has learned the same.
     """
-    return _READERS[kind].from_record(record)
+    return _reader_of(kind).from_record(record)
 
 
 def restore_preprocessing(record: Mapping[str, Any]) -> Preprocessing:
@@ -130,13 +153,10 @@ def restore_preprocessing(record: Mapping[str, Any]) -> Preprocessing:
 # The most that is believed of a number in a preprocessing: samples of a sound of an hour, at 16,000 a second.
 _LARGEST = 60_000_000
 
-_READERS: dict[str, Any] = {reader.kind: reader for reader in (ImageReader, TextReader, SoundReader, VectorReader)}
 _PREPROCESSINGS: dict[str, Any] = {
     preprocessing.kind: preprocessing for preprocessing in (ImagePreprocessing, TextPreprocessing, SoundPreprocessing)
 }
 
 # Pickled and copied they are their records, and name no module but this one.
-for _kind in _READERS.values():
-    copyreg.pickle(_kind, lambda reader: (restore_reader, (reader.kind, reader.record)))
 for _kind in _PREPROCESSINGS.values():
     copyreg.pickle(_kind, lambda preprocessing: (restore_preprocessing, (preprocessing.record,)))
