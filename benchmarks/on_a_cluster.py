@@ -3,9 +3,9 @@
     python benchmarks/on_a_cluster.py [--only dask ray ...] [--quick] [--repeats 3] [--output FOLDER]
 
 Two workers with one thread each do the same work as one worker: a grid search on a shared folder, and features of 2,000
-JPEGs, whose rate per worker is compared with that of a plain process with one thread. All take turns. Writes
-on_a_cluster.json and on_a_cluster.md; `--quick` tries everything on few pictures and writes into a temporary folder,
-unless it is given another. Needs two free cores, and `pip install "sktransfer[distributed]"`.
+JPEGs, whose rate per worker is compared with that of a plain process with one thread, alone and beside another. All
+take turns. Writes on_a_cluster.json and on_a_cluster.md; `--quick` tries everything on few pictures and writes into a
+temporary folder, unless it is given another. Needs two free cores, and `pip install "sktransfer[distributed]"`.
 """
 
 import os
@@ -15,12 +15,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
 import datetime
+import multiprocessing
 import pickle
 import sqlite3
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -63,6 +65,32 @@ def one_thread(task: Callable[[], object]) -> object:
 def extractor(setting: Setting, first: pd.DataFrame) -> PretrainedFeatureExtractor:
     weights = setting.pictures.weights("resnet18")
     return PretrainedFeatureExtractor("resnet18", weights=weights, feature_cache=None, store_backbone=False).fit(first)
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Stay on one core, as a worker does whose neighbours are at work: decoding takes no other one."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[core % len(allowed)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def plainly(ours: PretrainedFeatureExtractor, frame: pd.DataFrame, core: int = 0) -> int:
+    """Extract in this process, on one core."""
+    with on_core(core):
+        return len(ours.set_output(transform="default").transform(frame))
+
+
+def both_plainly(processes: ProcessPoolExecutor, ours: PretrainedFeatureExtractor, frame: pd.DataFrame) -> int:
+    """Extract a half in each of two plain processes."""
+    begun = [processes.submit(plainly, ours, frame[core::2], core) for core in (0, 1)]
+    return sum(half.result() for half in begun)
 
 
 def worker_state() -> tuple[int, int, int]:
@@ -146,12 +174,19 @@ def engine(name: str, setting: Setting) -> list[Record]:
     n = setting.size(2000, 60)
     frame = pd.DataFrame({"path": setting.pictures.distinct(n)})
     few = frame[:N_PARTS]
-    with tempfile.TemporaryDirectory() as folder, ENGINES[name](Path(folder)) as does:
+    spawned = multiprocessing.get_context("spawn")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(2, mp_context=spawned) as processes,
+        ENGINES[name](Path(folder)) as does,
+    ):
         ours = extractor(setting, frame[:8])
         does["extract"](ours, frame[: 2 * N_PARTS], 2)  # warms up: workers import, networks are built
-        ours.transform(frame[:32])
+        plainly(ours, frame[:32])
+        both_plainly(processes, ours, frame[: 2 * N_PARTS])
         tasks = {
-            "plain": lambda: ours.set_output(transform="default").transform(frame),
+            "plain": partial(plainly, ours, frame),
+            "both plain": partial(both_plainly, processes, ours, frame),
             "one": partial(does["extract"], ours, frame, 1),
             "two": partial(does["extract"], ours, frame, 2),
         }
@@ -188,10 +223,19 @@ def engine(name: str, setting: Setting) -> list[Record]:
             f"the same, each of two workers{less}",
             "images/s",
             [rate / 2 for rate in speeds["two"]],
-            speeds["plain"],
-            "a plain process",
-            note=f"one thread each; bar: {RATE_PER_WORKER}",
+            [rate / 2 for rate in speeds["both plain"]],
+            "each of two plain processes",
+            note=f"one thread and core each; bar: {RATE_PER_WORKER}",
         ),
+        Record(
+            f"the same, one worker alone{less}",
+            "images/s",
+            speeds["one"],
+            speeds["plain"],
+            "a plain process alone",
+            note=f"one thread and core each; bar: {RATE_PER_WORKER}",
+        ),
+        Record("a second plain process", "images/s", speeds["both plain"], speeds["plain"], "one", note="this machine"),
     ]
     if "begin" in does:
         whole = [Record("the search with its beginning", "s", searching["two"], searching["one"], "one worker")]
@@ -208,7 +252,7 @@ def engine(name: str, setting: Setting) -> list[Record]:
 def _without_beginning(seconds: dict[str, list[float]], n: int = 1, n_few: int = 0) -> dict[str, list[float]]:
     """Return the seconds of the work alone: less those of work on a few rows, where workers begin anew each time."""
     work = {}
-    for who in ("plain", "one", "two"):
+    for who in ("plain", "both plain", "one", "two"):
         if who in seconds:
             begin = seconds.get(f"begin {who}")
             share = (n - n_few) / n  # of the rows: what is left when those of the beginning are taken away

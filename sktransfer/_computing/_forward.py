@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from sktransfer._computing._allocator import kept_between_layers
 from sktransfer._computing._execution import Execution, Fits
 from sktransfer._computing._threads import each_alone, n_threads
 from sktransfer._messages import first_line
@@ -179,10 +180,11 @@ def compute_all(
     step = _step(network, samples, execution)
     if not cuda and threads > 1 and more and change is None and execution.n_jobs is None:
         # Each thread loads what it computes: so there are never more threads than processors.
-        yield from _in_threads(lambda some: step(load_batch(samples, some)), batches, threads)
+        with kept_between_layers():
+            yield from _in_threads(lambda some: step(load_batch(samples, some)), batches, threads)
         return
     batches, given = tee(batches)
-    with closing(_loaded(samples, batches, execution)) as coming:
+    with kept_between_layers(), closing(_loaded(samples, batches, execution)) as coming:
         loaded: Iterator[torch.Tensor] = coming
         if change is not None:
             loaded = (change(batch, some) for batch, some in zip(coming, given, strict=True))
