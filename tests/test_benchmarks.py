@@ -118,21 +118,19 @@ def test_targets_are_measured_without_weights_or_data(tmp_path):
     assert "quick trial" in (tmp_path / "targets.md").read_text()
 
 
-@pytest.mark.parametrize("sections", [("dask", "sent", "kept"), ("ray",)])
-def test_clusters_are_measured_without_weights_or_data(sections, tmp_path):
+def test_clusters_are_measured_without_weights_or_data(tmp_path):
     pytest.importorskip("distributed", reason="Dask is not installed")
     pytest.importorskip("ray", reason="Ray is not installed")
-    command = [sys.executable, "on_a_cluster.py", "--quick", "--output", str(tmp_path), "--only", *sections]
+    command = [sys.executable, "speed.py", "--quick", "--output", str(tmp_path), "--only", "distributed"]
     environment = {**os.environ, "SKTRANSFER_ASSETS": str(tmp_path / "nothing"), "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run(command, cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "on_a_cluster.json").read_text())
-    assert set(results) == set(sections)
-    records = {record["name"]: record["ours"] for section in results.values() for record in section["records"]}
-    if "dask" in sections:
-        assert records["networks in each worker after extraction"]["values"] == [1, 1]
-        assert records["pickle of a fitted extractor, store_backbone=False"]["median"] < 20_000
-    assert "quick trial" in (tmp_path / "on_a_cluster.md").read_text()
+    records = json.loads((tmp_path / "speed.json").read_text())["distributed"]["records"]
+    measured = {record["name"]: record["ours"] for record in records}
+    assert measured["Dask: networks in each worker after extraction"]["values"] == [1, 1]
+    assert sum(name.startswith("Ray: ") for name in measured) == 8
+    assert measured["pickle of a fitted extractor, store_backbone=False"]["median"] < 20_000
+    assert "quick trial" in (tmp_path / "speed.md").read_text()
 
 
 def test_accuracy_says_what_it_lacks(tmp_path):

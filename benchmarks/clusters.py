@@ -1,39 +1,28 @@
-"""Measure what a second worker brings on Dask and on Ray, what is sent to workers, and what a million images cost.
-
-    python benchmarks/on_a_cluster.py [--only dask ray ...] [--quick] [--repeats 3] [--output FOLDER]
+"""What a second worker brings on Dask and on Ray, what is sent to workers, and what a folder takes.
 
 Two workers with one thread each do the same work as one worker: a grid search on a shared folder, and features of 2,000
 JPEGs, whose rate per worker is compared with that of a plain process with one thread, alone and beside another. All
-take turns. Writes on_a_cluster.json and on_a_cluster.md; `--quick` tries everything on few pictures and writes into a
-temporary folder, unless it is given another. Needs two free cores, and `pip install "sktransfer[distributed]"`.
+take turns. Needs two free cores, some ten minutes, and `pip install "sktransfer[distributed]"`.
 """
 
-import os
-
-# Before torch comes in: this process is the plain one that workers are compared with, and has one thread as they have.
-os.environ["OMP_NUM_THREADS"] = "1"
-
-import argparse
-import datetime
+import importlib.util
 import multiprocessing
+import os
 import pickle
 import sqlite3
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import cloudpickle
 import joblib
 import pandas as pd
 import torch
-from measuring import Others, Record, Setting, in_turns, machine, rates
-from pictures import Pictures
-from reporting import BUSY, read_results, table, write_results
+from measuring import Record, Setting, in_turns, rates
 from sklearn.model_selection import GridSearchCV
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor, cache_info, clear_cache
@@ -82,9 +71,14 @@ def on_core(core: int) -> Iterator[None]:
 
 
 def plainly(ours: PretrainedFeatureExtractor, frame: pd.DataFrame, core: int = 0) -> int:
-    """Extract in this process, on one core."""
-    with on_core(core):
-        return len(ours.set_output(transform="default").transform(frame))
+    """Extract in this process, with one thread, on one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with on_core(core):
+            return len(ours.set_output(transform="default").transform(frame))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def both_plainly(processes: ProcessPoolExecutor, ours: PretrainedFeatureExtractor, frame: pd.DataFrame) -> int:
@@ -265,6 +259,8 @@ def _without_beginning(seconds: dict[str, list[float]], n: int = 1, n_few: int =
 
 def sent(setting: Setting) -> list[Record]:
     """Say how large what goes to workers is."""
+    import cloudpickle  # which both engines bring
+
     paths = setting.pictures.distinct(setting.size(1000, 60))
     frame = pd.DataFrame({"path": paths})
     ours = extractor(setting, frame[:8])
@@ -293,57 +289,15 @@ def kept(setting: Setting) -> list[Record]:
     ]
 
 
-ENGINES = {"dask": dask_workers, "ray": ray_workers}
-SECTIONS = {"dask": partial(engine, "dask"), "ray": partial(engine, "ray"), "sent": sent, "kept": kept}
+ENGINES = {"Dask": dask_workers, "Ray": ray_workers}
 
 
-def main() -> None:
-    given = arguments()
-    torch.set_num_threads(1)
-    results = read_results(given.output / "on_a_cluster.json")
-    with tempfile.TemporaryDirectory() as folder:
-        pictures = Pictures(given.assets, Path(folder), n_drawn=60 if given.quick else 240)
-        setting = Setting(pictures, 1 if given.quick else given.repeats, given.quick)
-        for name in given.only:
-            print(f"{name}, on {pictures.kind}", flush=True)
-            start, others = time.perf_counter(), Others()
-            records = [record.as_json() for record in SECTIONS[name](setting)]
-            # Workers are processes that this one does not wait for, so that what they take cannot be told from others'.
-            busy = None if name in ENGINES else others.cores()
-            results[name] = {
-                "date": datetime.date.today().isoformat(),
-                "machine": machine(),
-                "pictures": pictures.kind,
-                "quick": given.quick,
-                "cores that others took": busy,
-                "records": records,
-            }
-            print(f"  {time.perf_counter() - start:.0f} s", flush=True)
-            if busy is not None and busy > BUSY:
-                print(f"  WARNING: other processes kept {busy:.2f} cores busy; measure again on a free machine")
-            results = {section: results[section] for section in SECTIONS if section in results}
-            write_results(results, given.output, "on_a_cluster")
-    print("\n".join(table({name: results[name] for name in results if name in given.only})))
-    print(f"Written: {given.output}")
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--assets", type=Path, help="folder of real photos and weights")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION")
-    parser.add_argument("--quick", action="store_true", help="few pictures, one epoch, once")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--output", type=Path, help="folder (default: results beside this file)")
-    given = parser.parse_args()
-    if given.assets is None:
-        beside = Path(os.environ.get("SKTRANSFER_ASSETS", HERE.parents[1] / "shared" / "assets"))
-        given.assets = beside if (beside / "weights").is_dir() else None
-    elif not (given.assets / "weights").is_dir():
-        parser.error(f"no weights in {given.assets}")
-    if given.output is None:
-        given.output = Path(tempfile.mkdtemp()) if given.quick else HERE / "results"
-    return given
-
-
-if __name__ == "__main__":
-    main()
+def distributed(setting: Setting) -> list[Record]:
+    """Measure both engines, where they are installed, and what goes to workers and folders."""
+    records = []
+    for name, package in {"Dask": "distributed", "Ray": "ray"}.items():
+        if importlib.util.find_spec(package) is None:
+            print(f'  {name} is left out: pip install "sktransfer[distributed]"', flush=True)
+            continue
+        records += [replace(record, name=f"{name}: {record.name}") for record in engine(name, setting)]
+    return records and records + sent(setting) + kept(setting)
