@@ -6,7 +6,7 @@ A backbone is never changed by training: whoever trains a part of it trains a co
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
 
@@ -526,7 +526,12 @@ class Backbone:
             return
 
         def build() -> LoadedNetwork:
-            with nullcontext() if self.custom else no_larger_than(tensors):
+            with ExitStack() as opened:
+                if not self.custom:
+                    from sktransfer.backbones.sources._unfilled import Unfilled
+
+                    opened.enter_context(no_larger_than(tensors))
+                    opened.enter_context(Unfilled())
                 network = self._source.architecture()
             fill(network, tensors, network.state_dict(), "the file")
             return LoadedNetwork(network, self._source)
