@@ -16,7 +16,7 @@ BLUE, ORANGE, GREEN, RED, SKY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00
 GREY, PALE = "#6E6E6E", "#F2F2F2"
 
 # Width of a letter, and height of a line, as shares of the size of the type: means of matplotlib's own.
-_LETTER, _LINE = 0.56, 1.3
+_LETTER, _LINE = 0.52, 1.3
 
 
 def import_pyplot() -> Any:

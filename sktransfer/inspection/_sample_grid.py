@@ -10,7 +10,10 @@ from sktransfer.inspection._read_samples import ReadSample, reason
 
 # Width and height of a cell in inches, without its caption, and the most columns.
 _CELLS = {"image": (1.5, 1.5, 8), "text": (3.2, 0.95, 3), "sound": (2.4, 0.8, 4)}
-_CAPTION, _POINTS = 9.0, 8.0
+_CAPTION, _LEAST, _POINTS = 9.0, 6.5, 8.0
+
+# Width of a letter of a caption as a share of its size: of short ones, more may be wide.
+_LETTER = 0.56
 
 # Points of a waveform: beyond, what lies between the least and the greatest value of a stretch is filled.
 _MOST_POINTS = 1500
@@ -64,32 +67,37 @@ def draw_samples(
     outer = size_of(ax)
     axes = grid_within(ax, n_rows, n_columns, **room)
     cell = (width, height) if made else (0.95 * outer[0] / n_columns, outer[1] / n_rows / (1 + room["hspace"]))
-    if title:
-        ax.set_title(title, fontsize=10, parse_math=False, pad=8 if made else caption_height * 72 + 4)
-    letters = max(10, int(cell[0] * 72 / (_CAPTION * 0.52)))
-    loudest = max((_peak(sample) for sample in samples), default=0.0) or 1.0
+    if made:
+        ax.figure.suptitle(title, fontsize=10.5, parse_math=False)
+    elif title:
+        ax.set_title(title, fontsize=10.5, parse_math=False, pad=caption_height * 72 + 4)
+    # The longest caption sets the size of the type; below a legible one, captions are cut.
+    longest = max(len(line) for caption in captions for line in caption.split("\n"))
+    points = min(_CAPTION, max(_LEAST, cell[0] * 72 / (max(1, longest) * _LETTER)))
+    letters = max(8, int(cell[0] * 72 / (points * _LETTER) + 0.01))
     for place, axis in enumerate(axes.flat):
         if place >= len(samples):
             axis.set_axis_off()
             continue
         caption = "\n".join(cut(line, letters, 6) for line in captions[place].split("\n"))
         style = {} if colours is None else {"color": colours[place]}
-        axis.set_title(caption, fontsize=_CAPTION, parse_math=False, pad=3, **style)
-        _draw_one(axis, samples[place], cell, loudest)
+        axis.set_title(caption, fontsize=points, parse_math=False, pad=3, **style)
+        _draw_one(axis, samples[place], cell)
     for axis in axes.flat[max(0, len(samples) - n_columns) : len(samples)]:
         if axis.get_label() == "sound":
             axis.set_xlabel("seconds", fontsize=_POINTS, labelpad=1)
     return ax, axes
 
 
-def _draw_one(axis: Any, sample: ReadSample, cell: tuple[float, float], loudest: float) -> None:
+def _draw_one(axis: Any, sample: ReadSample, cell: tuple[float, float]) -> None:
     axis.set_label(sample.kind)
     if sample.kind == "sound":
-        _draw_sound(axis, sample, loudest)
+        _draw_sound(axis, sample)
         return
     axis.set_xticks([])
     axis.set_yticks([])
     if sample.kind == "image":
+        axis.set_anchor("N")  # captions of a row stand side by side, whatever the pictures' shapes
         axis.imshow(sample.content, interpolation="nearest" if max(sample.content.shape) < 100 else "auto")
         for spine in axis.spines.values():
             spine.set(linewidth=0.5, color=GREY)
@@ -113,7 +121,7 @@ def _draw_one(axis: Any, sample: ReadSample, cell: tuple[float, float], loudest:
     axis.annotate(text, (0, 1), parse_math=False, **{"fontsize": _POINTS, **place, **style})
 
 
-def _draw_sound(axis: Any, sample: ReadSample, loudest: float) -> None:
+def _draw_sound(axis: Any, sample: ReadSample) -> None:
     """Draw a waveform: a line, or, of more values than there are dots, the range of each stretch."""
     values, rate = sample.content, sample.rate or 1
     if len(values) <= _MOST_POINTS:
@@ -123,12 +131,14 @@ def _draw_sound(axis: Any, sample: ReadSample, loudest: float) -> None:
         least, most = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
         axis.fill_between(starts / rate, least, most, color=BLUE, linewidth=0.4)
     axis.axhline(0, color=GREY, linewidth=0.4)
+    # Each is drawn as high as its cell: beside a loud sound, nothing would be seen of a quiet one.
+    peak = float(np.abs(values).max(initial=0.0))
+    axis.text(
+        1, 1, f"peak {peak:.2g}", ha="right", va="top", transform=axis.transAxes, fontsize=_POINTS - 1, color=GREY
+    )
+    loudest = peak or 1.0
     axis.set(xlim=(0, len(values) / rate), ylim=(-1.05 * loudest, 1.05 * loudest), yticks=[])
     axis.locator_params(axis="x", nbins=4)
     axis.tick_params(axis="x", labelsize=_POINTS - 1, length=2, pad=1)
     for side in ("left", "right", "top"):
         axis.spines[side].set_visible(False)
-
-
-def _peak(sample: ReadSample) -> float:
-    return float(np.abs(sample.content).max(initial=0.0)) if sample.kind == "sound" else 0.0

@@ -177,16 +177,26 @@ class SearchDisplay:
             self._draw_points()
         else:
             wide, high = len(self.x_values), len(self.y_values)
-            sparse = sum(len(cell.columns) * len(cell.rows) for cell in self.cells) < _SPARSE * wide * high
-            is_map = not (sparse and (_are_numbers(self.x_values) or _are_numbers(self.y_values)))
+            is_map = not self._is_sparse()
             size = min(max(1.15 * wide + 2.6, 5.0), 13.0), min(max(0.75 * high + 1.5, 2.6), 10.0)
             self.ax_ = axes_for(ax, size if is_map else (7.0, 4.4))
             (self._draw_map if is_map else self._draw_scatter)(include_values)
         self.figure_ = self.ax_.figure
         if self.others:
             names = ", ".join(map(_short, self.others))
-            self.ax_.set_title(f"best over {names}", fontsize=9, color=GREY, parse_math=False)
+            self.ax_.set_title(f"best over {names}", fontsize=9, color=GREY, parse_math=False, loc="left")
         return self
+
+    def _is_sparse(self) -> bool:
+        """Tell whether points on an axis of numbers say more than a map, most of which would be empty."""
+        if not (_by_size(self.x_values) or _by_size(self.y_values)):
+            return False
+        of_one_place = [cell for cell in self.cells if len(cell.columns) == len(cell.rows) == 1]
+        places = {(column, row) for column in range(len(self.x_values)) for row in range(len(self.y_values))}
+        for cell in self.cells:
+            if cell not in of_one_place:
+                places -= {(column, row) for column in cell.columns for row in cell.rows}
+        return len(of_one_place) < _SPARSE * len(places)
 
     def _colours(self) -> tuple[Any, Any]:
         """Return a colour map and its limits, no closer than one standard error, and draw a bar for them."""
@@ -229,7 +239,7 @@ class SearchDisplay:
         _name_values(ax, "x", self.x, self.x_values)
         _name_values(ax, "y", str(self.y), self.y_values)
         ax.tick_params(length=0)
-        _legend_below(ax)
+        _legend_above(ax)
 
     def _words(self, cell: Cell) -> str:
         if np.isnan(cell.score):
@@ -237,11 +247,12 @@ class SearchDisplay:
         given = f"\nn = {cell.resources}" if len({one.resources for one in self.cells}) > 1 else ""
         idle = self.x if len(cell.columns) > 1 else self.y if len(cell.rows) > 1 else None
         note = f"\n({_short(idle)} has no effect)" if idle is not None else ""
-        return f"{cell.score:.3g}\n± {cell.error:.2g}{given}{note}"
+        form = ".3f" if abs(cell.score) < 10 else ".4g"
+        return f"{cell.score:{form}}\n± {cell.error:{form}}{given}{note}"
 
     def _draw_points(self) -> None:
         ax = self.ax_
-        by_size = _are_numbers(self.x_values)
+        by_size = _by_size(self.x_values)
         places = [float(value) for value in self.x_values] if by_size else list(map(float, range(len(self.x_values))))
         known = sorted((cell for cell in self.cells if not np.isnan(cell.score)), key=lambda cell: cell.columns)
         failed = [cell for cell in self.cells if np.isnan(cell.score)]
@@ -275,7 +286,7 @@ class SearchDisplay:
             ax.set_xlim(-0.5, len(self.x_values) - 0.5)
         ax.set_ylabel(self.metric)
         ax.grid(alpha=0.25, linewidth=0.6)
-        ax.legend(fontsize=8)
+        _legend_above(ax)
 
     def _draw_scatter(self, include_values: bool) -> None:
         """Draw a point for each candidate; where x or y has no effect, a bar across."""
@@ -283,7 +294,7 @@ class SearchDisplay:
         ax = self.ax_
         axes = [_axis_places(self.x_values), _axis_places(self.y_values)]
         for letter, name, values in (("x", self.x, self.x_values), ("y", str(self.y), self.y_values)):
-            if _are_numbers(values):
+            if _by_size(values):
                 _scale(ax, letter, name, values)
             else:
                 _name_values(ax, letter, name, values)
@@ -300,7 +311,7 @@ class SearchDisplay:
                 edge = {"edgecolors": RED if cell.is_best else BLACK, "linewidths": 2.5 if cell.is_best else 0.6}
                 label = _CHOSEN if cell.is_best else None
                 ax.scatter([x], [y], s=110, c=[colours(norm(cell.score))], label=label, zorder=3, **edge)
-        _legend_below(ax)
+        _legend_above(ax)
 
     def _draw_bar(self, cell: Cell, place: tuple[float, float], colour: Any) -> None:
         ax, across = self.ax_, len(cell.columns) > 1
@@ -339,12 +350,16 @@ def _is_dark(colour: Any) -> bool:
     return 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
 
 
-def _are_numbers(values: list[Any]) -> bool:
-    return all(map(is_number, values))
+def _by_size(values: list[Any]) -> bool:
+    """Tell whether values can stand on an axis of numbers; some below 0 beside some that ask for logarithms cannot."""
+    if not all(map(is_number, values)):
+        return False
+    positive = [value for value in values if value > 0]
+    return len(positive) == len(values) or not is_geometric(positive)
 
 
 def _axis_places(values: list[Any]) -> list[float]:
-    return [float(value) for value in values] if _are_numbers(values) else list(map(float, range(len(values))))
+    return [float(value) for value in values] if _by_size(values) else list(map(float, range(len(values))))
 
 
 def _scale(ax: Any, letter: str, name: str, values: list[Any]) -> None:
@@ -376,8 +391,8 @@ def _short(name: str) -> str:
     return name.rpartition("__")[2]
 
 
-def _legend_below(ax: Any) -> None:
+def _legend_above(ax: Any) -> None:
     found = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     if found:
-        place = {"loc": "upper right", "bbox_to_anchor": (1, -0.12)}
-        ax.legend(list(found.values()), list(found), fontsize=8, frameon=False, **place)
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "columnspacing": 1.0}
+        ax.legend(list(found.values()), list(found), fontsize=8, frameon=False, ncols=len(found), **place)

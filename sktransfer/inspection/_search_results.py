@@ -226,7 +226,7 @@ def in_words(value: Any) -> str:
         In short; an object by the name of its type.
     """
     if is_number(value):
-        return f"{value:g}" if isinstance(value, float | np.floating) else str(value)
+        return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
     if isinstance(value, str | bool | np.bool_ | tuple | list) or value is None:
         return str(value) if len(str(value)) <= 24 else shown(value, 20)
     name = getattr(value, "__name__", type(value).__name__)

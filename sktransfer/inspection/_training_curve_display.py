@@ -170,7 +170,7 @@ class TrainingCurveDisplay:
             self.axes_ = grid_within(self.ax_, len(panels), 1, **({} if made else {"hspace": 0.12}))[:, 0]
         self.figure_ = self.ax_.figure
         self._draw_curves(self.axes_[0], self.losses, [BLUE, RED])
-        self.axes_[0].set_ylabel("loss")
+        self.axes_[0].set_ylabel("loss" if len(self.losses) > 1 else _said(*self.losses))
         if self.scores:
             self._draw_curves(self.axes_[1], self.scores, [GREEN, ORANGE, SKY, BLACK])
             said = [_said(name) for name in self.scores]
@@ -195,7 +195,8 @@ class TrainingCurveDisplay:
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.25, linewidth=0.6)
         first, last = int(self.epochs[0]), int(self.epochs[-1])
-        panel.set_xlim(first - 0.5, last + 0.5)
+        room = max(0.5, 0.02 * (last - first))
+        panel.set_xlim(first - room, last + room)
 
     def _mark_phases(self) -> None:
         """Separate phases by a line, and name each above its epochs."""
@@ -225,9 +226,10 @@ class TrainingCurveDisplay:
     def _mark_best(self) -> None:
         if self.best_epoch is None:
             return
-        kept = "its weights were kept" if self.is_kept else "the last one's weights were kept"
+        kept = "its weights were kept" if self.is_kept else f"the weights of epoch {self.epochs[-1]} were kept"
+        which = "best epoch of the last phase" if len(set(self.phases)) > 1 else "best epoch"
         for number, panel in enumerate(self.axes_):
-            label = f"best epoch, {self.best_epoch}: {kept}" if number == 0 else None
+            label = f"{which}: {self.best_epoch}; {kept}" if number == 0 else None
             panel.axvline(self.best_epoch, color=BLACK, linewidth=1.0, label=label)
         losses = self.losses["valid_loss"]
         place = int(np.flatnonzero(self.epochs == self.best_epoch)[0])
