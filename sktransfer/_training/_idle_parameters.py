@@ -7,6 +7,7 @@ per process.
 import inspect
 import traceback
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 # What a parameter needs another one for.
@@ -19,6 +20,9 @@ _COMPANIONS = {
 
 # What only tuned blocks use.
 _OF_BLOCKS = ("lr", "max_epochs", "layer_decay", "train_bn", "interpolation")
+
+# What only epochs use.
+_OF_EPOCHS = ("head_lr", "lr_schedule", "optimizer", "weight_decay", "callbacks")
 
 
 class _Search:
@@ -84,9 +88,7 @@ def warn_of_frozen_blocks(estimator: Any) -> None:
     estimator : FineTunedClassifier
         Whose blocks all stay frozen.
     """
-    names = set_by_hand(estimator, _OF_BLOCKS)
-    if estimator.strategy == "fine_tune" and "max_epochs" in names:  # the epochs of the head, where there is no other
-        names.remove("max_epochs")
+    names = set_by_hand(estimator, _idle_where_frozen(estimator.strategy))
     if not names:
         return
     given = ", ".join(f"{name}={getattr(estimator, name)!r}" for name in names)
@@ -97,6 +99,36 @@ def warn_of_frozen_blocks(estimator: Any) -> None:
         f"Got {given} with {why}, which trains only the head: {'this has' if len(names) == 1 else 'these have'} no "
         f"effect. To fine-tune blocks of the network too, set {how} below 'all', such as freeze_depth=0.75."
     )
+
+
+def without_effect(parameters: Mapping[str, Any], are_frozen: bool) -> set[str]:
+    """Return the names of parameters that cannot change what an estimator learns, beside the others that it has.
+
+    Parameters
+    ----------
+    parameters : mapping
+        Those of an estimator, right ones, by name.
+    are_frozen : bool
+        Whether all blocks stay frozen.
+
+    Returns
+    -------
+    set of str
+        Of those that say how to train. A head that could be solved is taken for solved.
+    """
+    if not are_frozen:
+        return {"head_epochs"} if parameters["strategy"] == "fine_tune" else set()
+    names = set(_idle_where_frozen(parameters["strategy"]))
+    in_epochs = parameters["strategy"] == "fine_tune" or parameters["head_epochs"] != "auto"
+    in_epochs |= bool(parameters["hidden_layer_sizes"] or parameters["dropout"] or parameters["early_stopping"])
+    in_epochs |= bool(parameters.get("label_smoothing"))
+    in_epochs |= parameters["augment"] is not None and parameters["augment_views"] is None
+    return names if in_epochs else names | set(_OF_EPOCHS)
+
+
+def _idle_where_frozen(strategy: str) -> tuple[str, ...]:
+    """Return what only tuned blocks use; `max_epochs` are those of the head, where it has no others."""
+    return tuple(name for name in _OF_BLOCKS if strategy != "fine_tune" or name != "max_epochs")
 
 
 def _warn(message: str) -> None:

@@ -128,7 +128,7 @@ class Phases:
         phases = list_phases(self.settings, bool(self.blocks), self.earlier is not None)
         was_ended = False
         if "head" in phases:
-            was_ended = self._first_phase(state, training, validation, held_out, fit)
+            was_ended = self._first_phase(state, training, held_out, fit)
         if "fine_tune" in phases and not was_ended:
             was_ended = self._second_phase(state, training, validation, fit)
         return replace(self._trained(state, state.net, state.history), was_ended=was_ended)
@@ -137,7 +137,6 @@ class Phases:
         self,
         state: "_State",
         training: ActivationDataset,
-        validation: ActivationDataset | None,
         held_out: HeldOut | None,
         fit: FitTask,
     ) -> bool:
@@ -149,7 +148,7 @@ class Phases:
             self._give_head(module, state.rows)
             epochs = HEAD_EPOCHS if self.settings.head_epochs == "auto" else self.settings.head_epochs
             phase = fit.subtask("head", epochs)
-            state.net = self._train_head(state, training, validation, epochs, phase)
+            state.net = self._train_head(state, training, held_out, epochs, phase)
             state.history += entries("head", state.net.history)
             return phase.end(lambda: self._stopped(state, "head"))
         phase = fit.subtask("head")
@@ -363,7 +362,7 @@ class Phases:
         self,
         state: "_State",
         training: ActivationDataset,
-        validation: ActivationDataset | None,
+        held_out: HeldOut | None,
         epochs: int,
         phase: FitTask,
     ) -> Any:
@@ -375,15 +374,17 @@ class Phases:
         nothing: tuple[Block, ...] = ()
         watch = EpochTasks(phase, lambda rows: self._stopped(state, "head", rows))
         how = settings, execution, epochs, nothing, "head", watch
+        validation = None if held_out is None else held_out.dataset
         if settings.augment is not None:
             return train_suffix(module, task, training, validation, *how)
         head = SuffixNetwork(None, module.head, settings.pooling, settings.train_bn)
 
-        def on_features(data: ActivationDataset) -> ActivationDataset:
+        def on_features(data: ActivationDataset, of: Task) -> ActivationDataset:
             features = features_of(module, data.activations, data.rows, execution)
-            return task.of(_spread(features, data.rows, task), data.rows)
+            return of.of(_spread(features, data.rows, of), data.rows)
 
-        net = train_suffix(head, task, on_features(training), validation and on_features(validation), *how)
+        watched = None if held_out is None or validation is None else on_features(validation, held_out.task)
+        net = train_suffix(head, task, on_features(training, task), watched, *how)
         return untrained_net(module, type(task), task.learned(), net.history)
 
 

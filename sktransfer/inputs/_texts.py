@@ -214,7 +214,7 @@ class TextReader(Reader):
                 f"Got X of shape {X.shape} and type {X.dtype}; expected texts: a list, array, Series or "
                 "one-column DataFrame of strings."
             )
-        checked = [_check(text, row) for row, text in enumerate(X)]
+        checked = [check_text(text, row) for row, text in enumerate(X)]
         wrong = [error for error in checked if isinstance(error, UnreadableSampleError)]
         if wrong and not tolerant:
             count = f" ({len(wrong)} rows are no texts.)" if len(wrong) > 1 else ""
@@ -246,8 +246,21 @@ class TextReader(Reader):
         return result
 
 
-def _check(text: Any, row: int) -> "str | UnreadableSampleError":
-    """Return a text as str, or the error that stands for it."""
+def check_text(text: Any, row: int) -> "str | UnreadableSampleError":
+    """Return a text as str, or the error that stands for it.
+
+    Parameters
+    ----------
+    text : object
+        One row of X.
+    row : int
+        Its row, for messages.
+
+    Returns
+    -------
+    str or UnreadableSampleError
+        Bytes are read as UTF-8.
+    """
     advice = "Leave out rows without a text, or put one there."
     if isinstance(text, bytes):
         try:

@@ -252,3 +252,18 @@ def test_no_gradient_is_left_behind_and_a_record_is_brought_to_the_cpu(monkeypat
     assert {name.partition(".")[0] for name in names} >= {"head", "tail"}
     monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: "here")
     assert module.to_record()[1] == dict.fromkeys(names, "here")
+
+
+@pytest.mark.parametrize("augment", [None, "standard"])
+def test_a_validation_set_of_ones_own_is_judged_by_its_own_labels_while_the_head_is_trained(pictures, augment):
+    """Not by those of the training samples that stand in the same rows."""
+    images, labels = pictures
+    held_out = np.flatnonzero(labels == "stone")
+    how = {"head_epochs": 2, "augment": augment, "random_state": 0}
+    model = FineTunedClassifier(tiny_cnn(), weights=None, **how)
+    model.fit(images, labels, X_val=images[held_out], y_val=labels[held_out])
+    last = model.history_[-1]
+    assert last["phase"] == "head"
+    assert last["valid_accuracy"] == model.score(images[held_out], labels[held_out])
+    probabilities = model.predict_proba(images[held_out])[:, list(model.classes_).index("stone")]
+    assert last["valid_loss"] == pytest.approx(-np.log(probabilities).mean(), rel=1e-4)

@@ -141,7 +141,7 @@ def _around(top: Path) -> set[Path]:
 
 
 def _images_of(top: Path, name: str, skipped: list[str]) -> list[str]:
-    endings = _endings()
+    endings = image_endings()
     found: list[str] = []
     others: list[str] = []
     for file in _files_below(top / name, _around(top)):
@@ -172,7 +172,7 @@ def _files_below(folder: Path, around: set[Path]) -> Iterator[Path]:
         waiting += sorted(folders, reverse=True)
 
 
-def _endings() -> set[str]:
+def image_endings() -> set[str]:
     """Return the endings of the files that can be read, and no others."""
     return {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
 

@@ -156,7 +156,7 @@ class SoundSamples(Samples):
         return max(1, math.ceil(beyond / self._window))
 
     def load(self, index: int) -> torch.Tensor:
-        waveform = self._waveform(index)
+        waveform = self.waveform(index, self._preprocessing.sampling_rate)
         count, window = self.size(index), self._window
         length = min(max(len(waveform), window), count * window)
         waveform = np.pad(waveform[:length], (0, max(0, length - len(waveform))))
@@ -204,9 +204,31 @@ class SoundSamples(Samples):
             return sound.stamp()
         return file_stamp(sound) if isinstance(sound, str) else None
 
-    def _waveform(self, index: int) -> np.ndarray:
-        """Return one sound as float32, of one channel and at the network's rate."""
-        sound, length, rate = self._sounds[index], self._lengths[index], self._preprocessing.sampling_rate
+    def rate(self, index: int) -> int:
+        """Return the samples per second of one sound, as it was given."""
+        return self._lengths[index].rate
+
+    def waveform(self, index: int, rate: int) -> np.ndarray:
+        """Return one sound, the mean of its channels.
+
+        Parameters
+        ----------
+        index : int
+            Its row.
+        rate : int
+            Samples per second that are wanted.
+
+        Returns
+        -------
+        float32 ndarray of shape (n_samples,)
+            Within [-1, 1], or somewhat beyond.
+
+        Raises
+        ------
+        UnreadableSampleError
+            If it cannot be read.
+        """
+        sound, length = self._sounds[index], self._lengths[index]
         if isinstance(sound, UnreadableSampleError):
             raise sound
         if isinstance(sound, str):

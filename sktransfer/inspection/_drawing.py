@@ -1,0 +1,181 @@
+"""What all displays draw with: matplotlib at first need, colours that everybody can tell apart, places on a figure.
+
+Texts of a person's data (labels, sentences, names of files) are never read as mathematics: a dollar is a dollar.
+"""
+
+import textwrap
+import unicodedata
+from typing import Any
+
+import numpy as np
+
+from sktransfer._messages import named_extra, shown
+
+# Okabe and Ito's colours, which the colour-blind can tell apart; they differ in lightness too, for grey print.
+BLUE, ORANGE, GREEN, RED, SKY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#000000"
+GREY, PALE = "#6E6E6E", "#F2F2F2"
+
+# Width of a letter, and height of a line, as shares of the size of the type: means of matplotlib's own.
+_LETTER, _LINE = 0.52, 1.3
+
+
+def import_pyplot() -> Any:
+    """Import matplotlib.
+
+    Returns
+    -------
+    module
+        matplotlib.pyplot.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+    """
+    with named_extra("Displays are drawn by the package matplotlib", "plot"):
+        import matplotlib.pyplot as plt
+    return plt
+
+
+def axes_for(ax: Any, size: tuple[float, float]) -> Any:
+    """Return the axes to draw on.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes or None
+        As `plot` takes it; `None` makes a figure.
+    size : tuple of float
+        Width and height of a new figure, in inches.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The given ones, or those of the new figure.
+
+    Raises
+    ------
+    TypeError
+        If they are no axes, such as the array that `plt.subplots` returns of several.
+    """
+    plt = import_pyplot()
+    if ax is None:
+        return plt.figure(figsize=size, layout="constrained").add_subplot()
+    if not hasattr(ax, "get_subplotspec") or not hasattr(ax, "inset_axes"):
+        raise TypeError(
+            f"Got ax={shown(ax)}; expected one matplotlib Axes, or None for a new figure. Of an array of axes, give "
+            "one, such as axes[0]."
+        )
+    return ax
+
+
+def grid_within(ax: Any, n_rows: int, n_columns: int, **gridspec: Any) -> np.ndarray:
+    """Divide axes into a grid of smaller ones; the frame that bounds them is no longer drawn.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        What bounds them.
+    n_rows, n_columns : int
+        How many.
+    **gridspec : object
+        Further arguments of matplotlib's GridSpec, such as `hspace`.
+
+    Returns
+    -------
+    object ndarray of shape (n_rows, n_columns)
+        Axes.
+    """
+    figure, spec = ax.figure, ax.get_subplotspec()
+    ax.set_axis_off()
+    if spec is not None:
+        grid = spec.subgridspec(n_rows, n_columns, **gridspec)
+    else:  # axes that somebody put at a place of their own
+        place = ax.get_position()
+        edges = {"left": place.x0, "right": place.x1, "bottom": place.y0, "top": place.y1}
+        grid = figure.add_gridspec(n_rows, n_columns, **edges, **gridspec)
+    made = [[figure.add_subplot(grid[row, column]) for column in range(n_columns)] for row in range(n_rows)]
+    axes = np.empty((n_rows, n_columns), dtype=object)
+    axes[:] = made
+    return axes
+
+
+def size_of(ax: Any) -> tuple[float, float]:
+    """Return width and height of axes in inches, as they lie before anything is drawn.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        On a figure.
+
+    Returns
+    -------
+    tuple of float
+        Width and height.
+    """
+    place, (width, height) = ax.get_position(), ax.figure.get_size_inches()
+    return float(place.width * width), float(place.height * height)
+
+
+def columns_of(n: int, most: int) -> int:
+    """Return the number of columns of a grid: about as many as rows, with as few gaps as can be.
+
+    Parameters
+    ----------
+    n : int
+        Number of cells.
+    most : int
+        The most columns.
+
+    Returns
+    -------
+    int
+        From 1.
+    """
+    least = min(most, int(np.ceil(np.sqrt(n))))
+    return max(1, next((columns for columns in range(least, most + 1) if n % columns == 0), least))
+
+
+def cut(text: Any, most: int, end: int = 0) -> str:
+    """Bring a text into one line, and cut something out where it is long.
+
+    Parameters
+    ----------
+    text : object
+        Shown as `str` has it.
+    most : int
+        Characters.
+    end : int, default=0
+        Characters at its end that stay.
+
+    Returns
+    -------
+    str
+        With an ellipsis where something is cut out.
+    """
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[: most - 1 - end].rstrip()}…{line[len(line) - end :]}"
+
+
+def wrap(text: str, size: tuple[float, float], points: float) -> str:
+    """Break a text into lines that fit a box, and cut off what does not.
+
+    Parameters
+    ----------
+    text : str
+        Of any length.
+    size : tuple of float
+        Width and height of the box in inches.
+    points : float
+        Size of the type.
+
+    Returns
+    -------
+    str
+        Lines, the last of which ends in an ellipsis where something is cut off.
+    """
+    width, height = (72 * side / points for side in size)
+    n_lines = max(1, int(height / _LINE))
+    start = " ".join(text[: 40 * n_lines * max(1, int(width))].split())  # more is not seen, however long it is
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in start[:200]) / max(1, len(start[:200]))
+    letters = max(8, int(width / (_LETTER * (1 + 0.8 * wide))))
+    return textwrap.fill(start, letters, max_lines=n_lines, placeholder=" …", break_long_words=True)

@@ -1,0 +1,242 @@
+"""What a fitted estimator says of samples, and which of them are worth a look: the worst, the best, the uncertain."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import is_classifier, is_regressor
+from sklearn.utils.validation import check_is_fitted
+
+from sktransfer._messages import shown
+from sktransfer.inspection._estimators import steps_of
+from sktransfer.inspection._labels import check_length
+
+KINDS = ("mistakes", "uncertain", "best")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What is true of samples, and what was predicted.
+
+    Parameters
+    ----------
+    y_true, y_pred : ndarray of shape (n_samples,)
+        Labels, or numbers.
+    probability : float64 ndarray of shape (n_samples,) or None
+        Of the predicted label; `None` with numbers.
+    """
+
+    y_true: np.ndarray
+    y_pred: np.ndarray
+    probability: np.ndarray | None
+
+    @classmethod
+    def of_labels(cls, y_true: Any, y_prob: Any, labels: Any, n_samples: int) -> Self:
+        """Take the most probable label of each sample.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            Labels.
+        y_prob : array-like of shape (n_samples, n_labels) or (n_samples,)
+            Probabilities; of one dimension, those of the second of two labels.
+        labels : array-like of shape (n_labels,) or None
+            What the columns stand for; `None` is the sorted labels of y_true.
+        n_samples : int
+            Number of samples of X.
+
+        Returns
+        -------
+        Predictions
+            One for each sample.
+
+        Raises
+        ------
+        ValueError
+            If these do not fit each other.
+        """
+        truth = _one_column(check_length("y_true", y_true, n_samples))
+        given = check_length("y_prob", y_prob, n_samples)
+        if given.dtype.kind not in "fiub" or not np.isfinite(given).all() or given.min() < 0 or given.max() > 1.001:
+            raise ValueError(
+                f"Got y_prob = {shown(given)}; expected probabilities, from 0 to 1, such as predict_proba returns."
+            )
+        probabilities = np.column_stack([1 - given, given]) if given.ndim == 1 else given
+        known = np.unique(truth) if labels is None else np.asarray(labels)
+        if known.ndim != 1 or len(known) != probabilities.shape[1]:
+            raise ValueError(
+                f"Got y_prob of {probabilities.shape[1]} columns for {len(known)} labels: {shown(known.tolist())}; "
+                "expected one column for each. Give labels=classifier.classes_."
+            )
+        if not np.isin(truth, known).any():
+            raise ValueError(
+                f"Got y_true with labels such as {shown(truth[0].item() if hasattr(truth[0], 'item') else truth[0])}, "
+                f"none of which was learned; expected labels such as {shown(known[:5].tolist())}. Give y as the "
+                "classifier was given it."
+            )
+        best = probabilities.argmax(axis=1)
+        return cls(truth, known[best], probabilities[np.arange(n_samples), best].astype(float))
+
+    @classmethod
+    def of_numbers(cls, y_true: Any, y_pred: Any, n_samples: int) -> Self:
+        """Take predicted numbers.
+
+        Parameters
+        ----------
+        y_true, y_pred : array-like of shape (n_samples,)
+            Numbers.
+        n_samples : int
+            Number of samples of X.
+
+        Returns
+        -------
+        Predictions
+            One for each sample.
+
+        Raises
+        ------
+        ValueError
+            If there are several numbers per sample, or none.
+        """
+        truth, predicted = check_length("y_true", y_true, n_samples), check_length("y_pred", y_pred, n_samples)
+        for name, values in (("y_true", truth), ("y_pred", predicted)):
+            if values.ndim == 2:
+                raise ValueError(
+                    f"Got {name} of {values.shape[1]} columns; expected one number per sample. Draw one column at a "
+                    "time: MistakesDisplay.from_predictions(X, y[:, 0], y_pred=predicted[:, 0])."
+                )
+            if values.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"Got {name} of type {values.dtype}; expected numbers. Of labels give their probabilities: "
+                    "y_prob=classifier.predict_proba(X)."
+                )
+        return cls(truth.astype(float), predicted.astype(float), None)
+
+    @property
+    def is_right(self) -> np.ndarray:
+        """Whether each prediction is the true label, bool of shape (n_samples,)."""
+        return np.asarray(self.y_true == self.y_pred)
+
+    def choose(self, kind: str, n: int) -> np.ndarray:
+        """Return the samples to look at.
+
+        Parameters
+        ----------
+        kind : {"mistakes", "uncertain", "best"}
+            The most probable of wrong predictions, the least probable of all, or the most probable of right ones. With
+            numbers the largest errors, or the smallest.
+        n : int
+            How many, at most.
+
+        Returns
+        -------
+        int ndarray
+            Rows, the most telling first.
+
+        Raises
+        ------
+        ValueError
+            If the least certain numbers are asked for.
+        """
+        if self.probability is None:
+            if kind == "uncertain":
+                raise ValueError(
+                    'Got kind="uncertain" for numbers, which have no probabilities; expected kind="mistakes", the '
+                    'largest errors, or kind="best", the smallest.'
+                )
+            errors = np.abs(self.y_pred - self.y_true)
+            return np.argsort(-errors if kind == "mistakes" else errors, kind="stable")[:n]
+        if kind == "uncertain":
+            return np.argsort(self.probability, kind="stable")[:n]
+        order = np.argsort(-self.probability, kind="stable")
+        wanted = self.is_right if kind == "best" else ~self.is_right
+        return order[wanted[order]][:n]
+
+    def title(self, kind: str, n_shown: int) -> str:
+        """Return a sentence that says what is shown.
+
+        Parameters
+        ----------
+        kind : {"mistakes", "uncertain", "best"}
+            As `choose` took it.
+        n_shown : int
+            How many samples.
+
+        Returns
+        -------
+        str
+            With the number of mistakes; where there is nothing to show, that.
+        """
+        total = len(self.y_true)
+        if self.probability is None:
+            return f"{n_shown} of {total} samples: the {'largest' if kind == 'mistakes' else 'smallest'} errors"
+        n_wrong = int((~self.is_right).sum())
+        if kind == "uncertain":
+            return f"{n_shown} of {total} samples: the least certain predictions"
+        if kind == "best":
+            n_right = total - n_wrong
+            return (
+                f"{n_shown} of {n_right} right predictions: the most certain"
+                if n_right
+                else f"No right predictions: all {total} are wrong"
+            )
+        if not n_wrong:
+            return f"No mistakes: all {total} predictions are right"
+        which = "all of them" if n_shown == n_wrong else f"the {n_shown} most certain"
+        return f"{n_wrong} of {total} predictions are wrong ({100 * n_wrong / total:.1f} %): {which}"
+
+
+def predict(estimator: Any, X: Any, y: Any, n_samples: int) -> Predictions:
+    """Ask a fitted estimator about samples.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A classifier with `predict_proba`, or a regressor.
+    X, y : array-like
+        Samples, and what is true of them.
+    n_samples : int
+        Number of samples of X.
+
+    Returns
+    -------
+    Predictions
+        One for each sample.
+
+    Raises
+    ------
+    NotFittedError
+        If it is not fitted.
+    ValueError
+        If it is neither, or has several labels or numbers per sample.
+    """
+    check_is_fitted(estimator)
+    if is_regressor(estimator):
+        return Predictions.of_numbers(y, estimator.predict(X), n_samples)
+    name = type(steps_of(estimator)[-1]).__name__
+    if not is_classifier(estimator):
+        raise ValueError(f"Got {name}; expected a fitted classifier or regressor.")
+    if not hasattr(estimator, "predict_proba"):
+        advice = (
+            "A search needs refit=True."
+            if hasattr(estimator, "cv_results_") and not hasattr(estimator, "best_estimator_")
+            else "Put CalibratedClassifierCV around it, or set probability=True where it has that parameter."
+        )
+        raise ValueError(f"Got {name} without predict_proba, by which mistakes are ordered. {advice}")
+    _one_column(check_length("y", y, n_samples))
+    probabilities = estimator.predict_proba(X)
+    if isinstance(probabilities, list):
+        raise ValueError(_SEVERAL.format(len(probabilities)))
+    return Predictions.of_labels(y, probabilities, estimator.classes_, n_samples)
+
+
+_SEVERAL = (
+    "Got {} columns of labels; expected one label per sample. Draw one column at a time: "
+    "MistakesDisplay.from_predictions(X, y[:, 0], probabilities[:, 0])."
+)
+
+
+def _one_column(y: np.ndarray) -> np.ndarray:
+    if y.ndim == 2:
+        raise ValueError(_SEVERAL.format(y.shape[1]))
+    return y

@@ -1,0 +1,144 @@
+"""A grid of samples with captions: pictures, texts and waveforms, and why a sample cannot be read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sktransfer.inspection._drawing import BLUE, GREY, PALE, axes_for, columns_of, cut, grid_within, size_of, wrap
+from sktransfer.inspection._read_samples import ReadSample, reason
+
+# Width and height of a cell in inches, without its caption, and the most columns.
+_CELLS = {"image": (1.5, 1.5, 8), "text": (3.2, 0.95, 3), "sound": (2.4, 0.8, 4)}
+_CAPTION, _LEAST, _POINTS = 9.0, 6.5, 8.0
+
+# Width of a letter of a caption as a share of its size: of short ones, more may be wide.
+_LETTER = 0.56
+
+# Points of a waveform: beyond, what lies between the least and the greatest value of a stretch is filled.
+_MOST_POINTS = 1500
+
+
+def draw_samples(
+    samples: Sequence[ReadSample],
+    captions: Sequence[str],
+    ax: Any = None,
+    n_columns: int | None = None,
+    title: str = "",
+    colours: Sequence[str] | None = None,
+) -> tuple[Any, np.ndarray]:
+    """Draw samples in a grid.
+
+    Parameters
+    ----------
+    samples : sequence of ReadSample
+        At least one.
+    captions : sequence of str
+        What stands above each, in one or two lines.
+    ax : matplotlib.axes.Axes or None, default=None
+        Bounds the grid; `None` makes a figure.
+    n_columns : int or None, default=None
+        Columns of the grid; `None` chooses.
+    title : str, default=""
+        Above all.
+    colours : sequence of str or None, default=None
+        Of the captions.
+
+    Returns
+    -------
+    ax : matplotlib.axes.Axes
+        What bounds the grid.
+    axes : object ndarray of shape (n_rows, n_columns)
+        Axes of the grid; those without a sample are not drawn.
+    """
+    kinds = [sample.kind for sample in samples if sample.kind != "unreadable"]
+    width, height, most = _CELLS[kinds[0] if kinds else "text"]
+    n_columns = columns_of(len(samples), most) if n_columns is None else min(n_columns, len(samples))
+    n_rows = -(-len(samples) // n_columns)
+    caption_lines = max(caption.count("\n") for caption in captions) + 1
+    caption_height = (caption_lines * 1.35 * _CAPTION + 6) / 72
+    below = 0.3 if "sound" in kinds else 0.0
+    n_title_lines = title.count("\n") + 1 if title else 0
+    whole = n_columns * (width + 0.1), n_rows * (height + caption_height + below) + 0.25 * n_title_lines
+    made = ax is None
+    ax = axes_for(ax, (max(whole[0], 3.2), whole[1]))
+    # In axes of a person's own nothing makes room for captions; in a figure of ours the layout does.
+    room = {} if made else {"hspace": 0.15 + caption_height / height + below, "wspace": 0.08}
+    outer = size_of(ax)
+    axes = grid_within(ax, n_rows, n_columns, **room)
+    cell = (width, height) if made else (0.95 * outer[0] / n_columns, outer[1] / n_rows / (1 + room["hspace"]))
+    if made:
+        ax.figure.suptitle(title, fontsize=10.5, parse_math=False)
+    elif title:
+        ax.set_title(title, fontsize=10.5, parse_math=False, pad=caption_height * 72 + 4)
+    # The longest caption sets the size of the type; below a legible one, captions are cut.
+    longest = max(len(line) for caption in captions for line in caption.split("\n"))
+    points = min(_CAPTION, max(_LEAST, cell[0] * 72 / (max(1, longest) * _LETTER)))
+    letters = max(8, int(cell[0] * 72 / (points * _LETTER) + 0.01))
+    for place, axis in enumerate(axes.flat):
+        if place >= len(samples):
+            axis.set_axis_off()
+            continue
+        caption = "\n".join(cut(line, letters, 6) for line in captions[place].split("\n"))
+        style = {} if colours is None else {"color": colours[place]}
+        axis.set_title(caption, fontsize=points, parse_math=False, pad=3, **style)
+        _draw_one(axis, samples[place], cell)
+    for axis in axes.flat[max(0, len(samples) - n_columns) : len(samples)]:
+        if axis.get_label() == "sound":
+            axis.set_xlabel("seconds", fontsize=_POINTS, labelpad=1)
+    return ax, axes
+
+
+def _draw_one(axis: Any, sample: ReadSample, cell: tuple[float, float]) -> None:
+    axis.set_label(sample.kind)
+    if sample.kind == "sound":
+        _draw_sound(axis, sample)
+        return
+    axis.set_xticks([])
+    axis.set_yticks([])
+    if sample.kind == "image":
+        axis.set_anchor("N")  # captions of a row stand side by side, whatever the pictures' shapes
+        axis.imshow(sample.content, interpolation="nearest" if max(sample.content.shape) < 100 else "auto")
+        for spine in axis.spines.values():
+            spine.set(linewidth=0.5, color=GREY)
+        return
+    room = cell[0] - 0.16, cell[1] - 0.1
+    if sample.kind == "text":
+        text, style = wrap(sample.content, room, _POINTS), {}
+    else:
+        text = "cannot be read:\n" + wrap(reason(sample), (room[0], room[1] - 0.15), _POINTS - 1)
+        style = {"color": GREY, "style": "italic", "fontsize": _POINTS - 1}
+    axis.set_facecolor(PALE)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    place = {
+        "xycoords": "axes fraction",
+        "xytext": (5, -4),
+        "textcoords": "offset points",
+        "va": "top",
+        "clip_on": True,
+    }
+    axis.annotate(text, (0, 1), parse_math=False, **{"fontsize": _POINTS, **place, **style})
+
+
+def _draw_sound(axis: Any, sample: ReadSample) -> None:
+    """Draw a waveform: a line, or, of more values than there are dots, the range of each stretch."""
+    values, rate = sample.content, sample.rate or 1
+    if len(values) <= _MOST_POINTS:
+        axis.plot(np.arange(len(values)) / rate, values, color=BLUE, linewidth=0.7)
+    else:
+        starts = np.linspace(0, len(values), _MOST_POINTS, endpoint=False).astype(int)
+        least, most = np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)
+        axis.fill_between(starts / rate, least, most, color=BLUE, linewidth=0.4)
+    axis.axhline(0, color=GREY, linewidth=0.4)
+    # Each is drawn as high as its cell: beside a loud sound, nothing would be seen of a quiet one.
+    peak = float(np.abs(values).max(initial=0.0))
+    axis.text(
+        1, 1, f"peak {peak:.2g}", ha="right", va="top", transform=axis.transAxes, fontsize=_POINTS - 1, color=GREY
+    )
+    loudest = peak or 1.0
+    axis.set(xlim=(0, len(values) / rate), ylim=(-1.05 * loudest, 1.05 * loudest), yticks=[])
+    axis.locator_params(axis="x", nbins=4)
+    axis.tick_params(axis="x", labelsize=_POINTS - 1, length=2, pad=1)
+    for side in ("left", "right", "top"):
+        axis.spines[side].set_visible(False)

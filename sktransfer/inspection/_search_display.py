@@ -1,0 +1,398 @@
+"""What a search found over one or two of its parameters, as lines or as a map whose colours do not exaggerate."""
+
+from typing import Any, Self
+
+import numpy as np
+
+from sktransfer.inspection._drawing import BLACK, BLUE, GREY, PALE, RED, axes_for
+from sktransfer.inspection._search_results import (
+    Cell,
+    full_name,
+    in_words,
+    is_geometric,
+    is_number,
+    make_cells,
+    names_of,
+    read_search,
+    values_of,
+)
+
+# A map of which less than this share was tried is drawn as points: a random search seldom meets a value twice.
+_SPARSE = 0.5
+
+_CHOSEN = "chosen by the search"
+
+# Values of an axis beyond which numbers do not fit into cells.
+_MOST_IN_WORDS = 12
+
+
+class SearchDisplay:
+    """Scores of a search over one parameter, as points with errors, or over two, as a map.
+
+    It is recommended to use :meth:`from_search` to make one.
+
+    Parameters
+    ----------
+    x, y : str or None
+        Names of the parameters; y is `None` where there is one.
+    x_values, y_values : list
+        Their values, in order.
+    cells : list of Cell
+        What was tried: `columns` and `rows` are places in these lists (several where a parameter has no effect),
+        `score` is the mean over folds, NaN where all failed, `error` its standard error.
+    metric : str, default="score"
+        What the scores are.
+    others : tuple of str, default=()
+        Parameters that were varied too: a cell has the best score over these.
+
+    Attributes
+    ----------
+    limits_ : tuple of float
+        Scores at both ends of the colours; their difference is at least one standard error. With one parameter, the
+        least and the greatest score.
+    ax_ : matplotlib.axes.Axes
+        What was drawn on.
+    figure_ : matplotlib.figure.Figure
+        The figure.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn.svm import SVC
+    >>> from sktransfer.inspection import SearchDisplay
+    >>> X, y = load_iris(return_X_y=True)
+    >>> search = GridSearchCV(SVC(), {"C": [0.1, 1, 10], "gamma": [0.01, 0.1]}).fit(X, y)
+    >>> display = SearchDisplay.from_search(search, x="C", y="gamma")
+    >>> len(display.cells)
+    6
+    """
+
+    limits_: tuple[float, float]
+    ax_: Any
+    figure_: Any
+
+    def __init__(
+        self,
+        *,
+        x: str,
+        y: str | None,
+        x_values: list[Any],
+        y_values: list[Any],
+        cells: list[Cell],
+        metric: str = "score",
+        others: tuple[str, ...] = (),
+    ):
+        self.x = x
+        self.y = y
+        self.x_values = x_values
+        self.y_values = y_values
+        self.cells = cells
+        self.metric = metric
+        self.others = others
+
+    @classmethod
+    def from_search(
+        cls,
+        search: Any,
+        x: str | None = None,
+        y: str | None = None,
+        *,
+        metric: str | None = None,
+        include_values: bool = True,
+        ax: Any = None,
+    ) -> Self:
+        """Draw what a search found.
+
+        Where x or y has no effect on a candidate of ours, as the learning rate of blocks has none where all are frozen,
+        all of its row, or column, is one cell. Cells of which all candidates failed say so.
+
+        Parameters
+        ----------
+        search : estimator
+            A fitted search of scikit-learn: GridSearchCV, RandomizedSearchCV, or one that halves, whose candidates are
+            shown with the most samples that they were given.
+        x, y : str or None, default=None
+            Names of parameters, in full (`"finetunedclassifier__lr"`) or by their end (`"lr"`). Without both, the first
+            two that the search varied; with x alone, it alone.
+        metric : str or None, default=None
+            Which of several scores; `None` is the one that `refit` names.
+        include_values : bool, default=True
+            Whether scores and their standard errors stand in the cells.
+        ax : matplotlib.axes.Axes or None, default=None
+            Where to draw; `None` makes a figure.
+
+        Returns
+        -------
+        SearchDisplay
+            Drawn.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed: `pip install "sktransfer[plot]"`.
+        NotFittedError
+            If the search is not fitted.
+        ValueError
+            If it is no search, or has no such parameter or score.
+        """
+        candidates, metric = read_search(search, metric)
+        names = names_of(candidates)
+        if x is None:
+            rest = [name for name in names if y is None or name != full_name(y, candidates)]
+            x, y = rest[0], y if y is not None else (rest[1] if len(rest) > 1 else None)
+        x = full_name(x, candidates)
+        y = None if y is None else full_name(y, candidates)
+        if x == y:
+            raise ValueError(f"Got {x!r} as x and as y; expected two parameters, or x alone.")
+        across, down = values_of(x, candidates), ["" if y is None else value for value in values_of(y or x, candidates)]
+        down = down if y is not None else [""]
+        return cls(
+            x=x,
+            y=y,
+            x_values=across,
+            y_values=down,
+            cells=make_cells(search, candidates, x, y, across, down),
+            metric=metric,
+            others=tuple(name for name in names if name not in (x, y)),
+        ).plot(ax=ax, include_values=include_values)
+
+    def plot(self, *, ax: Any = None, include_values: bool = True) -> Self:
+        """Draw the scores.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes or None, default=None
+            Where to draw; `None` makes a figure.
+        include_values : bool, default=True
+            Whether scores and their standard errors stand in the cells.
+
+        Returns
+        -------
+        SearchDisplay
+            The same.
+        """
+        if self.y is None:
+            self.ax_ = axes_for(ax, (6.4, 4.0))
+            self._draw_points()
+        else:
+            wide, high = len(self.x_values), len(self.y_values)
+            is_map = not self._is_sparse()
+            size = min(max(1.15 * wide + 2.6, 5.0), 13.0), min(max(0.75 * high + 1.5, 2.6), 10.0)
+            self.ax_ = axes_for(ax, size if is_map else (7.0, 4.4))
+            (self._draw_map if is_map else self._draw_scatter)(include_values)
+        self.figure_ = self.ax_.figure
+        if self.others:
+            names = ", ".join(map(_short, self.others))
+            self.ax_.set_title(f"best over {names}", fontsize=9, color=GREY, parse_math=False, loc="left")
+        return self
+
+    def _is_sparse(self) -> bool:
+        """Tell whether points on an axis of numbers say more than a map, most of which would be empty."""
+        if not (_by_size(self.x_values) or _by_size(self.y_values)):
+            return False
+        of_one_place = [cell for cell in self.cells if len(cell.columns) == len(cell.rows) == 1]
+        places = {(column, row) for column in range(len(self.x_values)) for row in range(len(self.y_values))}
+        for cell in self.cells:
+            if cell not in of_one_place:
+                places -= {(column, row) for column in cell.columns for row in cell.rows}
+        return len(of_one_place) < _SPARSE * len(places)
+
+    def _colours(self) -> tuple[Any, Any]:
+        """Return a colour map and its limits, no closer than one standard error, and draw a bar for them."""
+        from matplotlib import colormaps
+        from matplotlib.cm import ScalarMappable
+        from matplotlib.colors import Normalize
+
+        self.limits_ = _limits(self.cells)
+        colours, norm = colormaps["cividis"], Normalize(*self.limits_)
+        bar = self.ax_.figure.colorbar(ScalarMappable(norm, colours), ax=self.ax_)
+        bar.set_label(f"{self.metric}, mean of folds")
+        return colours, norm
+
+    def _draw_map(self, include_values: bool) -> None:
+        from matplotlib.patches import Rectangle
+
+        colours, norm = self._colours()
+        ax = self.ax_
+        wide, high = len(self.x_values), len(self.y_values)
+        in_words_too = include_values and wide <= _MOST_IN_WORDS and high <= 2 * _MOST_IN_WORDS
+        for cell in self.cells:
+            fill: dict[str, Any] = {"facecolor": PALE, "hatch": "///", "edgecolor": GREY}
+            if not np.isnan(cell.score):
+                fill = {"facecolor": colours(norm(cell.score)), "edgecolor": "white"}
+            corner, size = (cell.columns[0] - 0.5, cell.rows[0] - 0.5), (len(cell.columns), len(cell.rows))
+            ax.add_patch(Rectangle(corner, *size, linewidth=1.0, **fill))
+            if in_words_too:
+                place = float(np.mean(cell.columns)), float(np.mean(cell.rows))
+                ax.text(*place, self._words(cell), **_style_of(cell, colours, norm))
+        for cell in self.cells:
+            if cell.is_best:
+                corner, size = (cell.columns[0] - 0.46, cell.rows[0] - 0.46), (len(cell.columns), len(cell.rows))
+                frame: dict[str, Any] = {"fill": False, "edgecolor": RED, "linewidth": 2.5, "label": _CHOSEN}
+                ax.add_patch(Rectangle(corner, size[0] - 0.08, size[1] - 0.08, **frame))
+        tried = {(column, row) for cell in self.cells for column in cell.columns for row in cell.rows}
+        for place in np.ndindex(wide, high) if in_words_too else ():
+            if place not in tried:
+                ax.text(*place, "not tried", ha="center", va="center", fontsize=7, color=GREY)
+        ax.set(xlim=(-0.5, wide - 0.5), ylim=(high - 0.5, -0.5))
+        _name_values(ax, "x", self.x, self.x_values)
+        _name_values(ax, "y", str(self.y), self.y_values)
+        ax.tick_params(length=0)
+        _legend_above(ax)
+
+    def _words(self, cell: Cell) -> str:
+        if np.isnan(cell.score):
+            return "failed"
+        given = f"\nn = {cell.resources}" if len({one.resources for one in self.cells}) > 1 else ""
+        idle = self.x if len(cell.columns) > 1 else self.y if len(cell.rows) > 1 else None
+        note = f"\n({_short(idle)} has no effect)" if idle is not None else ""
+        form = ".3f" if abs(cell.score) < 10 else ".4g"
+        return f"{cell.score:{form}}\n± {cell.error:{form}}{given}{note}"
+
+    def _draw_points(self) -> None:
+        ax = self.ax_
+        by_size = _by_size(self.x_values)
+        places = [float(value) for value in self.x_values] if by_size else list(map(float, range(len(self.x_values))))
+        known = sorted((cell for cell in self.cells if not np.isnan(cell.score)), key=lambda cell: cell.columns)
+        failed = [cell for cell in self.cells if np.isnan(cell.score)]
+        scores = [cell.score for cell in known]
+        self.limits_ = (min(scores, default=0.0), max(scores, default=1.0))
+        ordered = any(map(is_number, self.x_values))
+        ax.errorbar(
+            [places[cell.columns[0]] for cell in known],
+            scores,
+            yerr=[cell.error for cell in known],
+            color=BLUE,
+            marker="o",
+            markersize=5,
+            capsize=3,
+            linestyle="-" if ordered else "none",
+            linewidth=1.2,
+            label="mean of folds ± its standard error",
+        )
+        for cell in known:
+            if cell.is_best:
+                spot = [places[cell.columns[0]]], [cell.score]
+                ax.plot(*spot, marker="*", markersize=15, color=RED, linestyle="none", label=_CHOSEN)
+        if failed:
+            where = [places[cell.columns[0]] for cell in failed]
+            low = {"transform": ax.get_xaxis_transform(), "clip_on": False}
+            ax.plot(where, [0.03] * len(where), marker="x", color=BLACK, linestyle="none", label="failed", **low)
+        if by_size:
+            _scale(ax, "x", self.x, self.x_values)
+        else:
+            _name_values(ax, "x", self.x, self.x_values)
+            ax.set_xlim(-0.5, len(self.x_values) - 0.5)
+        ax.set_ylabel(self.metric)
+        ax.grid(alpha=0.25, linewidth=0.6)
+        _legend_above(ax)
+
+    def _draw_scatter(self, include_values: bool) -> None:
+        """Draw a point for each candidate; where x or y has no effect, a bar across."""
+        colours, norm = self._colours()
+        ax = self.ax_
+        axes = [_axis_places(self.x_values), _axis_places(self.y_values)]
+        for letter, name, values in (("x", self.x, self.x_values), ("y", str(self.y), self.y_values)):
+            if _by_size(values):
+                _scale(ax, letter, name, values)
+            else:
+                _name_values(ax, letter, name, values)
+                getattr(ax, f"set_{letter}lim")(-0.5, len(values) - 0.5)
+        spots: dict[str, dict[str, Any]] = {}
+        for cell in self.cells:
+            x, y = axes[0][cell.columns[0]], axes[1][cell.rows[0]]
+            if len(cell.columns) > 1 or len(cell.rows) > 1:
+                self._draw_bar(cell, (x, y), colours(norm(cell.score)) if not np.isnan(cell.score) else PALE)
+            elif np.isnan(cell.score):
+                spots["failed"] = {"marker": "x", "color": BLACK}
+                ax.plot(x, y, linestyle="none", markersize=7, label="failed", **spots["failed"])
+            else:
+                edge = {"edgecolors": RED if cell.is_best else BLACK, "linewidths": 2.5 if cell.is_best else 0.6}
+                label = _CHOSEN if cell.is_best else None
+                ax.scatter([x], [y], s=110, c=[colours(norm(cell.score))], label=label, zorder=3, **edge)
+        _legend_above(ax)
+
+    def _draw_bar(self, cell: Cell, place: tuple[float, float], colour: Any) -> None:
+        ax, across = self.ax_, len(cell.columns) > 1
+        how = ax.axhline if across else ax.axvline
+        edge = {"color": RED if cell.is_best else BLACK, "label": _CHOSEN if cell.is_best else None}
+        how(place[1] if across else place[0], linewidth=17, solid_capstyle="butt", **edge)
+        how(place[1] if across else place[0], linewidth=14, color=colour, solid_capstyle="butt")
+        text = self._words(cell).replace("\n", " ")
+        spot = (0.5, place[1]) if across else (place[0], 0.5)
+        transform = ax.get_yaxis_transform() if across else ax.get_xaxis_transform()
+        style = {"ha": "center", "va": "center", "fontsize": 8, "rotation": 0 if across else 90}
+        style["color"] = "white" if not np.isnan(cell.score) and _is_dark(colour) else BLACK
+        ax.text(*spot, text, transform=transform, **style)
+
+
+def _limits(cells: list[Cell]) -> tuple[float, float]:
+    """Return the least and the greatest score, or, where they are closer, one standard error around their middle."""
+    known = [cell for cell in cells if not np.isnan(cell.score)]
+    if not known:
+        return 0.0, 1.0
+    low, high = min(cell.score for cell in known), max(cell.score for cell in known)
+    least = float(np.mean([cell.error for cell in known])) or 1e-3 * max(1.0, abs(high))
+    if high - low >= least:
+        return low, high
+    middle = (low + high) / 2
+    return middle - least / 2, middle + least / 2
+
+
+def _style_of(cell: Cell, colours: Any, norm: Any) -> dict[str, Any]:
+    dark = not np.isnan(cell.score) and _is_dark(colours(norm(cell.score)))
+    return {"ha": "center", "va": "center", "fontsize": 8.5, "color": "white" if dark else BLACK}
+
+
+def _is_dark(colour: Any) -> bool:
+    red, green, blue = colour[:3] if not isinstance(colour, str) else (1.0, 1.0, 1.0)
+    return 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+
+
+def _by_size(values: list[Any]) -> bool:
+    """Tell whether values can stand on an axis of numbers; some below 0 beside some that ask for logarithms cannot."""
+    if not all(map(is_number, values)):
+        return False
+    positive = [value for value in values if value > 0]
+    return len(positive) == len(values) or not is_geometric(positive)
+
+
+def _axis_places(values: list[Any]) -> list[float]:
+    return [float(value) for value in values] if _by_size(values) else list(map(float, range(len(values))))
+
+
+def _scale(ax: Any, letter: str, name: str, values: list[Any]) -> None:
+    """Make an axis of numbers, logarithmic where they are; few values stand beside it as they are."""
+    getattr(ax, f"set_{letter}label")(_short(name))
+    axis = getattr(ax, f"{letter}axis")
+    if is_geometric(values):
+        getattr(ax, f"set_{letter}scale")("log")
+    if len(values) <= 8:
+        from matplotlib.ticker import NullLocator
+
+        axis.set_minor_locator(NullLocator())
+        axis.set_ticks([float(value) for value in values], [in_words(value) for value in values])
+    ax.margins(0.08)
+
+
+def _name_values(ax: Any, letter: str, name: str, values: list[Any]) -> None:
+    axis = getattr(ax, f"{letter}axis")
+    words = [in_words(value) for value in values]
+    turned = letter == "x" and sum(map(len, words)) > 70
+    axis.set_ticks(range(len(values)), words, **({"rotation": 35, "ha": "right"} if turned else {}))
+    for label in axis.get_ticklabels():
+        label.set_parse_math(False)
+    getattr(ax, f"set_{letter}label")(_short(name))
+
+
+def _short(name: str) -> str:
+    """Return the end of a name, where a person looks for it."""
+    return name.rpartition("__")[2]
+
+
+def _legend_above(ax: Any) -> None:
+    found = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    if found:
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "columnspacing": 1.0}
+        ax.legend(list(found.values()), list(found), fontsize=8, frameon=False, ncols=len(found), **place)
