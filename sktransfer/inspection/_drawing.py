@@ -3,8 +3,6 @@
 Texts of a person's data (labels, sentences, names of files) are never read as mathematics: a dollar is a dollar.
 """
 
-import textwrap
-import unicodedata
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,8 @@ from sktransfer._messages import named_extra, shown
 BLUE, ORANGE, GREEN, RED, SKY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#000000"
 GREY, PALE = "#6E6E6E", "#F2F2F2"
 
-# Width of a letter, and height of a line, as shares of the size of the type: means of matplotlib's own.
-_LETTER, _LINE = 0.52, 1.3
+# Height of a line as a share of the size of the type.
+_LINE = 1.3
 
 
 def import_pyplot() -> Any:
@@ -156,6 +154,28 @@ def cut(text: Any, most: int, end: int = 0) -> str:
     return line if len(line) <= most else f"{line[: most - 1 - end].rstrip()}…{line[len(line) - end :]}"
 
 
+def width_of(text: str, points: float) -> float:
+    """Return how wide a line of text is, in inches.
+
+    Parameters
+    ----------
+    text : str
+        One line.
+    points : float
+        Size of the type.
+
+    Returns
+    -------
+    float
+        In matplotlib's present font.
+    """
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=points), False)
+    return float(width) / 72
+
+
 def wrap(text: str, size: tuple[float, float], points: float) -> str:
     """Break a text into lines that fit a box, and cut off what does not.
 
@@ -173,9 +193,26 @@ def wrap(text: str, size: tuple[float, float], points: float) -> str:
     str
         Lines, the last of which ends in an ellipsis where something is cut off.
     """
-    width, height = (72 * side / points for side in size)
-    n_lines = max(1, int(height / _LINE))
-    start = " ".join(text[: 40 * n_lines * max(1, int(width))].split())  # more is not seen, however long it is
-    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in start[:200]) / max(1, len(start[:200]))
-    letters = max(8, int(width / (_LETTER * (1 + 0.8 * wide))))
-    return textwrap.fill(start, letters, max_lines=n_lines, placeholder=" …", break_long_words=True)
+    n_lines = max(1, int(72 * size[1] / (points * _LINE)))
+    lines, rest = list[str](), " ".join(text.split())
+    while rest and len(lines) < n_lines:
+        end = _fitting(rest, size[0], points)
+        lines.append(rest[:end].rstrip())
+        rest = rest[end:].lstrip()
+    if rest:
+        end = _fitting(f"{lines[-1]} …", size[0], points)
+        last = lines[-1] if end > len(lines[-1]) + 1 else lines[-1][: max(1, end - 2)].rstrip()
+        lines[-1] = f"{last} …"
+    return "\n".join(lines)
+
+
+def _fitting(text: str, width: float, points: float) -> int:
+    """Return how many letters fit in one line, up to the end of a word where one ends; at least one."""
+    low, high = 1, min(len(text), int(72 * width / (0.15 * points)) + 2)
+    if width_of(text[:high], points) <= width and high == len(text):
+        return high
+    while low < high - 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if width_of(text[:middle], points) <= width else (low, middle)
+    space = text.rfind(" ", 0, low + 1)
+    return space if space > 0.4 * low else low

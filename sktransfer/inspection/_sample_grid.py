@@ -5,15 +5,24 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer.inspection._drawing import BLUE, GREY, PALE, axes_for, columns_of, cut, grid_within, size_of, wrap
+from sktransfer.inspection._drawing import (
+    BLUE,
+    GREY,
+    PALE,
+    axes_for,
+    columns_of,
+    cut,
+    grid_within,
+    import_pyplot,
+    size_of,
+    width_of,
+    wrap,
+)
 from sktransfer.inspection._read_samples import ReadSample, reason
 
 # Width and height of a cell in inches, without its caption, and the most columns.
 _CELLS = {"image": (1.5, 1.5, 8), "text": (3.2, 0.95, 3), "sound": (2.4, 0.8, 4)}
-_CAPTION, _LEAST, _POINTS = 9.0, 6.5, 8.0
-
-# Width of a letter of a caption as a share of its size: of short ones, more may be wide.
-_LETTER = 0.56
+_TITLE, _CAPTION, _LEAST, _POINTS = 10.5, 9.0, 6.5, 8.0
 
 # Points of a waveform: beyond, what lies between the least and the greatest value of a stretch is filled.
 _MOST_POINTS = 1500
@@ -51,6 +60,7 @@ def draw_samples(
     axes : object ndarray of shape (n_rows, n_columns)
         Axes of the grid; those without a sample are not drawn.
     """
+    import_pyplot()
     kinds = [sample.kind for sample in samples if sample.kind != "unreadable"]
     width, height, most = _CELLS[kinds[0] if kinds else "text"]
     n_columns = columns_of(len(samples), most) if n_columns is None else min(n_columns, len(samples))
@@ -58,28 +68,30 @@ def draw_samples(
     caption_lines = max(caption.count("\n") for caption in captions) + 1
     caption_height = (caption_lines * 1.35 * _CAPTION + 6) / 72
     below = 0.3 if "sound" in kinds else 0.0
-    n_title_lines = title.count("\n") + 1 if title else 0
-    whole = n_columns * (width + 0.1), n_rows * (height + caption_height + below) + 0.25 * n_title_lines
     made = ax is None
-    ax = axes_for(ax, (max(whole[0], 3.2), whole[1]))
+    across = max(n_columns * (width + 0.1), 3.2) if made else size_of(axes_for(ax, (1, 1)))[0]
+    title = wrap(title, (across - 0.1, 1.0), _TITLE)
+    high = n_rows * (height + caption_height + below) + 0.02 * _TITLE * (title.count("\n") + 1 if title else 0)
+    ax = axes_for(ax, (across, high))
     # In axes of a person's own nothing makes room for captions; in a figure of ours the layout does.
     room = {} if made else {"hspace": 0.15 + caption_height / height + below, "wspace": 0.08}
     outer = size_of(ax)
     axes = grid_within(ax, n_rows, n_columns, **room)
     cell = (width, height) if made else (0.95 * outer[0] / n_columns, outer[1] / n_rows / (1 + room["hspace"]))
     if made:
-        ax.figure.suptitle(title, fontsize=10.5, parse_math=False)
+        ax.figure.suptitle(title, fontsize=_TITLE, parse_math=False)
     elif title:
-        ax.set_title(title, fontsize=10.5, parse_math=False, pad=caption_height * 72 + 4)
+        ax.set_title(title, fontsize=_TITLE, parse_math=False, pad=caption_height * 72 + 4)
     # The longest caption sets the size of the type; below a legible one, captions are cut.
-    longest = max(len(line) for caption in captions for line in caption.split("\n"))
-    points = min(_CAPTION, max(_LEAST, cell[0] * 72 / (max(1, longest) * _LETTER)))
-    letters = max(8, int(cell[0] * 72 / (points * _LETTER) + 0.01))
+    widths = {line: width_of(line, _CAPTION) for caption in captions for line in caption.split("\n")}
+    points = min(_CAPTION, max(_LEAST, _CAPTION * cell[0] / (max(widths.values()) or 1)))
     for place, axis in enumerate(axes.flat):
         if place >= len(samples):
             axis.set_axis_off()
             continue
-        caption = "\n".join(cut(line, letters, 6) for line in captions[place].split("\n"))
+        lines = captions[place].split("\n")
+        fitting = [int(len(line) * cell[0] / (widths[line] or 1) * _CAPTION / points + 0.01) for line in lines]
+        caption = "\n".join(cut(line, max(8, most), 6) for line, most in zip(lines, fitting, strict=True))
         style = {} if colours is None else {"color": colours[place]}
         axis.set_title(caption, fontsize=points, parse_math=False, pad=3, **style)
         _draw_one(axis, samples[place], cell)
@@ -123,6 +135,8 @@ def _draw_one(axis: Any, sample: ReadSample, cell: tuple[float, float]) -> None:
 
 def _draw_sound(axis: Any, sample: ReadSample) -> None:
     """Draw a waveform: a line, or, of more values than there are dots, the range of each stretch."""
+    from matplotlib.ticker import MaxNLocator
+
     values, rate = sample.content, sample.rate or 1
     if len(values) <= _MOST_POINTS:
         axis.plot(np.arange(len(values)) / rate, values, color=BLUE, linewidth=0.7)
@@ -138,7 +152,9 @@ def _draw_sound(axis: Any, sample: ReadSample) -> None:
     )
     loudest = peak or 1.0
     axis.set(xlim=(0, len(values) / rate), ylim=(-1.05 * loudest, 1.05 * loudest), yticks=[])
-    axis.locator_params(axis="x", nbins=4)
+    # A number at the very end would run into the next cell.
+    ticks = [tick for tick in MaxNLocator(4).tick_values(0, len(values) / rate) if tick <= 0.93 * len(values) / rate]
+    axis.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
     axis.tick_params(axis="x", labelsize=_POINTS - 1, length=2, pad=1)
     for side in ("left", "right", "top"):
         axis.spines[side].set_visible(False)

@@ -80,8 +80,8 @@ class SamplesDisplay:
 
         They are chosen at random. With labels, each label is shown as often as the others, in their order; with
         numbers, from the least to the greatest. Pictures are whole and upright, in the colours that a network would be
-        given; texts are cut off; sounds are waveforms, each as high as its cell, with the greatest value beside it (1 is
-        full scale).
+        given; texts are cut off; sounds are waveforms, each as high as its cell, with its peak beside it (1 is full
+        scale).
 
         Parameters
         ----------

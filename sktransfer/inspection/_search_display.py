@@ -5,17 +5,16 @@ from typing import Any, Self
 import numpy as np
 
 from sktransfer.inspection._drawing import BLACK, BLUE, GREY, PALE, RED, axes_for
-from sktransfer.inspection._search_results import (
-    Cell,
-    full_name,
-    in_words,
-    is_geometric,
+from sktransfer.inspection._parameter_axes import (
+    by_size,
     is_number,
-    make_cells,
-    names_of,
-    read_search,
-    values_of,
+    legend_above,
+    name_values,
+    places_of,
+    scale_axis,
+    short_name,
 )
+from sktransfer.inspection._search_results import Cell, full_name, make_cells, names_of, read_search, values_of
 
 # A map of which less than this share was tried is drawn as points: a random search seldom meets a value twice.
 _SPARSE = 0.5
@@ -180,16 +179,19 @@ class SearchDisplay:
             is_map = not self._is_sparse()
             size = min(max(1.15 * wide + 2.6, 5.0), 13.0), min(max(0.75 * high + 1.5, 2.6), 10.0)
             self.ax_ = axes_for(ax, size if is_map else (7.0, 4.4))
-            (self._draw_map if is_map else self._draw_scatter)(include_values)
+            if is_map:
+                self._draw_map(include_values)
+            else:
+                self._draw_scatter()
         self.figure_ = self.ax_.figure
         if self.others:
-            names = ", ".join(map(_short, self.others))
+            names = ", ".join(map(short_name, self.others))
             self.ax_.set_title(f"best over {names}", fontsize=9, color=GREY, parse_math=False, loc="left")
         return self
 
     def _is_sparse(self) -> bool:
         """Tell whether points on an axis of numbers say more than a map, most of which would be empty."""
-        if not (_by_size(self.x_values) or _by_size(self.y_values)):
+        if not (by_size(self.x_values) or by_size(self.y_values)):
             return False
         of_one_place = [cell for cell in self.cells if len(cell.columns) == len(cell.rows) == 1]
         places = {(column, row) for column in range(len(self.x_values)) for row in range(len(self.y_values))}
@@ -236,24 +238,23 @@ class SearchDisplay:
             if place not in tried:
                 ax.text(*place, "not tried", ha="center", va="center", fontsize=7, color=GREY)
         ax.set(xlim=(-0.5, wide - 0.5), ylim=(high - 0.5, -0.5))
-        _name_values(ax, "x", self.x, self.x_values)
-        _name_values(ax, "y", str(self.y), self.y_values)
+        name_values(ax, "x", self.x, self.x_values)
+        name_values(ax, "y", str(self.y), self.y_values)
         ax.tick_params(length=0)
-        _legend_above(ax)
+        legend_above(ax)
 
     def _words(self, cell: Cell) -> str:
         if np.isnan(cell.score):
             return "failed"
         given = f"\nn = {cell.resources}" if len({one.resources for one in self.cells}) > 1 else ""
         idle = self.x if len(cell.columns) > 1 else self.y if len(cell.rows) > 1 else None
-        note = f"\n({_short(idle)} has no effect)" if idle is not None else ""
+        note = f"\n({short_name(idle)} has no effect)" if idle is not None else ""
         form = ".3f" if abs(cell.score) < 10 else ".4g"
         return f"{cell.score:{form}}\n± {cell.error:{form}}{given}{note}"
 
     def _draw_points(self) -> None:
         ax = self.ax_
-        by_size = _by_size(self.x_values)
-        places = [float(value) for value in self.x_values] if by_size else list(map(float, range(len(self.x_values))))
+        places = places_of(self.x_values)
         known = sorted((cell for cell in self.cells if not np.isnan(cell.score)), key=lambda cell: cell.columns)
         failed = [cell for cell in self.cells if np.isnan(cell.score)]
         scores = [cell.score for cell in known]
@@ -279,39 +280,39 @@ class SearchDisplay:
             where = [places[cell.columns[0]] for cell in failed]
             low = {"transform": ax.get_xaxis_transform(), "clip_on": False}
             ax.plot(where, [0.03] * len(where), marker="x", color=BLACK, linestyle="none", label="failed", **low)
-        if by_size:
-            _scale(ax, "x", self.x, self.x_values)
+        if by_size(self.x_values):
+            scale_axis(ax, "x", self.x, self.x_values)
         else:
-            _name_values(ax, "x", self.x, self.x_values)
+            name_values(ax, "x", self.x, self.x_values)
             ax.set_xlim(-0.5, len(self.x_values) - 0.5)
         ax.set_ylabel(self.metric)
         ax.grid(alpha=0.25, linewidth=0.6)
-        _legend_above(ax)
+        legend_above(ax)
 
-    def _draw_scatter(self, include_values: bool) -> None:
+    def _draw_scatter(self) -> None:
         """Draw a point for each candidate; where x or y has no effect, a bar across."""
         colours, norm = self._colours()
         ax = self.ax_
-        axes = [_axis_places(self.x_values), _axis_places(self.y_values)]
+        axes = [places_of(self.x_values), places_of(self.y_values)]
         for letter, name, values in (("x", self.x, self.x_values), ("y", str(self.y), self.y_values)):
-            if _by_size(values):
-                _scale(ax, letter, name, values)
+            if by_size(values):
+                scale_axis(ax, letter, name, values)
             else:
-                _name_values(ax, letter, name, values)
-                getattr(ax, f"set_{letter}lim")(-0.5, len(values) - 0.5)
-        spots: dict[str, dict[str, Any]] = {}
+                name_values(ax, letter, name, values)
+                ends = -0.5, len(values) - 0.5
+                getattr(ax, f"set_{letter}lim")(ends if letter == "x" else ends[::-1])
         for cell in self.cells:
             x, y = axes[0][cell.columns[0]], axes[1][cell.rows[0]]
             if len(cell.columns) > 1 or len(cell.rows) > 1:
                 self._draw_bar(cell, (x, y), colours(norm(cell.score)) if not np.isnan(cell.score) else PALE)
             elif np.isnan(cell.score):
-                spots["failed"] = {"marker": "x", "color": BLACK}
-                ax.plot(x, y, linestyle="none", markersize=7, label="failed", **spots["failed"])
+                ax.plot(x, y, marker="x", color=BLACK, linestyle="none", markersize=7, label="failed")
             else:
                 edge = {"edgecolors": RED if cell.is_best else BLACK, "linewidths": 2.5 if cell.is_best else 0.6}
                 label = _CHOSEN if cell.is_best else None
-                ax.scatter([x], [y], s=110, c=[colours(norm(cell.score))], label=label, zorder=3, **edge)
-        _legend_above(ax)
+                above = 4 if cell.is_best else 3
+                ax.scatter([x], [y], s=110, c=[colours(norm(cell.score))], label=label, zorder=above, **edge)
+        legend_above(ax)
 
     def _draw_bar(self, cell: Cell, place: tuple[float, float], colour: Any) -> None:
         ax, across = self.ax_, len(cell.columns) > 1
@@ -348,51 +349,3 @@ def _style_of(cell: Cell, colours: Any, norm: Any) -> dict[str, Any]:
 def _is_dark(colour: Any) -> bool:
     red, green, blue = colour[:3] if not isinstance(colour, str) else (1.0, 1.0, 1.0)
     return 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-
-
-def _by_size(values: list[Any]) -> bool:
-    """Tell whether values can stand on an axis of numbers; some below 0 beside some that ask for logarithms cannot."""
-    if not all(map(is_number, values)):
-        return False
-    positive = [value for value in values if value > 0]
-    return len(positive) == len(values) or not is_geometric(positive)
-
-
-def _axis_places(values: list[Any]) -> list[float]:
-    return [float(value) for value in values] if _by_size(values) else list(map(float, range(len(values))))
-
-
-def _scale(ax: Any, letter: str, name: str, values: list[Any]) -> None:
-    """Make an axis of numbers, logarithmic where they are; few values stand beside it as they are."""
-    getattr(ax, f"set_{letter}label")(_short(name))
-    axis = getattr(ax, f"{letter}axis")
-    if is_geometric(values):
-        getattr(ax, f"set_{letter}scale")("log")
-    if len(values) <= 8:
-        from matplotlib.ticker import NullLocator
-
-        axis.set_minor_locator(NullLocator())
-        axis.set_ticks([float(value) for value in values], [in_words(value) for value in values])
-    ax.margins(0.08)
-
-
-def _name_values(ax: Any, letter: str, name: str, values: list[Any]) -> None:
-    axis = getattr(ax, f"{letter}axis")
-    words = [in_words(value) for value in values]
-    turned = letter == "x" and sum(map(len, words)) > 70
-    axis.set_ticks(range(len(values)), words, **({"rotation": 35, "ha": "right"} if turned else {}))
-    for label in axis.get_ticklabels():
-        label.set_parse_math(False)
-    getattr(ax, f"set_{letter}label")(_short(name))
-
-
-def _short(name: str) -> str:
-    """Return the end of a name, where a person looks for it."""
-    return name.rpartition("__")[2]
-
-
-def _legend_above(ax: Any) -> None:
-    found = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    if found:
-        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "columnspacing": 1.0}
-        ax.legend(list(found.values()), list(found), fontsize=8, frameon=False, ncols=len(found), **place)

@@ -5,17 +5,16 @@ Candidates that differ in other parameters only stand in one cell, which has the
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sktransfer._fine_tuned_estimator import FineTunedEstimator
-from sktransfer._messages import closest, shown
+from sktransfer._messages import closest
 from sktransfer._training._idle_parameters import without_effect
 from sktransfer.inspection._estimators import steps_of
+from sktransfer.inspection._parameter_axes import is_number
 
 
 @dataclass(frozen=True)
@@ -186,53 +185,6 @@ def values_of(name: str, candidates: Sequence[Candidate]) -> list[Any]:
     return [*sorted(numbers, key=float), *(value for value in values if not is_number(value))]
 
 
-def is_number(value: Any) -> bool:
-    """Tell whether a value is a number; True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
-
-
-def is_geometric(values: Sequence[Any]) -> bool:
-    """Tell whether numbers are better seen on a logarithmic axis: they grow by a factor, or span two decades.
-
-    Parameters
-    ----------
-    values : sequence of float
-        In order.
-
-    Returns
-    -------
-    bool
-        Whether they do.
-    """
-    numbers = [float(value) for value in values]
-    if len(numbers) < 2 or numbers[0] <= 0:
-        return False
-    factors = [later / earlier for earlier, later in pairwise(numbers)]
-    alike = len(factors) > 1 and max(factors) <= 1.3 * min(factors) and min(factors) >= 1.5
-    return numbers[-1] / numbers[0] >= (10 if len(numbers) == 2 else 100) or alike
-
-
-def in_words(value: Any) -> str:
-    """Return a value as it stands beside an axis.
-
-    Parameters
-    ----------
-    value : object
-        Of a parameter.
-
-    Returns
-    -------
-    str
-        In short; an object by the name of its type.
-    """
-    if is_number(value):
-        return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
-    if isinstance(value, str | bool | np.bool_ | tuple | list) or value is None:
-        return str(value) if len(str(value)) <= 24 else shown(value, 20)
-    name = getattr(value, "__name__", type(value).__name__)
-    return str(name)[:24]
-
-
 def make_cells(
     search: Any, candidates: Sequence[Candidate], x: str, y: str | None, across: list[Any], down: list[Any]
 ) -> list[Cell]:
@@ -268,11 +220,14 @@ def make_cells(
         return list(cells.values())
     idle = _Idle(search)
     for axis, name in ((1, x), (0, y)):
-        for number in range(len(rows if axis else columns)):
-            line = [place for place in places if place[axis] == number and place in cells]
-            if len(line) > 1 and all(idle.has_no_effect(name, one.parameters) for p in line for one in places[p]):
+        n_lines, length = (len(rows), len(columns)) if axis else (len(columns), len(rows))
+        for number in range(n_lines if length > 1 else 0):
+            line = [place for place in cells if place[axis] == number]
+            without = all(idle.has_no_effect(name, one.parameters) for place in line for one in places[place])
+            # A row that is one cell already is joined to others like it, or not at all.
+            if line and without and len({cells[place].columns if axis == 0 else () for place in line}) == 1:
                 merged = _merged([cells.pop(place) for place in line])
-                cells[line[0]] = _stretched(merged, axis, len(columns if axis else rows))
+                cells[line[0]] = _stretched(merged, axis, length)
     return list(cells.values())
 
 

@@ -226,7 +226,9 @@ class TrainingCurveDisplay:
     def _mark_best(self) -> None:
         if self.best_epoch is None:
             return
-        kept = "its weights were kept" if self.is_kept else f"the weights of epoch {self.epochs[-1]} were kept"
+        last = self.epochs[-1]
+        is_kept = self.is_kept or self.best_epoch == last
+        kept = "its weights were kept" if is_kept else f"the weights of epoch {last} were kept"
         which = "best epoch of the last phase" if len(set(self.phases)) > 1 else "best epoch"
         for number, panel in enumerate(self.axes_):
             label = f"{which}: {self.best_epoch}; {kept}" if number == 0 else None

@@ -1,0 +1,171 @@
+"""Axes for the values of parameters: numbers stand by their size, or its logarithm, everything else by name."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from sktransfer._messages import shown
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def is_geometric(values: Sequence[Any]) -> bool:
+    """Tell whether numbers are better seen on a logarithmic axis: they grow by a factor, or span two decades.
+
+    Parameters
+    ----------
+    values : sequence of float
+        In order.
+
+    Returns
+    -------
+    bool
+        Whether they do.
+    """
+    numbers = [float(value) for value in values]
+    if len(numbers) < 2 or numbers[0] <= 0:
+        return False
+    factors = [later / earlier for earlier, later in pairwise(numbers)]
+    alike = len(factors) > 1 and max(factors) <= 1.3 * min(factors) and min(factors) >= 1.5
+    return numbers[-1] / numbers[0] >= (10 if len(numbers) == 2 else 100) or alike
+
+
+def in_words(value: Any) -> str:
+    """Return a value as it stands beside an axis.
+
+    Parameters
+    ----------
+    value : object
+        Of a parameter.
+
+    Returns
+    -------
+    str
+        In short; an object by the name of its type.
+    """
+    if is_number(value):
+        return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+    if isinstance(value, str | bool | np.bool_ | tuple | list) or value is None:
+        return str(value) if len(str(value)) <= 24 else shown(value, 20)
+    name = getattr(value, "__name__", type(value).__name__)
+    return str(name)[:24]
+
+
+def by_size(values: list[Any]) -> bool:
+    """Tell whether values can stand on an axis of numbers.
+
+    Parameters
+    ----------
+    values : list
+        Of a parameter, in order.
+
+    Returns
+    -------
+    bool
+        Whether they can: all are numbers, and none is below 0 beside others that ask for logarithms.
+    """
+    if not all(map(is_number, values)):
+        return False
+    positive = [value for value in values if value > 0]
+    return len(positive) == len(values) or not is_geometric(positive)
+
+
+def places_of(values: list[Any]) -> list[float]:
+    """Return where values stand on their axis.
+
+    Parameters
+    ----------
+    values : list
+        Of a parameter, in order.
+
+    Returns
+    -------
+    list of float
+        They themselves, or their numbers from 0.
+    """
+    return [float(value) for value in values] if by_size(values) else list(map(float, range(len(values))))
+
+
+def scale_axis(ax: Any, letter: str, name: str, values: list[Any]) -> None:
+    """Make an axis of numbers, logarithmic where they are; few values stand beside it as they are.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where it is drawn.
+    letter : {"x", "y"}
+        Which axis.
+    name : str
+        The parameter, in full.
+    values : list of float
+        Its values, in order.
+    """
+    getattr(ax, f"set_{letter}label")(short_name(name))
+    axis = getattr(ax, f"{letter}axis")
+    if is_geometric(values):
+        getattr(ax, f"set_{letter}scale")("log")
+    if len(values) <= 8:
+        from matplotlib.ticker import NullLocator
+
+        axis.set_minor_locator(NullLocator())
+        axis.set_ticks([float(value) for value in values], [in_words(value) for value in values])
+    ax.margins(0.08)
+
+
+def name_values(ax: Any, letter: str, name: str, values: list[Any]) -> None:
+    """Make an axis of names, one for each value, at equal distances from 0.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Where it is drawn.
+    letter : {"x", "y"}
+        Which axis.
+    name : str
+        The parameter, in full.
+    values : list
+        Its values, in order.
+    """
+    axis = getattr(ax, f"{letter}axis")
+    words = [in_words(value) for value in values]
+    turned = letter == "x" and sum(map(len, words)) > 70
+    axis.set_ticks(range(len(values)), words, **({"rotation": 35, "ha": "right"} if turned else {}))
+    for label in axis.get_ticklabels():
+        label.set_parse_math(False)
+    getattr(ax, f"set_{letter}label")(short_name(name))
+
+
+def short_name(name: str) -> str:
+    """Return the end of a name, where a person looks for it.
+
+    Parameters
+    ----------
+    name : str
+        In full, as "finetunedclassifier__lr".
+
+    Returns
+    -------
+    str
+        The parameter's own, as "lr".
+    """
+    return name.rpartition("__")[2]
+
+
+def legend_above(ax: Any) -> None:
+    """Explain marks above the axes, where they hide nothing; each once.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Whose marks have labels.
+    """
+    found = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    if found:
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2, "columnspacing": 1.0}
+        ax.legend(list(found.values()), list(found), fontsize=8, frameon=False, ncols=len(found), **place)
