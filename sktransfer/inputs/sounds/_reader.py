@@ -156,7 +156,10 @@ class SoundSamples(Samples):
         return max(1, math.ceil(beyond / self._window))
 
     def load(self, index: int) -> torch.Tensor:
-        waveform = self._waveform(index)
+        return self.windows(index, self.waveform(index))
+
+    def windows(self, index: int, waveform: np.ndarray) -> torch.Tensor:
+        """Divide a waveform, that of a sample or one as long, into windows: float32 of shape (n_windows, length)."""
         count, window = self.size(index), self._window
         length = min(max(len(waveform), window), count * window)
         waveform = np.pad(waveform[:length], (0, max(0, length - len(waveform))))
@@ -204,7 +207,12 @@ class SoundSamples(Samples):
             return sound.stamp()
         return file_stamp(sound) if isinstance(sound, str) else None
 
-    def _waveform(self, index: int) -> np.ndarray:
+    @property
+    def rate(self) -> int:
+        """Samples per second of a waveform."""
+        return self._preprocessing.sampling_rate
+
+    def waveform(self, index: int) -> np.ndarray:
         """Return one sound as float32, of one channel and at the network's rate."""
         sound, length, rate = self._sounds[index], self._lengths[index], self._preprocessing.sampling_rate
         if isinstance(sound, UnreadableSampleError):
