@@ -112,8 +112,8 @@ def hide_parts(holder: BackboneEstimator, X: Any, size: float, step: float) -> t
     if samples.kind == "texts":
         return _texts(holder, X)
     raise ValueError(
-        "Got X of rows of numbers; expected pictures, texts or sounds, of which a part can be hidden. For columns there "
-        "is sklearn.inspection.permutation_importance."
+        "Got X of rows of numbers; expected pictures, texts or sounds, of which a part can be hidden. For columns "
+        "there is sklearn.inspection.permutation_importance."
     )
 
 

@@ -208,8 +208,9 @@ class SaliencyDisplay:
 
 def _column_of(target: Any, classes: Any) -> int:
     names = list(range(len(classes))) if isinstance(classes, list) else list(classes)
+    truth = bool, np.bool_
     for column, name in enumerate(names):
-        if type(target) is not bool and name == target:
+        if isinstance(name, truth) == isinstance(target, truth) and name == target:
             return column
     raise ValueError(f"Got target={target!r}; expected one of the classes: {closest(str(target), map(str, names))}.")
 
