@@ -195,7 +195,7 @@ def test_wrong_y_and_estimators_get_a_sentence_before_anything_runs(pictures, mo
         DepthDisplay.from_estimator(classifier(), X, np.column_stack([np.arange(24), np.arange(24)]))
     with pytest.raises(ValueError, match="Got LogisticRegression; expected PretrainedFeatureExtractor"):
         DepthDisplay.from_estimator(LogisticRegression(), X, y)
-    with pytest.raises(ValueError, match="Got Pipeline with StandardScaler in it; .*first step"):
+    with pytest.raises(ValueError, match=r"Got Pipeline with StandardScaler in it; .*first step"):
         DepthDisplay.from_estimator(make_pipeline(StandardScaler(), classifier()), X, y)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
