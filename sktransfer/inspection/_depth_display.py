@@ -213,7 +213,7 @@ class DepthDisplay:
         network = f" of {self.network_name}" if self.network_name else ""
         ax.set(xlabel=f"block{network}, from the input to the output", ylabel=self.score_name)
         ax.grid(axis="y", alpha=0.3)
-        ax.legend(loc="best", fontsize="small")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize="small")
         self.ax_, self.figure_ = ax, ax.figure
         return self
 

@@ -127,7 +127,8 @@ class TorchModule(nn.Module):
         Returns
         -------
         nn.Module
-            Which returns what enters it. Its output is a map of shape (n, channels, height, width), or hidden states.
+            Which returns what enters it. Its output is a map of shape (n, channels, height, width), or hidden states;
+            that of the last block is the last map in it, where the network pools it itself.
 
         Raises
         ------
@@ -195,20 +196,23 @@ def torch_module(estimator: Any) -> TorchModule:
             "FineTunedClassifier, whose head is part of the network."
         )
     check_is_fitted(holder, "backbone_")
+    example = holder._reader.example(1, getattr(holder, "n_features_in_", None))
     if not isinstance(holder, FineTunedEstimator):
         last = holder._part()
-        parts, names = _in_parts(last, last.end, None)
+        parts, names = _in_parts(last, last.end, None, example)
         return TorchModule(holder, parts, names, last, nn.Identity()).eval().requires_grad_(True)
     module, backbone = holder.net_.module_, holder.backbone_
     suffix = copy_suffix(backbone, module)
     last = backbone.feature_part([*module.layers, None], module.pooling, in_order=True)
     cut = backbone.frozen_part(module.freeze_depth, module.pooling, module.layers).end
-    parts, names = _in_parts(last, cut, suffix.tail)
+    parts, names = _in_parts(last, cut, suffix.tail, example)
     head = nn.Sequential(suffix.head, holder._in_units())
     return TorchModule(holder, parts, names, last, head).eval().requires_grad_(True)
 
 
-def _in_parts(last: FrozenPart, cut: Cut, tuned: nn.Module | None) -> tuple[list[nn.Module], list[str | None]]:
+def _in_parts(
+    last: FrozenPart, cut: Cut, tuned: nn.Module | None, example: torch.Tensor
+) -> tuple[list[nn.Module], list[str | None]]:
     """Divide a network at the ends of its blocks into copies, those behind a cut with tuned tensors.
 
     Returns
@@ -221,6 +225,8 @@ def _in_parts(last: FrozenPart, cut: Cut, tuned: nn.Module | None) -> tuple[list
     graph = last.graph
     name_of = {graph.end_of_block(number): block.name for number, block in enumerate(graph.blocks, start=1)}
     beginning = graph.end_of_block(0)
+    if (last_map := _last_map(last, example)) != last.end and last.end in name_of:
+        name_of[last_map] = name_of.pop(last.end)
     order = graph.in_order([beginning, *name_of, cut, *last.layers, last.end])
     ends = [one for one in order[1 : order.index(last.end) + 1] if one in name_of or one in (cut, last.end)]
     frozen, behind = list[nn.Module](), list[nn.Module]()
@@ -235,6 +241,24 @@ def _in_parts(last: FrozenPart, cut: Cut, tuned: nn.Module | None) -> tuple[list
         if getattr(layer, "inplace", False) is True:
             layer.inplace = False
     return parts, [name_of.get(end) for end in ends]
+
+
+def _last_map(last: FrozenPart, example: torch.Tensor) -> Cut:
+    """Return where the last map, or the last tokens, of the last block are: the network itself may pool them there."""
+    graph = last.graph
+    ends = {graph.end_of_block(number) for number in range(len(graph.blocks) + 1)}
+    on_the_way = graph.in_order([graph.end_of_block(0), *graph.cut_points_before(last.end)])
+    before = max(number for number, one in enumerate(on_the_way) if one in ends and one != last.end)
+    with torch.no_grad():
+        value = graph.between(graph.end_of_block(0), on_the_way[before])(example)
+        found = graph.between(on_the_way[before], last.end)(value.clone())
+        if found.ndim > 2:
+            return last.end
+        for one in reversed(on_the_way[before + 1 :]):
+            earlier = graph.between(on_the_way[before], one)(value.clone())
+            if earlier.ndim > 2 and earlier.numel() > found.numel():  # else it is pooled already
+                return one
+    return last.end
 
 
 def _with_tensors_of(tuned: nn.Module | None, parts: nn.ModuleList) -> Iterator[nn.Module]:

