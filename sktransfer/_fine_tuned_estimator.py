@@ -24,7 +24,7 @@ from sktransfer._training.tasks._base import Task
 from sktransfer._training.tasks._weights import check_lengths
 from sktransfer.backbones import Backbone
 from sktransfer.backbones._frozen_part import FrozenPart
-from sktransfer.inputs._base import Reader
+from sktransfer.inputs._base import Reader, Samples
 from sktransfer.inputs._rows import Rows
 
 if TYPE_CHECKING:
@@ -272,10 +272,18 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         if self._has_no_rows(X):
             width = self._n_features_out if features else self._meaning(vars(self))[1]
             return np.empty((0, width), dtype=np.float32)
+        return self._compute_samples(self._read(X), features)
+
+    def _compute_samples(self, samples: Samples, features: bool = False) -> np.ndarray:
+        """Return outputs of the head, or features, of samples that were read."""
         module = self.net_.module_
         part = self.backbone_.frozen_part(module.freeze_depth, module.pooling, module.layers)
-        work = self._way_through(part, self._read(X), self.backbone_)
+        work = self._way_through(part, samples, self.backbone_)
         return predict(self.backbone_, module, work, features)
+
+    def _in_units(self) -> nn.Module:
+        """Return what outputs of the head become in the units of y, as a module."""
+        return nn.Identity()
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -346,8 +346,10 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
         return numbers[:, 0] if self._has_flat_target else numbers
 
     def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:
-        units = _Units(self._target_scale, self._target_mean)
-        return prediction_network(self.backbone_, self.net_.module_, units), "predictions", None
+        return prediction_network(self.backbone_, self.net_.module_, self._in_units()), "predictions", None
+
+    def _in_units(self) -> nn.Module:
+        return _Units(self._target_scale, self._target_mean)
 
     def _read_targets(self, y: Any, sample_weight: Any, n_samples: int | None) -> Task:
         before = (self._target_mean, self._target_scale) if self.warm_start and hasattr(self, "net_") else None

@@ -93,6 +93,27 @@ def count_features(work: Pass, tolerant: bool) -> int:
     return int((probe_readable(work) if tolerant else probe(work)).shape[1])
 
 
+def copy_suffix(backbone: Backbone, module: SuffixNetwork) -> SuffixNetwork:
+    """Return a copy of what was trained, which computes in float32.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        From which it was cut.
+    module : SuffixNetwork
+        What was trained.
+
+    Returns
+    -------
+    SuffixNetwork
+        With tensors of its own, which want no gradient.
+    """
+    suffix = copy.deepcopy(module).requires_grad_(False)  # the copy is without its tail, as a pickle is
+    suffix.attach(backbone)
+    suffix.compute_in(bfloat16=False)
+    return suffix
+
+
 def prediction_network(backbone: Backbone, module: SuffixNetwork, results: nn.Module) -> nn.Module:
     """Return what an estimator computes, in float32, as one network.
 
@@ -110,8 +131,5 @@ def prediction_network(backbone: Backbone, module: SuffixNetwork, results: nn.Mo
     nn.Module
         In eval mode, from prepared samples to predictions.
     """
-    suffix = copy.deepcopy(module).requires_grad_(False)  # the copy is without its tail, as a pickle is
-    suffix.attach(backbone)
-    suffix.compute_in(bfloat16=False)
     frozen = backbone.frozen_part(module.freeze_depth, module.pooling, module.layers)
-    return nn.Sequential(frozen.network(), suffix, results).eval()
+    return nn.Sequential(frozen.network(), copy_suffix(backbone, module), results).eval()

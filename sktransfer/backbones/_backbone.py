@@ -357,6 +357,21 @@ class Backbone:
         other._install(self._shared)
         return other
 
+    def whole(self) -> "Backbone":
+        """Return this backbone with all of its blocks, wherever its features were put.
+
+        Returns
+        -------
+        Backbone
+            With the same weights.
+        """
+        if self._end is None:
+            return self
+        other = self._copy()
+        other._end = None
+        other._install(self._shared)
+        return other
+
     def showing(self, freeze_depth: Any, sample_shape: tuple[int, ...]) -> "Backbone":
         """Return this backbone, whose `summary` shows what is frozen of it and what becomes of such a sample.
 

@@ -3,14 +3,23 @@
 matplotlib is imported when something is drawn: `pip install "sktransfer[plot]"`.
 """
 
+from sktransfer.inspection._depth_display import DepthDisplay
+from sktransfer.inspection._filter_display import FilterDisplay
 from sktransfer.inspection._mistakes_display import MistakesDisplay
+from sktransfer.inspection._saliency_display import SaliencyDisplay
 from sktransfer.inspection._samples_display import SamplesDisplay
 from sktransfer.inspection._search_display import SearchDisplay
+from sktransfer.inspection._torch_module import TorchModule, torch_module
 from sktransfer.inspection._training_curve_display import TrainingCurveDisplay
 
 __all__ = [
+    "DepthDisplay",
+    "FilterDisplay",
     "MistakesDisplay",
+    "SaliencyDisplay",
     "SamplesDisplay",
     "SearchDisplay",
+    "TorchModule",
     "TrainingCurveDisplay",
+    "torch_module",
 ]

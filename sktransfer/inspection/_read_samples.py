@@ -221,7 +221,7 @@ def _read(kind: str, samples: Any, place: int, row: int) -> ReadSample:
         if kind == "images":
             return ReadSample(row, "image", _picture(samples, place))
         if kind == "sounds":
-            rate = samples.rate(place)
+            rate = samples.given_rate(place)
             return ReadSample(row, "sound", samples.waveform(place, rate), rate)
         return ReadSample(row, "text", _text(samples[place], row))
     except UnreadableSampleError as error:

@@ -105,7 +105,7 @@ def test_numbers_are_ordered_by_their_errors():
     assert captions_of(largest)[0] == f"true: {largest.y_true[0]:.4g}\npredicted: {largest.y_pred[0]:.4g}"
     smallest = MistakesDisplay.from_predictions(X, y, y_pred=model.predict(X), kind="best", n_samples=4, **READ)
     assert smallest.sample_indices.tolist() == np.argsort(errors, kind="stable")[:4].tolist()
-    with pytest.raises(ValueError, match='^Got kind="uncertain" for numbers'):
+    with pytest.raises(ValueError, match=r'^Got kind="uncertain" for numbers'):
         MistakesDisplay.from_estimator(model, X, y, kind="uncertain", **READ)
 
 

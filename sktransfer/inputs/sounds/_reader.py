@@ -156,7 +156,10 @@ class SoundSamples(Samples):
         return max(1, math.ceil(beyond / self._window))
 
     def load(self, index: int) -> torch.Tensor:
-        waveform = self.waveform(index, self._preprocessing.sampling_rate)
+        return self.windows(index, self.waveform(index))
+
+    def windows(self, index: int, waveform: np.ndarray) -> torch.Tensor:
+        """Divide a waveform, that of a sample or one as long, into windows: float32 of shape (n_windows, length)."""
         count, window = self.size(index), self._window
         length = min(max(len(waveform), window), count * window)
         waveform = np.pad(waveform[:length], (0, max(0, length - len(waveform))))
@@ -204,19 +207,24 @@ class SoundSamples(Samples):
             return sound.stamp()
         return file_stamp(sound) if isinstance(sound, str) else None
 
-    def rate(self, index: int) -> int:
+    @property
+    def rate(self) -> int:
+        """Samples per second of a waveform, as the network takes it."""
+        return self._preprocessing.sampling_rate
+
+    def given_rate(self, index: int) -> int:
         """Return the samples per second of one sound, as it was given."""
         return self._lengths[index].rate
 
-    def waveform(self, index: int, rate: int) -> np.ndarray:
+    def waveform(self, index: int, rate: int | None = None) -> np.ndarray:
         """Return one sound, the mean of its channels.
 
         Parameters
         ----------
         index : int
             Its row.
-        rate : int
-            Samples per second that are wanted.
+        rate : int or None, default=None
+            Samples per second that are wanted; `None` for those that the network takes.
 
         Returns
         -------
@@ -229,6 +237,7 @@ class SoundSamples(Samples):
             If it cannot be read.
         """
         sound, length = self._sounds[index], self._lengths[index]
+        rate = self.rate if rate is None else rate
         if isinstance(sound, UnreadableSampleError):
             raise sound
         if isinstance(sound, str):

@@ -1,0 +1,263 @@
+"""How well a linear model does on what each block leaves of samples: where features stop being general.
+
+Early blocks know edges and colours, which every picture has; late blocks know what the network was trained for. Where
+the curve stops rising, deeper blocks no longer help these data.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import is_classifier, is_regressor
+from sklearn.utils import check_consistent_length
+
+from sktransfer._backbone_estimator import BackboneEstimator
+from sktransfer.backbones import Backbone
+from sktransfer.inputs._base import Reader
+from sktransfer.inspection._drawing import import_pyplot
+from sktransfer.inspection._linear_probes import (
+    divide,
+    kind_of_target,
+    score_blocks,
+    score_without_samples,
+    usual_probe,
+    usual_scoring,
+    vectors_of_blocks,
+)
+from sktransfer.inspection._networks_within import network_within, read_samples, short_name, way_to_all_blocks
+
+# Okabe and Ito's colours, which people who are colour-blind can tell apart.
+_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
+
+# Names of blocks that fit below the axis.
+_MOST_NAMES = 24
+
+
+class DepthDisplay:
+    """Scores of a linear model on the features of each block, and the depth that an estimator has chosen.
+
+    Make one with :meth:`from_estimator`.
+
+    Parameters
+    ----------
+    block_names : sequence of str
+        Names of the blocks, from the input onwards.
+    scores : ndarray of shape (n_blocks, n_folds)
+        Score of each block and fold.
+    score_name : str
+        What the scores are.
+    chance : float or None, default=None
+        Score of a guess that does not look at samples.
+    depth : float or None, default=None
+        Blocks that the estimator keeps frozen; a half is a cut inside a block.
+    layers : sequence of int, default=()
+        Numbers of the blocks that the estimator's head, or its features, are taken from; 1 is the first.
+    network_name : str, default=""
+        Name of the network.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Where it was drawn.
+    figure_ : matplotlib Figure
+        Around it.
+
+    See Also
+    --------
+    sktransfer.inspection.SaliencyDisplay : What in a sample decides.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktransfer.inspection import DepthDisplay
+    >>> display = DepthDisplay(["conv1", "conv2"], np.array([[0.6, 0.7], [0.8, 0.9]]), "accuracy")
+    >>> display.best_block
+    'conv2'
+    """
+
+    ax_: Any
+    figure_: Any
+
+    def __init__(
+        self,
+        block_names: Sequence[str],
+        scores: np.ndarray,
+        score_name: str,
+        *,
+        chance: float | None = None,
+        depth: float | None = None,
+        layers: Sequence[int] = (),
+        network_name: str = "",
+    ):
+        self.block_names = list(block_names)
+        self.scores = np.asarray(scores)
+        self.score_name = score_name
+        self.chance = chance
+        self.depth = depth
+        self.layers = list(layers)
+        self.network_name = network_name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        cv: Any = 5,
+        scoring: Any = None,
+        probe: Any = None,
+        groups: Any = None,
+        ax: Any = None,
+    ) -> Self:
+        """Score a probe at every block of an estimator's network, and draw the scores.
+
+        Samples pass the network once, for all blocks together; a second call finds that in the cache. The network is
+        the pretrained one, also where the estimator has tuned its blocks. Maps are pooled as the estimator pools them.
+
+        Parameters
+        ----------
+        estimator : estimator
+            PretrainedFeatureExtractor, FineTunedClassifier or FineTunedRegressor, fitted or not; or a pipeline that
+            begins with one, or a search over one.
+        X : array-like
+            Samples, as `fit` takes them.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Classes, numbers, or several labels as columns of 0 and 1.
+        cv : int, splitter or iterable, default=5
+            Folds, as scikit-learn's `cross_validate` takes them.
+        scoring : str, callable or None, default=None
+            As scikit-learn takes it. `None` is accuracy for classes, R2 for numbers, and for several labels the F1
+            score over all of them (`average="micro"`).
+        probe : estimator or None, default=None
+            What is fitted on the features of each block. `None` standardises them and fits a `LogisticRegression`, one
+            for each of several labels, or for numbers a `RidgeCV`.
+        groups : array-like of shape (n_samples,) or None, default=None
+            Samples of one group stay together, with a splitter such as `GroupKFold`.
+        ax : matplotlib Axes or None, default=None
+            Where to draw; `None` makes a figure.
+
+        Returns
+        -------
+        DepthDisplay
+            Drawn.
+
+        Raises
+        ------
+        ValueError
+            If X or y is not as described, y has one class, or there are fewer samples than folds.
+        ImportError
+            If matplotlib is not installed: `pip install "sktransfer[plot]"`.
+        """
+        import_pyplot()  # said before the network runs
+        holder, _ = network_within(estimator)
+        known = True if is_regressor(holder) else False if is_classifier(holder) else None
+        kind = kind_of_target(y, known)
+        check_consistent_length(X, y)
+        folds = divide(y, cv, kind, groups)
+        usual, name = usual_scoring(kind)
+        scoring, name = (usual, name) if scoring is None else (scoring, _name_of(scoring))
+        reading, samples, backbone, reader = read_samples(holder, X)
+        depth, layers = _chosen(holder, backbone, reader, reading)
+        with vectors_of_blocks(way_to_all_blocks(reading, samples, backbone)) as vectors:
+            scores = score_blocks(vectors, y, folds, usual_probe(kind) if probe is None else probe, scoring)
+        display = cls(
+            [block.name for block in backbone.blocks],
+            scores,
+            name,
+            chance=score_without_samples(y, folds, kind, scoring),
+            depth=depth,
+            layers=layers,
+            network_name=short_name(backbone.name),
+        )
+        return display.plot(ax=ax)
+
+    @property
+    def best_block(self) -> str:
+        """Name of the block with the highest mean score; the first of several."""
+        return self.block_names[int(self.scores.mean(axis=1).argmax())]
+
+    def plot(self, *, ax: Any = None) -> Self:
+        """Draw mean scores with their spread.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or None, default=None
+            Where to draw; `None` makes a figure.
+
+        Returns
+        -------
+        DepthDisplay
+            Itself.
+        """
+        pyplot = import_pyplot()
+        count = len(self.block_names)
+        if ax is None:
+            _, ax = pyplot.subplots(figsize=(max(6.4, min(12.0, 2.0 + 0.38 * count)), 4.8), layout="constrained")
+        numbers, means = np.arange(1, count + 1), self.scores.mean(axis=1)
+        spread = self.scores.std(axis=1)
+        ax.fill_between(numbers, means - spread, means + spread, color=_BLUE, alpha=0.2, linewidth=0)
+        n_folds = self.scores.shape[1]
+        ax.plot(numbers, means, "o-", color=_BLUE, label=f"linear probe, mean of {n_folds} folds ± deviation")
+        best = int(means.argmax())
+        ax.plot(numbers[best], means[best], "*", color="black", markersize=16, label=f"best: {self.best_block}")
+        self._draw_choice(ax, means)
+        if self.chance is not None:
+            ax.axhline(self.chance, color="0.4", linestyle=":", label="guess without a look at samples")
+        step = -(-count // _MOST_NAMES)
+        shown = [number for number in numbers if (number - 1) % step == 0]
+        ax.set_xticks(shown, [self.block_names[number - 1] for number in shown], rotation=60, ha="right")
+        for label in ax.get_xticklabels():
+            label.set_rotation_mode("anchor")
+        ax.set_xlim(0.3, count + 0.7)
+        network = f" of {self.network_name}" if self.network_name else ""
+        ax.set(xlabel=f"block{network}, from the input to the output", ylabel=self.score_name)
+        ax.grid(axis="y", alpha=0.3)
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize="small")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _draw_choice(self, ax: Any, means: np.ndarray) -> None:
+        if self.layers:
+            chosen = np.array(self.layers)
+            ax.plot(
+                chosen,
+                means[chosen - 1],
+                "D",
+                markerfacecolor="none",
+                markeredgecolor=_GREEN,
+                markeredgewidth=2,
+                markersize=11,
+                label="features used by the estimator",
+            )
+        if self.depth is not None:
+            ax.axvline(self.depth + 0.5, color=_ORANGE, linestyle="--", label="frozen up to here (freeze_depth)")
+
+
+def _chosen(
+    holder: BackboneEstimator, backbone: Backbone, reader: Reader, reading: BackboneEstimator
+) -> tuple[float | None, list[int]]:
+    """Return how many blocks an estimator keeps frozen, if it says so, and which blocks its features come from."""
+    count, pooling = len(backbone.blocks), reading.pooling
+    asked = vars(holder).get("layers_", holder.layer)
+    layers = reading._shown(backbone, "all", reader).layers(asked, pooling)
+    numbers = sorted({_blocks_before(backbone, "all" if layer is None else layer) for layer in layers})
+    depth = getattr(holder, "freeze_depth", None)
+    if getattr(holder, "strategy", None) == "linear_probe":
+        depth = "all"
+    chosen = [max(1, min(count, int(np.ceil(number)))) for number in numbers]
+    return None if depth is None else _blocks_before(backbone.ending_at(backbone.deepest(layers)), depth), chosen
+
+
+def _blocks_before(backbone: Backbone, depth: Any) -> float:
+    """Count the blocks before a cut; one that is cut through counts a half."""
+    frozen = backbone.frozen_names(depth)
+    parts = [[name in frozen for name in block.parameter_names] for block in backbone.blocks]
+    return float(sum(1.0 if all(part) else 0.5 if any(part) else 0.0 for part in parts))
+
+
+def _name_of(scoring: Any) -> str:
+    if isinstance(scoring, str):
+        return scoring.replace("_", " ")
+    score = getattr(scoring, "_score_func", scoring)
+    return str(getattr(score, "__name__", "score")).replace("_", " ")
