@@ -33,18 +33,13 @@ class NotebookTable(BaseEstimator):
         return _drawn_as(whole, lambda: opened + folded)
 
     def _get_fitted_attr_html(self, *args: Any, **kwargs: Any) -> Any:
-        """Return scikit-learn's table of what was learned, with networks by a few words."""
+        """Return scikit-learn's table of what was learned, with networks and the history in a few words."""
         table = copy.copy(super()._get_fitted_attr_html(*args, **kwargs))
-        words = {"backbone_": self._in_words(), "net_": "suffix and head"}
         table.data = {
-            name: {**row, "value": _Words(words[name])} if name in words else row for name, row in table.data.items()
+            name: {**row, "value": _WORDS[name](row["value"])} if name in _WORDS else row
+            for name, row in table.data.items()
         }
         return table
-
-    def _in_words(self) -> str:
-        """Return a backbone in a few words."""
-        backbone = self.backbone_
-        return f"{backbone.name}, {len(backbone.blocks)} blocks"
 
 
 class _Words:
@@ -55,6 +50,14 @@ class _Words:
 
     def __repr__(self) -> str:
         return self._words
+
+
+# What stands for values whose repr is long.
+_WORDS: dict[str, Callable[[Any], _Words]] = {
+    "backbone_": lambda backbone: _Words(f"{backbone.name}, {len(backbone.blocks)} blocks"),
+    "history_": lambda history: _Words(f"{len(history)} epochs"),
+    "net_": lambda net: _Words("tuned blocks and head"),
+}
 
 
 def _some(table: Any, names: list[str]) -> Any:

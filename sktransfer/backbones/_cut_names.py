@@ -1,5 +1,6 @@
 """How a person names a cut point of a network: by a number or a share of blocks, a block, or a module."""
 
+import re
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -93,16 +94,13 @@ class CutNames:
         """Return what to say of a name that stands for no cut."""
         some = blocks if len(blocks) <= _NAMED else [*blocks[: _NAMED - 3], "...", *blocks[-2:]]
         there = ", ".join(one if one == "..." else shown(one) for one in some)
-        said = f"Got {parameter}={shown(name)}; {shown(self._network)} has no block {shown(name)}, and cannot be cut "
-        said += f"at the end of a module of that name. Its {len(blocks)} blocks are {there}."
+        said = f"Got {parameter}={shown(name)}; {shown(self._network)} has no block {shown(name)}, and no module of "
+        said += f"that name at whose end it can be cut. Its {len(blocks)} blocks are {there}."
         words = ["all"] if parameter == "freeze_depth" else ["stages"]
         near = nearest(name, [*blocks, *self._graph.cut_names(), *words])
         said += f" Did you mean {listed(near)}?" if near else ""
-        try:
-            number = float(name)
-        except ValueError:
-            return said
-        return f"{said} A number stands without quotes: {parameter}={number:g}."
+        is_number = re.fullmatch(r"-?\d+(\.\d+)?", name) is not None
+        return f"{said} A number stands without quotes: {parameter}={name}." if is_number else said
 
     def behind(self, layer: Any) -> Cut:
         """Return the cut behind a layer.

@@ -174,8 +174,10 @@ def check_order(X: Any, y: Any) -> None:
 
 def _first_rows(values: Any) -> list[Any]:
     """Return at most a hundred rows of what has them at hand; none of anything else, which others refuse."""
-    if isinstance(values, list | tuple | np.ndarray | torch.Tensor):
-        return list(values[:100]) if np.ndim(values[:1]) else []
+    if isinstance(values, list | tuple):
+        return list(values[:100])
+    if isinstance(values, np.ndarray) or (isinstance(values, torch.Tensor) and values.layout is torch.strided):
+        return list(values[:100]) if values.ndim else []
     return list(values.iloc[:100]) if hasattr(values, "iloc") and getattr(values, "ndim", 0) == 1 else []
 
 

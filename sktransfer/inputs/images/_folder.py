@@ -39,7 +39,7 @@ class ImageFolder(Bunch):
 
     def __repr__(self) -> str:
         counts = Counter(np.asarray(self.get("target", ())).tolist())
-        lines = [f"{sum(counts.values())} images of {len(counts)} classes"]
+        lines = [f"{sum(counts.values())} images of {len(counts)} classes"] if counts else []
         few = list(counts)[: _CLASSES_SHOWN if len(counts) <= _CLASSES_SHOWN else _CLASSES_SHOWN - 1]
         width = max((len(shortened(str(name), 40)) for name in few), default=0)
         digits = len(str(max((counts[name] for name in few), default=0)))
@@ -48,7 +48,7 @@ class ImageFolder(Bunch):
         if len(self.get("filenames", ())):
             lines.append(f"first: {_short(str(self['filenames'][0]))}")
         if self.get("skipped"):
-            lines.append(f"skipped: {len(self['skipped'])} files")
+            lines.append(f"skipped files: {len(self['skipped'])}")
         return "\n".join([*lines, f"keys: {', '.join(self)}"])
 
 
@@ -95,8 +95,8 @@ def load_image_folder(
     return_X_y : bool, default=False
         Whether to return `data` and `target` alone, as a pair.
     as_frame : bool, default=False
-        Whether `data` is a DataFrame of one column, `target` and `target_index` are Series, and there is a `frame` with
-        all three. Needs pandas.
+        Whether `data` is a DataFrame of one column, `"path"`, `target` and `target_index` are Series, and there is a
+        `frame` with all three. Needs pandas.
 
     Returns
     -------
@@ -168,8 +168,8 @@ def _as_frames(columns: dict[str, Any]) -> dict[str, Any]:
         import pandas as pd
     except ImportError as error:
         raise ImportError("as_frame=True needs pandas. It is not installed: pip install pandas.") from error
-    frame = pd.DataFrame(columns)
-    return {"data": frame[["data"]], "target": frame["target"], "target_index": frame["target_index"], "frame": frame}
+    frame = pd.DataFrame({"path" if name == "data" else name: column for name, column in columns.items()})
+    return {"data": frame[["path"]], "target": frame["target"], "target_index": frame["target_index"], "frame": frame}
 
 
 def _split_folders(root: Path, split: str | Sequence[str]) -> list[Path]:
