@@ -77,14 +77,14 @@ def ants_and_bees(assets: Path) -> LabelledSet:
     folder = _found(assets / "data" / "hymenoptera")
     parts = [load_image_folder(folder / part) for part in ("train", "val")]
     X = np.concatenate([np.asarray(part.data, dtype=object) for part in parts])
-    return LabelledSet("ants and bees", "images", X, np.concatenate([part.target for part in parts]))
+    return LabelledSet("ants and bees", "images", X, np.concatenate([part.target_index for part in parts]))
 
 
 def cifar10(assets: Path) -> LabelledSet:
     folder = _found(assets / "data" / "cifar10")
     parts = [load_image_folder(folder / part) for part in ("train", "test")]
     X = np.concatenate([np.asarray(part.data, dtype=object) for part in parts])
-    return LabelledSet("cifar10", "images", X, np.concatenate([part.target for part in parts]))
+    return LabelledSet("cifar10", "images", X, np.concatenate([part.target_index for part in parts]))
 
 
 def digits(assets: Path) -> LabelledSet:

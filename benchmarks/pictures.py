@@ -84,7 +84,7 @@ class Pictures:
         if self.assets is None:
             return self._drawn()
         parts = [load_image_folder(self.assets / "data" / "hymenoptera" / part) for part in ("train", "val")]
-        return np.concatenate([p.data for p in parts]), np.concatenate([p.target for p in parts])
+        return np.concatenate([p.data for p in parts]), np.concatenate([p.target_index for p in parts])
 
     def _drawn(self) -> tuple[np.ndarray, np.ndarray]:
         for number in range(self.n_drawn):
@@ -92,7 +92,7 @@ class Pictures:
             path.parent.mkdir(parents=True, exist_ok=True)
             draw(number).save(path, quality=90)
         loaded = load_image_folder(self.folder / "drawn")
-        return np.asarray(loaded.data), np.asarray(loaded.target)
+        return np.asarray(loaded.data), np.asarray(loaded.target_index)
 
 
 def draw(number: int) -> Image.Image:

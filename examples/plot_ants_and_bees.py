@@ -54,7 +54,7 @@ def download_photos(cache):
 
 
 def read_photos(folder):
-    """Return paths, class indices and class names of a folder of class folders, or of its train/ and val/."""
+    """Return paths, labels and class names of a folder of class folders, or of its train/ and val/."""
     halves = [folder / "train", folder / "val"]
     photos = [load_image_folder(half) for half in (halves if all(half.is_dir() for half in halves) else [folder])]
     names = photos[0].target_names
@@ -168,7 +168,7 @@ def main():
 
     start = time.perf_counter()
     X, y, names = find_inputs(options)
-    print(f"{len(X)} photos: " + ", ".join(f"{np.sum(y == label)} {name}" for label, name in enumerate(names)))
+    print(f"{len(X)} photos: " + ", ".join(f"{np.sum(y == name)} {name}" for name in names))
     table = make_table(X, y, options)
     search = search_depth_and_rate(X, y, options)
     draw(table, search, f"{' or '.join(names)}: {len(X)} photos, {options.backbone}", options.output)

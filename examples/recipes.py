@@ -120,8 +120,7 @@ def folder_of_class_folders(folder, weights="DEFAULT", max_epochs=50):
 
     `history_` holds an entry an epoch, the held-out accuracy among it.
     """
-    photos = load_image_folder(folder)
-    y = np.array(photos.target_names)[photos.target]
+    X, y = load_image_folder(folder, return_X_y=True)
     return FineTunedClassifier(
         "resnet18",
         weights=weights,
@@ -130,7 +129,7 @@ def folder_of_class_folders(folder, weights="DEFAULT", max_epochs=50):
         validation_fraction=0.2,
         n_iter_no_change=5,
         max_epochs=max_epochs,
-    ).fit(photos.data, y)
+    ).fit(X, y)
 
 
 def layers_trained_and_frozen(X, y, weights="DEFAULT", max_epochs=10):

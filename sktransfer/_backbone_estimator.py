@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -27,9 +27,11 @@ from sktransfer._cache._folders import store_for
 from sktransfer._computing._execution import PRECISIONS, Execution
 from sktransfer._computing._progress import say
 from sktransfer._computing._reuse import Pass, tell_nobody
-from sktransfer._messages import check_choice
+from sktransfer._messages import check_choice, shown, without_numpy
+from sktransfer._notebook_table import NotebookTable
 from sktransfer._process._fit_tasks import CALLBACKS, OF_A_RUNNING_FIT, CallbackSupport
-from sktransfer._process._private_names import Interval, StrOptions
+from sktransfer._process._private_names import Interval, InvalidParameterError, StrOptions
+from sktransfer._words_of_others import refuse_words, right_name
 from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore_backbone
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones.graphs._layer_calls import twin
@@ -87,7 +89,7 @@ class _Code:
         )
 
 
-class BackboneEstimator(CallbackSupport, BaseEstimator):
+class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
     """Base of estimators that hold a pretrained network."""
 
     backbone: Any
@@ -128,6 +130,42 @@ class BackboneEstimator(CallbackSupport, BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
+
+    def __new__(cls, *args: Any, **parameters: Any) -> Self:
+        """Answer an unknown parameter with what it is called here, before Python refuses it without a word of that."""
+        takes = inspect.signature(cls.__init__).parameters if parameters else {}
+        unknown = [name for name in parameters if name not in takes]
+        if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+            raise TypeError(
+                f"{cls.__name__} got an unexpected keyword argument {unknown[0]!r}. {right_name(unknown[0], takes)}"
+            )
+        return super().__new__(cls)
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters of this estimator.
+
+        Parameters
+        ----------
+        **params : dict
+            Values by name.
+
+        Returns
+        -------
+        BackboneEstimator
+            This estimator.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter.
+        """
+        names = self.get_params(deep=False)
+        for name in (name for name in params if name.partition("__")[0] not in names):
+            raise ValueError(
+                f"Invalid parameter {name!r} for estimator {type(self).__name__}(). {right_name(name, names)} "
+                f"Valid parameters are: {sorted(names)}."
+            )
+        return super().set_params(**params)
 
     def to_onnx(self, path: "str | os.PathLike[str]") -> None:
         """Write what this estimator computes of prepared samples as an ONNX file, for runtimes without torch.
@@ -190,21 +228,27 @@ class BackboneEstimator(CallbackSupport, BaseEstimator):
     def _check_parameters(self) -> None:
         """Raise before anything is loaded."""
         refuse_other(self.backbone)
-        self._validate_params()
+        for name in ("weights", "feature_cache"):
+            refuse_words(name, getattr(self, name))
+        try:
+            self._validate_params()
+        except InvalidParameterError as error:
+            raise InvalidParameterError(without_numpy(str(error))) from None
         self._check_choice("pooling", POOLINGS)
         self._check_choice("precision", PRECISIONS)
         if self.n_jobs == 0:
             raise ValueError("Got n_jobs=0; expected a number of threads, -1 for all processors, or None for 1.")
         if not (isinstance(self.pixel_range, str) or _is_span(self.pixel_range)):
             raise ValueError(
-                f'Got pixel_range={self.pixel_range!r}; expected "auto" or two numbers (low, high), low < high.'
+                f'Got pixel_range={shown(self.pixel_range)}; expected "auto" or two numbers (low, high), low < high.'
             )
         if self.image_shape is not None:
             check_image_shape(self.image_shape)
         folder = str(self.feature_cache)
         if not folder or "\0" in folder or (folder.lower() == "auto" and folder != "auto"):
             raise ValueError(
-                f'Got feature_cache={self.feature_cache!r}; expected a folder, "auto" for this process\'s memory, or '
+                f'Got feature_cache={shown(self.feature_cache)}; expected a folder, "auto" for this process\'s '
+                "memory, or "
                 "None."
             )
 
@@ -235,7 +279,8 @@ class BackboneEstimator(CallbackSupport, BaseEstimator):
             "texts": "Give one column of strings.",
         }
         raise ValueError(
-            f"Got X with {n_features} columns of numbers, and backbone={self.backbone!r} takes {takes}. {advice[takes]}"
+            f"Got X with {n_features} columns of numbers, and backbone={shown(self.backbone)} takes {takes}. "
+            f"{advice[takes]}"
         )
 
     def _read(self, X: Any, tolerant: bool = False) -> Samples:
@@ -286,9 +331,10 @@ class BackboneEstimator(CallbackSupport, BaseEstimator):
             return
         _TOLD.add((name, self.pooling))
         map_layer = backbone.last_map
-        advice = f" To pool maps, take a layer that gives one, such as layer={map_layer!r}." if map_layer else ""
+        advice = f" To pool maps, take a layer that gives one, such as layer={shown(map_layer)}." if map_layer else ""
         warnings.warn(
-            f"Got pooling={self.pooling!r}, which has no effect on the features of {name!r}: they are vectors already, "
+            f"Got pooling={shown(self.pooling)}, which has no effect on the features of {name!r}: they are vectors "
+            "already, "
             f"as the network itself makes them.{advice}",
             UserWarning,
             stacklevel=stacklevel,

@@ -40,11 +40,11 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         `.safetensors` file; `None` for random weights, drawn from `random_state`. The size, crop and normalisation of
         images come with the weights, so small images are resized up (to 224 x 224 for most networks).
     layer : str, int, list or None, default=None
-        Block, by name or number (1 is the first), or module at whose end the network can be cut; a list takes several
-        and concatenates them. `None` takes the input of the classification layer. `"stages"` takes that and, before
-        it, the ends of the last four stages: the last blocks before the map changes its size, or, where it does not
-        change twice, blocks that are spread evenly. All come from one pass. With `pooling="flatten"`, `"stages"` is
-        the same as `None`. `["stages"]` is a module of that name.
+        Block, by name or number (1 is the first, -1 the last), or module at whose end the network can be cut; a list
+        takes several and concatenates them. `None` takes the input of the classification layer. `"stages"` takes that
+        and, before it, the ends of the last four stages: the last blocks before the map changes its size, or, where it
+        does not change twice, blocks that are spread evenly. All come from one pass. With `pooling="flatten"`,
+        `"stages"` is the same as `None`. `["stages"]` is a module of that name.
     pooling : {"avg", "max", "flatten", "cls", "mean", "last"}, default="avg"
         How maps and tokens become one vector. `"avg"` and `"mean"` are the same, over a text's own tokens alone;
         `"cls"` is the first token, `"last"` the last, for causal networks. Features that are vectors already, such as
@@ -67,7 +67,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         Threads that load and decode. `None` leaves that, on the CPU, to the threads that compute: as many as torch has,
         which is their share in processes that joblib starts. -1 is all processors.
     device : str, default="auto"
-        `"auto"` is CUDA where there is one, else the CPU; or torch's name of a device.
+        `"auto"` is CUDA where there is one, else the CPU; or torch's name of a device, such as `"cuda:1"`. `"mps"` is
+        the GPU of a Mac; it was tried on no Mac yet, and `"auto"` does not take it.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         `"auto"` is bfloat16 where the hardware is faster at it: CUDA devices of compute capability 8 and above,
         processors with AMX, or AVX512-BF16 that is not Intel's; else float32. Plain rows of numbers stay float32.
@@ -123,6 +124,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     >>> extractor.fit_transform(X).shape
     (3, 512)
     """
+
+    _shown_first = ("backbone", "weights", "layer", "pooling")
 
     n_features_out_: int
     layers_: list[Any]

@@ -42,7 +42,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     freeze_depth : int, float or str, default="all"
         How much of the backbone stays frozen, from the input: a number of blocks (int), a share of them (float in
         [0, 1], to the nearest block), a name (a block's, or the path of any module at whose end the network can be
-        cut: frozen up to and including it), or `"all"`. 0 trains everything.
+        cut: frozen up to and including it), or `"all"`. 0 trains everything. Negative numbers count from the end, as
+        in a slice: with -2, all blocks are frozen but the last two of those that `layer` leaves.
     strategy : {"linear_probe", "fine_tune", "lp_ft", "gradual"}, default="lp_ft"
         `"linear_probe"` trains the head alone; `"fine_tune"` head and blocks together from the first epoch; `"lp_ft"`
         the head first, then both [1]_; `"gradual"` the head first, then blocks that thaw one after another, from the
@@ -71,8 +72,10 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         Elsewhere it is 30 epochs.
     max_epochs : int, default=10
         Epochs in which blocks are trained with the head.
-    head_lr, lr : float, default=1e-3, 3e-5
-        Greatest learning rates of the head and of the last block.
+    head_lr : float, default=1e-3
+        Greatest learning rate of the head.
+    lr : float, default=3e-5
+        Greatest learning rate of the last block.
     layer_decay : float, default=1.0
         Factor by which `lr` falls from one block to the one before it.
     lr_schedule : {"cosine", "constant"}, default="cosine"
@@ -134,7 +137,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         Threads that load and decode. `None` leaves that, on the CPU, to the threads that compute: as many as torch has,
         which is their share in processes that joblib starts. -1 is all processors.
     device : str, default="auto"
-        `"auto"` is CUDA where there is one, else the CPU; or torch's name of a device.
+        `"auto"` is CUDA where there is one, else the CPU; or torch's name of a device, such as `"cuda:1"`. `"mps"` is
+        the GPU of a Mac; it was tried on no Mac yet, and `"auto"` does not take it.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of the blocks, frozen and trained. `"auto"` is bfloat16 where the hardware is faster at it: CUDA devices
         of compute capability 8 and above, processors with AMX, or AVX512-BF16 that is not Intel's; else float32.

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
+from sktransfer._messages import shown
 from sktransfer._process._fit_tasks import FitTask, run_as_task
 from sktransfer._process._private_names import Interval, StrOptions
 from sktransfer._training._idle_parameters import warn_of_frozen_blocks
@@ -22,9 +23,11 @@ from sktransfer._training._settings import TrainingSettings, check_settings
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer._training.tasks._base import Task
 from sktransfer._training.tasks._weights import check_lengths
+from sktransfer._words_of_others import refuse_words
 from sktransfer.backbones import Backbone
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.inputs._base import Reader, Samples
+from sktransfer.inputs._refusals import check_order
 from sktransfer.inputs._rows import Rows
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
     """Base of estimators with a frozen part, a tuned part and a head."""
+
+    _shown_first = ("backbone", "freeze_depth", "lr", "max_epochs")
 
     freeze_depth: Any
     strategy: str
@@ -186,11 +191,12 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
     def interpolation_(self, factor: float) -> None:
         check_is_fitted(self, "backbone_")
         if isinstance(factor, bool) or not isinstance(factor, Real) or not 0 <= float(factor) <= 1:
-            raise ValueError(f"Got interpolation_={factor!r}; expected a number from 0 to 1.")
+            raise ValueError(f"Got interpolation_={shown(factor)}; expected a number from 0 to 1.")
         module = self.net_.module_
         if not self.backbone_.trained_blocks(module.freeze_depth):
             raise ValueError(
-                f"Got interpolation_={factor!r} for a network of which only the head was trained; expected one whose "
+                f"Got interpolation_={shown(factor)} for a network of which only the head was trained; expected one "
+                "whose "
                 "blocks were tuned too. Set a freeze_depth below 'all', such as 0.75, and fit again."
             )
         module.interpolate(float(factor), self.backbone_)
@@ -212,6 +218,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         from sktransfer._training._phases import Trained, list_phases  # as all of training, which few processes need
         from sktransfer._training._strategies import train
 
+        check_order(X, y)
         rows = Rows(X, self.image_shape)
         rows.kind()  # which refuses a single row
         # Of what may be one picture, its reader says so.
@@ -286,6 +293,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         return nn.Identity()
 
     def _check_parameters(self) -> None:
+        refuse_words("freeze_depth", self.freeze_depth)
         super()._check_parameters()
         check_settings(self)
 

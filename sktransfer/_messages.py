@@ -1,15 +1,33 @@
 """How values, names, paths and errors stand in a message, which has to stay short whatever they are."""
 
 import os
+import re
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
+
+# How many names a message holds, where all of them are to be named.
+_NAMED = 8
+
+
+class _Plain(reprlib.Repr):
+    """Writes NumPy's scalars as those of Python that they equal, wherever they stand: `'a'`, not `np.str_('a')`."""
+
+    def repr1(self, x: Any, level: int) -> str:
+        if isinstance(x, np.generic):
+            plain = x.item()
+            return str(x) if isinstance(plain, np.generic) else super().repr1(plain, level)
+        if isinstance(x, np.ndarray) and x.dtype.kind == "O":
+            return f"array({super().repr1(x.tolist(), level)}, dtype=object)"
+        return super().repr1(x, level)
+
 
 def shown(value: Any, most: int = 120) -> str:
-    """Show a value as Python writes it, in one line, shortened in the middle.
+    """Show a value as Python writes it, in one line, shortened in the middle; NumPy's scalars as those of Python.
 
     Parameters
     ----------
@@ -23,10 +41,28 @@ def shown(value: Any, most: int = 120) -> str:
     str
         In quotes where it is a text or a path.
     """
-    short = reprlib.Repr()
+    short = _Plain()
     short.maxstring = short.maxother = most
     short.maxlevel, short.maxlist, short.maxdict = 3, 5, 3
     return shortened(short.repr(os.fspath(value) if isinstance(value, os.PathLike) else value), most + 2)
+
+
+def without_numpy(text: str) -> str:
+    """Write NumPy's scalars in a message of another library as those of Python.
+
+    Parameters
+    ----------
+    text : str
+        Such as scikit-learn's `"... Got np.int64(0) instead."`.
+
+    Returns
+    -------
+    str
+        Such as `"... Got 0 instead."`.
+    """
+    quoted = r"\bnp\.(?:str|bytes)_\((b?'(?:[^'\\]|\\.)*'|b?\"(?:[^\"\\]|\\.)*\")\)"
+    text = re.sub(quoted, r"\1", text)
+    return re.sub(r"\bnp\.(?:(True|False)_\b|[a-z]\w*\(([^()]*)\))", r"\1\2", text)
 
 
 def shortened(text: str, most: int = 330) -> str:
@@ -122,7 +158,7 @@ def first_line(error: BaseException, most: int = 160) -> str:
 
 
 def closest(name: object, known: Iterable[str]) -> str:
-    """Say which known names come nearest to one that is not among them.
+    """Say which names are known, and which of them come nearest to one that is not; case and punctuation do not count.
 
     Parameters
     ----------
@@ -134,17 +170,62 @@ def closest(name: object, known: Iterable[str]) -> str:
     Returns
     -------
     str
-        A clause for an error message.
+        The end of a sentence that begins with "expected": all names where they are few, and what may have been meant.
     """
     known = list(dict.fromkeys(known))
-    near = get_close_matches(str(name), known, n=3, cutoff=0.5)
+    all_of_them = listed(known) if len(known) <= _NAMED else f"one of {len(known)} names"
+    near = nearest(name, known)
     if near:
-        return "the closest are " + ", ".join(map(repr, near))
-    first = ", ".join(map(repr, known[:8]))
-    return f"there are {first}" + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+        return f"{all_of_them}. Did you mean {listed(near)}?"
+    return f"{all_of_them}." if len(known) <= _NAMED else f"{all_of_them}, such as {listed(known[:3])}."
 
 
-def check_choice(parameter: str, value: object, known: Iterable[str]) -> None:
+def nearest(name: object, known: Iterable[str]) -> list[str]:
+    """Return the known names that come nearest to one that is not among them.
+
+    Parameters
+    ----------
+    name : object
+        What was asked for.
+    known : iterable of str
+        What there is.
+
+    Returns
+    -------
+    list of str
+        At most three; one alone where it is the same but for case, blanks, hyphens and the like; none where no name
+        is near.
+    """
+    if not isinstance(name, str):
+        return []
+    plain = {_plain(one): one for one in reversed(list(known))}  # of several that are alike, the first
+    if _plain(name) in plain:
+        return [plain[_plain(name)]]
+    return [plain[one] for one in get_close_matches(_plain(name), plain, n=3, cutoff=0.6)]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.]|_", "", name.casefold()) or name
+
+
+def listed(names: Sequence[object]) -> str:
+    """Name all of a few, as a choice among them.
+
+    Parameters
+    ----------
+    names : sequence of object
+        At least one.
+
+    Returns
+    -------
+    str
+        Such as `"'a', 'b' or 'c'"`.
+    """
+    *before, last = map(shown, names)
+    return f"{', '.join(before)} or {last}" if before else last
+
+
+def check_choice(parameter: str, value: object, known: Iterable[str], more: str = "") -> None:
     """Raise if a parameter's value is not one of the known names.
 
     Parameters
@@ -155,12 +236,15 @@ def check_choice(parameter: str, value: object, known: Iterable[str]) -> None:
         What was given.
     known : iterable of str
         What may be given.
+    more : str, default=""
+        What else there is to say, as a sentence.
 
     Raises
     ------
     ValueError
-        With the closest known names.
+        With all known names where they are few, and with those that come nearest.
     """
     known = list(known)
     if not isinstance(value, str) or value not in known:
-        raise ValueError(f"Got {parameter}={value!r}; expected one of {len(known)} names: {closest(value, known)}.")
+        more = f" {more}" if more else ""
+        raise ValueError(f"Got {parameter}={shown(value)}; expected {closest(value, known)}{more}")

@@ -69,7 +69,7 @@ def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
     from sktransfer._files._model_file import write_model
 
     if not isinstance(estimator, BaseEstimator):
-        raise TypeError(f"Got {estimator!r}; expected a scikit-learn estimator, fitted or not.")
+        raise TypeError(f"Got {shown(estimator)}; expected a scikit-learn estimator, fitted or not.")
     tensors: Tensors = {}
     if type(estimator) in _OURS.values():
         ours = [estimator]

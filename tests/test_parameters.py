@@ -23,6 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchvision.transforms import v2
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
+from sktransfer._messages import shown as say
 from sktransfer.backbones import ImagePreprocessing
 
 ALL = (PretrainedFeatureExtractor, FineTunedRegressor, FineTunedClassifier)
@@ -100,7 +101,7 @@ def got(*values, expected="", **more):
     return [
         row
         for value in values
-        for row in wrong(value, match=f"^Got {{name}}={re.escape(repr(value))}.*{expected}", **more)
+        for row in wrong(value, match=f"^Got {{name}}={re.escape(say(value))}.*{expected}", **more)
     ]
 
 
@@ -120,7 +121,7 @@ REFUSED = {
         ),
         [
             *got("", expected="expected one of .* names"),
-            *got("resnet81", np.str_("resnet81"), expected="the closest are 'resnet18'"),
+            *got("resnet81", np.str_("resnet81"), expected="expected one of .* names. Did you mean 'resnet18'"),
             *got("ResNet18", expected="'resnet18'"),
             *wrong(dict, match="^Got a backbone function that returns a dict; expected a torch.nn.Module"),
             *wrong(lambda: None, match="^Got a backbone function that returns a NoneType"),
@@ -133,9 +134,11 @@ REFUSED = {
         ],
     ),
     "weights": Refused(
-        wrong(3, 1.0, nan, True, b"DEFAULT", ["DEFAULT"], ("DEFAULT",), {"DEFAULT"}, {"0.weight": torch.zeros(3)}),
+        wrong(3, 1.0, nan, np.True_, b"DEFAULT", ["DEFAULT"], ("DEFAULT",), {"DEFAULT"}, {"0.weight": torch.zeros(3)}),
         [
             *got("", expected="expected .*a path, or None"),
+            *got("imagenet", "ImageNet", "pretrained", "default", True, expected='Write weights="DEFAULT"'),
+            *got("none", "None", "random", False, expected="Write weights=None"),
             *got("nowhere.pth", "/", "IMAGENET1K_V1", expected="which is not a file", error=FileNotFoundError),
             *wrong(Path("nowhere.pth"), match="^Got weights='nowhere.pth', which is not a", error=FileNotFoundError),
             *wrong(here, match=f"^Refused to load {here!r}.*not a weights file"),
@@ -143,7 +146,8 @@ REFUSED = {
         [
             *got("IMAGENET_V1", expected="for 'resnet18'.*'IMAGENET1K_V1'", also={"backbone": "resnet18"}),
             *got("", expected="expected .*a path, or None", also={"backbone": "resnet18"}),
-            *got("default", expected="for 'resnet18'.*'DEFAULT'", also={"backbone": "resnet18"}),
+            *got("default", expected='Write weights="DEFAULT"', also={"backbone": "resnet18"}),
+            *got("imagenet1k_v1", expected="Did you mean 'IMAGENET1K_V1'", also={"backbone": "resnet18"}),
             *got("nowhere.pth", expected="not a file", error=FileNotFoundError, also={"backbone": "resnet18"}),
         ],
     ),
@@ -157,19 +161,24 @@ REFUSED = {
             *wrong([["5"]], match=r"^Got layer=.*\['5'\].*; expected"),
         ],
         [
-            *got("6x", expected="the closest are '6'"),
-            *got("", expected="there are '0', '4', '5'"),
-            *got(0, -1, 77, expected="expected a block from 1 to 4"),
+            *got("6x", expected="Did you mean '6'"),
+            *got("", "fc", expected="has no block .*Its 4 blocks are '0', '4', '5', '6'"),
+            *got("Stages", expected="Did you mean 'stages'"),
+            *got("20", expected="A number stands without quotes: layer=20"),
+            *got(0, -5, 77, expected="expected a block from 1 to 4.*or from -1, the last, to -4"),
             *wrong(np.int64(77), match="^Got layer=77; expected a block from 1 to 4"),
             *wrong([], (), match=r"^Got layer=(\[\]|\(\)); expected at least one", of=EXTRACTOR),
-            *wrong(["6", "6x"], match="^Got layer='6x'.*the closest are '6'", of=EXTRACTOR),
+            *wrong(["6", "6x"], match="^Got layer='6x'.*Did you mean '6'", of=EXTRACTOR),
             *wrong((1, 0), match="^Got layer=0; expected a block from 1 to 4", of=EXTRACTOR),
         ],
-        got("6", expected="'tiny_vectors' cannot be cut", also={"backbone": tiny_vectors}, X=vectors),
+        got("6", expected="'tiny_vectors' has no block '6'", also={"backbone": tiny_vectors}, X=vectors),
     ),
     "pooling": Refused(
         NO_TEXT,
-        [*got("average", expected="'avg'"), *got("AVG", "", expected="'avg', 'max', 'flatten', 'cls', 'mean'")],
+        [
+            *got("average", expected="'avg'"),
+            *got("AVG", "", expected="'avg', 'max', 'flatten', 'cls', 'mean' or 'last'"),
+        ],
         [
             *wrong("cls", match='^Got pooling="cls" for activations.*expected tokens', also={"layer": "5"}),
             *wrong("last", match='^Got pooling="last" for activations.*expected tokens', also={"layer": "5"}),
@@ -212,21 +221,25 @@ REFUSED = {
     "device": Refused(
         [*NO_TEXT, *wrong(torch.device("cpu"))],
         [
-            *got("", "gpu", "CPU", "auto:0", "cuda:-1", "cuda0", expected="expected .*cuda"),
+            *got("", "gpu", "auto:0", "cuda:-1", "cuda0", expected="expected .*torch calls a GPU 'cuda'"),
+            *got("CPU", "Cuda", "MPS", expected="Did you mean '(cpu|cuda|mps)'"),
             *got("cuda:99", expected='torch finds .* CUDA devices here. Use device="auto"'),
             *got("meta", "xla", "vulkan", "lazy"),  # torch knows these names, and cannot run networks there
         ],
     ),
     "precision": Refused(
         [*NO_TEXT, *wrong(torch.bfloat16, np.float32)],
-        [*got("float16", "Float32", expected="'bfloat16'"), *got("", expected="'auto', 'float32', 'bfloat16'")],
+        [*got("float16", "Float32", expected="'bfloat16'"), *got("", expected="'auto', 'float32' or 'bfloat16'")],
     ),
     "feature_cache": Refused(
-        wrong(True, False, 3, 0.5, nan, b"auto", ["auto"], (), {"auto"}),
+        wrong(np.True_, 3, 0.5, nan, b"auto", ["auto"], (), {"auto"}),
         [
             *got(here, expected="which is a file; expected a folder"),
             *wrong(Path(here), match="^Got feature_cache=.*which is a file; expected a folder"),
             *got("", "a\0b", expected="expected a folder"),
+            *got("none", "None", "off", expected="Write feature_cache=None. A folder of that name is"),
+            *got(False, expected="Write feature_cache=None"),
+            *got(True, "memory", expected='Write feature_cache="auto"'),
         ],
     ),
     "on_bad_sample": Refused(NO_TEXT, got("ignore", "", "NaN", "Raise", expected="'(raise|nan)'")),
@@ -237,16 +250,19 @@ REFUSED = {
     ),
     "verbose": Refused([*NO_WHOLE_NUMBER, *wrong(None, "1", "")], wrong(-1, np.int64(-1))),
     "freeze_depth": Refused(
-        [*wrong(None, b"all", ["all"], (1,), {1}, 1j, np.array([1]), np.True_), *got(True, False, expected="expected")],
+        [*wrong(b"all", ["all"], (1,), {1}, 1j, np.array([1]), np.True_), *got(True, False, expected="expected")],
         [
-            *got("5x", expected="the closest are '5'"),
-            *got("", "ALL", expected="expected a block's name or a module"),
-            *got(99, -1, expected="expected a number of blocks from 0 to 4"),
+            *got("5x", expected="Did you mean '5'"),
+            *got("", "fc", expected="has no block .*Its 4 blocks are '0', '4', '5', '6'"),
+            *got("ALL", expected="Did you mean 'all'"),
+            *got("20", "0.75", "-1", expected="A number stands without quotes: freeze_depth="),
+            *got(None, "none", expected="Write freeze_depth=0 to train all blocks"),
+            *got(99, -5, expected="expected a number of blocks from 0 to 4 .int; negative ones count from the end"),
             *got(1.5, -0.1, nan, inf, -inf, expected="expected .* a share of them from 0.0 to 1.0"),
             *wrong(np.int64(99), np.float32(1.5), match="^Got freeze_depth=.*(99|1.5).*; expected"),
         ],
         [
-            *got("6", expected="cannot be cut", also={"layer": "4"}),  # it lies behind the last layer that is used
+            *got("6", expected="has no block '6'", also={"layer": "4"}),  # it lies behind the last layer that is used
             *got(3, expected="expected a number of blocks from 0 to 2", also={"layer": "4"}),
         ],
     ),
@@ -255,7 +271,8 @@ REFUSED = {
         [
             *got("finetune", "FineTune", expected="'fine_tune'"),
             *got("lpft", expected="'lp_ft'"),
-            *got("", expected="'linear_probe', 'fine_tune', 'lp_ft', 'gradual'"),
+            *got("", expected="'linear_probe', 'fine_tune', 'lp_ft' or 'gradual'"),
+            *got("LP_FT", expected="Did you mean 'lp_ft'"),
         ],
     ),
     "hidden_layer_sizes": Refused(
@@ -284,7 +301,7 @@ REFUSED = {
         [
             *got("mse", "Huber", expected="'huber'"),
             *got("squared", expected="'squared_error'"),
-            *got("", expected="'squared_error', 'absolute_error', 'huber'"),
+            *got("", expected="'squared_error', 'absolute_error' or 'huber'"),
         ],
     ),
     "lr_schedule": Refused(NO_TEXT, [*got("linear", "Cosine", "", expected="'cosine'")]),
@@ -302,8 +319,9 @@ REFUSED = {
     "optimizer": Refused(
         wrong(None, 3, nan, True, b"adam", ["adam"], (), {"adam"}, torch.optim.SGD([torch.zeros(1)], lr=1.0)),
         [
-            *got("adamww", "Adam", expected="the closest are .*'adam'"),
-            *got("", expected="'adam', 'adamw', 'nadam', 'radam', 'rmsprop', 'sgd'"),
+            *got("adamww", "AdamW", expected="Did you mean 'adamw'"),
+            *got("SGD", expected="Did you mean 'sgd'"),
+            *got("", expected="'adam', 'adamw', 'nadam', 'radam', 'rmsprop' or 'sgd'"),
             *got(dict, object, torch.optim.lr_scheduler.StepLR, expected="a class of torch.optim"),
             # They take no weight_decay.
             *got(torch.optim.Optimizer, torch.optim.LBFGS, torch.optim.SparseAdam, torch.optim.Rprop),
@@ -312,7 +330,7 @@ REFUSED = {
     "weight_decay": Refused(NO_NUMBER, wrong(-1, -1e-9, nan, inf, -inf, np.float32(-1), np.float32(nan))),
     "augment": Refused(
         wrong(3, 0.5, nan, True, b"light", ["light"], ("light",), (), {"light"}),
-        [*got("standart", expected="'standard'"), *got("", "LIGHT", expected="'light', 'standard', 'strong'")],
+        [*got("standart", expected="'standard'"), *got("", "LIGHT", expected="'light', 'standard' or 'strong'")],
         [
             *got("light", expected="for X that holds vectors", also={"backbone": tiny_vectors}, X=vectors),
             *wrong(
@@ -416,7 +434,7 @@ TAKEN = {
         *right(Made(lambda folder: str(saved("weights.pth")(folder)))),
     ],
     "layer": [
-        *right(None, "5", np.str_("5"), "3", 1, 4, np.int64(2), np.uint8(2)),
+        *right(None, "5", np.str_("5"), "3", 1, 4, -1, np.int8(-4), np.int64(2), np.uint8(2)),
         *right(["4"], ("4", "5"), [1, "5"], (np.int64(1), 2), ["5", None, "5"], "stages", np.str_("stages")),
     ],
     "pooling": [
@@ -447,7 +465,21 @@ TAKEN = {
     ],
     "verbose": right(0, 1, 2, True, False, np.int64(1)),
     "freeze_depth": [
-        *right(0, 2, np.int64(2), np.uint8(2), 0.0, 0.5, 1.0, np.float32(0.5), np.float64(0.5), max_epochs=1),
+        *right(
+            0,
+            2,
+            -1,
+            -4,
+            np.int8(-2),
+            np.int64(2),
+            np.uint8(2),
+            0.0,
+            0.5,
+            1.0,
+            np.float32(0.5),
+            np.float64(0.5),
+            max_epochs=1,
+        ),
         *right("all", "5", "3", np.str_("5"), max_epochs=1),
     ],
     "strategy": right(
@@ -599,6 +631,7 @@ def test_a_wrong_value_is_refused_by_name_before_any_training(estimator_class, n
     with pytest.raises(row.error, match=re.compile(match, re.DOTALL)) as caught:
         estimator.fit(X, labels(X))
     assert name in str(caught.value)
+    assert "np." not in str(caught.value)
     with pytest.raises(NotFittedError):
         check_is_fitted(estimator)
     assert set(vars(estimator)) == set(before), "something is left of the fit"

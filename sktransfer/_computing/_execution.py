@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from sktransfer._computing._allocator import keep_freed_blocks
+from sktransfer._messages import listed, shown
 from sktransfer._process._locks import Lock, cuda_was_lost
 
+_DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 # Values of a sample times samples that one processor computes at once: eight images of 224 x 224. Twice as many leave
@@ -103,20 +105,20 @@ class Execution:
             If torch does not know the device, or does not find it here.
         """
         cuda = cuda_was_lost() or torch.cuda.is_available()
-        try:
-            chosen = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
-        except RuntimeError as error:
-            raise ValueError(f'Got device={device!r}; expected "auto", "cpu", "cuda" or "cuda:0".') from error
-        if chosen.type not in ("cpu", "cuda"):
-            raise ValueError(f'Got device={device!r}; expected "auto", "cpu", "cuda" or "cuda:0", where this runs.')
+        chosen = _device(("cuda" if cuda else "cpu") if device == "auto" else device)
+        if chosen.type == "mps" and not torch.backends.mps.is_available():
+            raise ValueError(
+                f'Got device={shown(device)}; torch finds no GPU of Apple\'s here. Use device="auto" or "cpu".'
+            )
         if chosen.type == "cuda" and cuda_was_lost():
             raise ValueError(
-                f"Got device={device!r} in a process that was forked from one that had used CUDA, which cannot be used "
+                f"Got device={shown(device)} in a process that was forked from one that had used CUDA, which cannot "
+                "be used "
                 'here. Start processes with multiprocessing.get_context("spawn"), or set device="cpu".'
             )
         if chosen.type == "cuda" and not (cuda and (chosen.index or 0) < torch.cuda.device_count()):
             raise ValueError(
-                f"Got device={device!r}; torch finds {torch.cuda.device_count()} CUDA devices here. "
+                f"Got device={shown(device)}; torch finds {torch.cuda.device_count()} CUDA devices here. "
                 'Use device="auto" or "cpu".'
             )
         if chosen.type == "cuda":
@@ -172,6 +174,21 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return any(can.get(name, False) for name in names)
     asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in names)  # of older versions of torch
     return any(ask is not None and ask() for ask in asked)
+
+
+def _device(name: str) -> torch.device:
+    """Return a device of a kind that this package runs on."""
+    try:
+        found = torch.device(name)
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda", "mps"):
+        meant = "".join(f" Did you mean {one!r}?" for one in _DEVICES if one == name.strip().casefold())
+        raise ValueError(
+            f"Got device={shown(name)}; expected {listed(_DEVICES)}. torch calls a GPU 'cuda', that of a Mac 'mps'; "
+            f"'auto' takes 'cuda' where there is one.{meant}"
+        )
+    return found
 
 
 @cache

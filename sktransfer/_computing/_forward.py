@@ -177,8 +177,9 @@ def compute_all(
     """
     more, batches = several(batches_of(samples, rows, execution.at_once))
     cuda, threads = execution.device.type == "cuda", n_threads()
+    on_cpu = execution.device.type == "cpu"
     step = _step(network, samples, execution)
-    if not cuda and threads > 1 and more and change is None and execution.n_jobs is None:
+    if on_cpu and threads > 1 and more and change is None and execution.n_jobs is None:
         # Each thread loads what it computes: so there are never more threads than processors.
         with kept_between_layers():
             yield from _in_threads(lambda some: step(load_batch(samples, some)), batches, threads)
@@ -190,6 +191,8 @@ def compute_all(
             loaded = (change(batch, some) for batch, some in zip(coming, given, strict=True))
         if cuda:
             yield from _copied_back(map(step, loaded))
+        elif not on_cpu:  # whose calls come from one thread
+            yield from (tuple(output.cpu() for output in outputs) for outputs in map(step, loaded))
         elif threads == 1 or not more:
             yield from map(step, loaded)
         else:
@@ -234,8 +237,8 @@ def compute_ahead(
 
     divided = [list(batches_of(samples, group, execution.at_once)) for group in groups]
     batches = [batch for group in divided for batch in group]
-    cuda, threads = execution.device.type == "cuda", n_threads()
-    in_step = change if change is not None and draws_from_torch and not cuda else None
+    on_cpu, threads = execution.device.type == "cpu", n_threads()
+    in_step = change if change is not None and draws_from_torch and on_cpu else None
     before = None if in_step is change else change
     seeds = [0] * len(batches) if in_step is None else torch.randint(2**62, (len(batches),)).tolist()
     step = _step(network, samples, execution)
@@ -248,15 +251,15 @@ def compute_ahead(
 
     with ExitStack() as opened:
         # On the CPU each thread loads what it computes, but where a number of threads that load is given.
-        alone = not cuda and threads > 1 and execution.n_jobs is None and before is None
+        alone = on_cpu and threads > 1 and execution.n_jobs is None and before is None
         coming = None if alone else opened.enter_context(closing(_loaded(samples, iter(batches), execution)))
         loaded: Iterator[torch.Tensor | None] = repeat(None, len(batches)) if coming is None else coming
-        if cuda and draws_from_torch:  # a person's own may not expect a tensor that is not on the CPU
+        if not on_cpu and draws_from_torch:  # a person's own may not expect a tensor that is not on the CPU
             loaded = (batch.to(execution.device, non_blocking=True) for batch in loaded if batch is not None)
         if before is not None:
             loaded = (before(batch, rows) for batch, rows in zip(loaded, batches, strict=True) if batch is not None)
         items = zip(loaded, batches, seeds, strict=True)
-        if cuda:
+        if not on_cpu:
             results: Iterator[torch.Tensor] = (step(batch)[0] for batch, *_ in items if batch is not None)
         elif threads == 1:
             results = map(load_and_step, items)

@@ -7,6 +7,7 @@ for each name, and compares this list with the sources of the package.
 from dataclasses import dataclass
 
 from sklearn.utils._param_validation import Interval as Interval  # the same name twice: others import it from here
+from sklearn.utils._param_validation import InvalidParameterError as InvalidParameterError
 from sklearn.utils._param_validation import StrOptions as StrOptions
 from torch import nn
 
@@ -140,12 +141,25 @@ PRIVATE_NAMES = (
     ),
     # scikit-learn
     PrivateNames(
-        "sklearn.utils._param_validation", ("Interval", "StrOptions"), _SKLEARN,
+        "sklearn.utils._param_validation", ("Interval", "InvalidParameterError", "StrOptions"), _SKLEARN,
         "Check the parameters in our own _check_parameters, with scikit-learn's words.",
     ),
     PrivateNames(
         "sklearn.base.BaseEstimator", ("_parameter_constraints", "_validate_params"), _SKLEARN,
         "As for Interval.",
+    ),
+    PrivateNames(
+        "sklearn.base.BaseEstimator", ("_doc_link_module", "_doc_link_template"), _SKLEARN,
+        "They are documented. Without them a notebook shows no link to the documentation.",
+    ),
+    PrivateNames(
+        "sklearn.base.BaseEstimator", ("_get_params_html", "_html_repr", "_repr_html_inner"), _SKLEARN,
+        "Take _get_params_html out of the estimators: a notebook then shows all parameters in one table.",
+        only=">=1.7",
+    ),
+    PrivateNames(
+        "sklearn.base.BaseEstimator", ("_get_fitted_attr_html",), _SKLEARN,
+        "Take it out of the estimators: a notebook then shows the beginning of each network's repr.", only=">=1.9",
     ),
     PrivateNames(
         "sklearn.base.ClassNamePrefixFeaturesOutMixin", ("_n_features_out",), _SKLEARN,

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from sktransfer._computing._execution import Execution, lend
 from sktransfer._computing._forward import run_batch
 from sktransfer._computing._progress import say
+from sktransfer._messages import shown
 from sktransfer._training._batch_parts import in_parts
 from sktransfer._training._dataset import ActivationDataset, SliceBatches
 from sktransfer._training._epoch_reports import EpochLines, EpochTasks
@@ -172,7 +173,8 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
         is_class = isinstance(callback, type) and issubclass(callback, Callback)
         if not (is_class or isinstance(callback, Callback)):
             raise ValueError(
-                f"Got callbacks={callbacks!r}; expected skorch's callbacks, or pairs (name, callback), not {given!r}."
+                f"Got callbacks={shown(callbacks)}; expected skorch's callbacks, or pairs (name, callback), "
+                f"not {shown(given)}."
             )
 
 
@@ -343,7 +345,7 @@ def _run_epochs(net: NeuralNetClassifier, training: _SkorchDataset) -> None:
         if not missing:
             raise
         raise ValueError(
-            f"Got a callback that monitors {missing[0]!r}, which this fit does not record; expected one of "
+            f"Got a callback that monitors {shown(missing[0])}, which this fit does not record; expected one of "
             f"{', '.join(map(repr, known))}. For 'valid_loss' and other values of held-out samples set "
             "early_stopping=True; for a metric put its EpochScoring in front of the callback."
         ) from error

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from sktransfer._messages import shown
+
 # What a parameter needs another one for.
 _COMPANIONS = {
     "augment_views": ("augment", 'augment="standard"'),
@@ -66,8 +68,8 @@ def check_companions(estimator: Any) -> None:
     if estimator.head_C != "auto":
         for name in set_by_hand(estimator, ("hidden_layer_sizes", "dropout", "label_smoothing", "head_epochs")):
             raise ValueError(
-                f"Got head_C={estimator.head_C!r} with {name}={getattr(estimator, name)!r}, where it has no effect: "
-                f'such a head is trained in epochs, not solved. Leave {name} out, or set head_C="auto".'
+                f"Got head_C={shown(estimator.head_C)} with {name}={shown(getattr(estimator, name))}, where it "
+                f'has no effect: such a head is trained in epochs, not solved. Leave {name} out, or set head_C="auto".'
             )
     for name in set_by_hand(estimator, _COMPANIONS):
         companion, example = _COMPANIONS[name]
@@ -75,7 +77,8 @@ def check_companions(estimator: Any) -> None:
             continue  # so much patience asks for no stop, and there is none: scikit-learn's own checks set it high
         if not getattr(estimator, companion):
             raise ValueError(
-                f"Got {name}={getattr(estimator, name)!r} with {companion}={getattr(estimator, companion)!r}, where it "
+                f"Got {name}={shown(getattr(estimator, name))} with "
+                f"{companion}={shown(getattr(estimator, companion))}, where it "
                 f"has no effect; expected the default. Set {example}, or leave {name} out."
             )
 
@@ -91,9 +94,9 @@ def warn_of_frozen_blocks(estimator: Any) -> None:
     names = set_by_hand(estimator, _idle_where_frozen(estimator.strategy))
     if not names:
         return
-    given = ", ".join(f"{name}={getattr(estimator, name)!r}" for name in names)
+    given = ", ".join(f"{name}={shown(getattr(estimator, name))}" for name in names)
     probe = estimator.strategy == "linear_probe"
-    why = "strategy='linear_probe'" if probe else f"freeze_depth={estimator.freeze_depth!r}"
+    why = "strategy='linear_probe'" if probe else f"freeze_depth={shown(estimator.freeze_depth)}"
     how = "strategy='lp_ft' and a freeze_depth" if probe else "a freeze_depth"
     _warn(
         f"Got {given} with {why}, which trains only the head: {'this has' if len(names) == 1 else 'these have'} no "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sktransfer._messages import check_choice
+from sktransfer._messages import check_choice, shown
 from sktransfer._training._idle_parameters import check_companions
 from sktransfer.inputs.images._augmentation import make_augmentation
 
@@ -97,10 +97,10 @@ def check_optimizer(optimizer: Any) -> None:
     if isinstance(optimizer, str):
         check_choice("optimizer", optimizer, OPTIMIZERS)
     elif not issubclass(optimizer, torch.optim.Optimizer):
-        raise ValueError(f"Got optimizer={optimizer!r}; expected a name or a class of torch.optim.")
+        raise ValueError(f"Got optimizer={shown(optimizer)}; expected a name or a class of torch.optim.")
     elif not {"lr", "weight_decay"} <= set(inspect.signature(optimizer).parameters):
         raise ValueError(
-            f"Got optimizer={optimizer!r}; expected one that takes lr and weight_decay, such as torch.optim.AdamW."
+            f"Got optimizer={shown(optimizer)}; expected one that takes lr and weight_decay, such as torch.optim.AdamW."
         )
 
 
@@ -140,7 +140,8 @@ def check_settings(estimator: Any) -> None:
     sizes = estimator.hidden_layer_sizes
     if not all(isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0 for size in sizes):
         raise ValueError(
-            f"Got hidden_layer_sizes={sizes!r}; expected widths of at least 1, such as (256,), or () for a linear head."
+            f"Got hidden_layer_sizes={shown(sizes)}; expected widths of at least 1, such as (256,), or () for a "
+            "linear head."
         )
     make_augmentation(estimator.augment)
     if estimator.callbacks:

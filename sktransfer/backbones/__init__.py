@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sktransfer._messages import shown
+from sktransfer._words_of_others import refuse_words
 from sktransfer.backbones._backbone import Backbone
 from sktransfer.backbones._summary import BackboneSummary
 from sktransfer.backbones.graphs._base import Block, UntraceableError
@@ -119,9 +121,10 @@ def load_backbone(
     >>> prefix, suffix = backbone.split(5)
     """
     refuse_other(backbone)
+    refuse_words("weights", weights)
     if not (weights is None or isinstance(weights, str | os.PathLike)) or weights == "":
         raise ValueError(
-            f'Got weights={weights!r}; expected "DEFAULT", a weight name such as "IMAGENET1K_V1", a path, or None.'
+            f'Got weights={shown(weights)}; expected "DEFAULT", a weight name such as "IMAGENET1K_V1", a path, or None.'
         )
     source: Source
     if isinstance(backbone, str) and backbone.startswith("hf:"):

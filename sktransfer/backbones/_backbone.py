@@ -94,7 +94,8 @@ class Backbone:
         Parameters
         ----------
         freeze_depth : int, float or str
-            Blocks before the cut: how many, which share, up to which name, or `"all"`.
+            Blocks before the cut: how many (a negative number counts from the end, as in `blocks[:-2]`), which share,
+            up to which name, or `"all"`.
 
         Returns
         -------
@@ -235,8 +236,8 @@ class Backbone:
         Parameters
         ----------
         layer : str, int, list or None, default=None
-            Block, by name or number (1 is the first), or module at whose end the network can be cut; `None` is the
-            input of the classification layer.
+            Block, by name or number (1 is the first, -1 the last), or module at whose end the network can be cut;
+            `None` is the input of the classification layer.
         pooling : str, default="avg"
             How maps and tokens become vectors.
         in_order : bool, default=False

@@ -1,11 +1,15 @@
 """How a person names a cut point of a network: by a number or a share of blocks, a block, or a module."""
 
+import re
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from sktransfer._messages import closest
+from sktransfer._messages import listed, nearest, shown
 from sktransfer.backbones.graphs._base import Cut, Graph
+
+# The most blocks that a message names.
+_NAMED = 12
 
 
 def as_list(layer: Any) -> list[Any]:
@@ -74,18 +78,29 @@ class CutNames:
                 return self._graph.end_of_block(names.index(depth) + 1)
             if (end := self._graph.end_of_module(depth)) is not None:
                 return end
-            raise ValueError(
-                f"Got {parameter}={depth!r}, where {self._network!r} cannot be cut; expected a block's name or a "
-                f"module at whose end it can: {closest(depth, [*names, *self._graph.cut_names()])}."
-            )
-        if isinstance(depth, Integral) and not isinstance(depth, bool) and 0 <= int(depth) <= count:
-            return self._graph.end_of_block(int(depth))
+            raise ValueError(self._unknown(depth, parameter, names))
+        if isinstance(depth, Integral) and not isinstance(depth, bool) and -count <= int(depth) <= count:
+            return self._graph.end_of_block(int(depth) + (count if depth < 0 else 0))
         if isinstance(depth, Real) and not isinstance(depth, Integral) and 0 <= float(depth) <= 1:
             return self._graph.end_of_block(int(float(depth) * count + 0.5))
         raise ValueError(
-            f"Got {parameter}={depth!r}; expected a number of blocks from 0 to {count} (int), a share of them from 0.0 "
-            f'to 1.0 (float), a name, or "all". {self._network!r} has {count} blocks.'
+            f"Got {parameter}={shown(depth)}; expected a number of blocks from 0 to {count} (int; negative ones count "
+            f'from the end), a share of them from 0.0 to 1.0 (float), a name, or "all". {shown(self._network)} has '
+            f"{count} "
+            "blocks."
         )
+
+    def _unknown(self, name: str, parameter: str, blocks: Sequence[str]) -> str:
+        """Return what to say of a name that stands for no cut."""
+        some = blocks if len(blocks) <= _NAMED else [*blocks[: _NAMED - 3], "...", *blocks[-2:]]
+        there = ", ".join(one if one == "..." else shown(one) for one in some)
+        said = f"Got {parameter}={shown(name)}; {shown(self._network)} has no block {shown(name)}, and no module of "
+        said += f"that name at whose end it can be cut. Its {len(blocks)} blocks are {there}."
+        words = ["all"] if parameter == "freeze_depth" else ["stages"]
+        near = nearest(name, [*blocks, *self._graph.cut_names(), *words])
+        said += f" Did you mean {listed(near)}?" if near else ""
+        is_number = re.fullmatch(r"-?\d+(\.\d+)?", name) is not None
+        return f"{said} A number stands without quotes: {parameter}={name}." if is_number else said
 
     def behind(self, layer: Any) -> Cut:
         """Return the cut behind a layer.
@@ -93,7 +108,7 @@ class CutNames:
         Parameters
         ----------
         layer : str, int or None
-            Block, by name or number (1 is the first), or module; `None` is the features.
+            Block, by name or number (1 is the first, -1 the last), or module; `None` is the features.
 
         Returns
         -------
@@ -108,11 +123,18 @@ class CutNames:
         if layer is None:
             return self.at_depth("all")
         count = len(self._graph.blocks)
-        if isinstance(layer, Integral) and not isinstance(layer, bool) and not 1 <= int(layer) <= count:
-            raise ValueError(f"Got layer={layer}; expected a block from 1 to {count}, the blocks of {self._network!r}.")
         if isinstance(layer, bool) or not isinstance(layer, str | Integral):
-            raise ValueError(f"Got layer={layer!r}; expected None, a block's name or number, or a list of them.")
-        return self.at_depth(layer, "layer")
+            raise ValueError(f"Got layer={shown(layer)}; expected None, a block's name or number, or a list of them.")
+        if isinstance(layer, str):
+            return self.at_depth(layer, "layer")
+        number = int(layer) + (count + 1 if layer < 0 else 0)
+        if not 1 <= number <= count:
+            raise ValueError(
+                f"Got layer={layer}; expected a block from 1 to {count}, the blocks of {shown(self._network)}, or "
+                "from -1, "
+                f"the last, to -{count}."
+            )
+        return self.at_depth(number, "layer")
 
     def around(self, cut: Cut, layers: Sequence[Any]) -> tuple[tuple[Cut, ...], tuple[Cut, ...]]:
         """Return the cuts behind some layers, the features aside, each in order from the input.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sktransfer._messages import shown
 from sktransfer.inputs._base import Preprocessing, Reader
 from sktransfer.inputs._texts import TextPreprocessing
 from sktransfer.inputs.images._folder import load_image_folder
@@ -66,7 +67,8 @@ def make_reader(
         wanted, meaning = _OF_KIND[name]
         if kind != wanted and value is not None and not (isinstance(value, str) and value == "auto"):
             raise ValueError(
-                f"Got {name}={value!r} for X that holds {kind}; expected the default, since {name} is {meaning}. Leave "
+                f"Got {name}={shown(value)} for X that holds {kind}; expected the default, since {name} is "
+                f"{meaning}. Leave "
                 "it out."
             )
     if preprocessing.kind == "images" and kind == "images":

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from joblib import effective_n_jobs
 
+from sktransfer._messages import shown
 from sktransfer._process._workers import in_order
 
 # Batches that may wait, loaded, beyond one a thread: enough to keep a network busy, few enough to keep memory flat.
@@ -102,7 +103,7 @@ class Samples(ABC):
     def augmentation(self, augment: Any) -> Augmentation | None:
         """Return the random changes that a level, or a callable, stands for with samples of this kind."""
         if augment is not None:
-            raise ValueError(f"Got augment={augment!r} for X that holds {self.kind}; expected None.")
+            raise ValueError(f"Got augment={shown(augment)} for X that holds {self.kind}; expected None.")
         return None
 
     kind: str = "samples"

@@ -1,6 +1,7 @@
 """The rows of X that are files: which they are, and which of them are not there."""
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,6 +77,14 @@ class FilesOfRows:
         return None if path is None else self._at(path)
 
 
+def _if_texts(names: list[str]) -> str:
+    """Return what to do if missing files were meant as texts, where they read as such."""
+    some = names[:20]
+    if any(re.search(r"\.\w{1,5}$", name) for name in some) or not any(" " in name for name in some):
+        return ""
+    return ' If these are texts, take a backbone for texts, such as "hf:distilbert-base-uncased".'
+
+
 def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[Any]:
     """Refuse paths and addresses that lead to no file; a tolerant reader puts an error in place of each.
 
@@ -111,6 +120,7 @@ def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[An
         raise FileNotFoundError(
             f"Got {len(missing)} of {len(rows)} paths that are no files; expected paths of {what.split()[1]}s, "
             f"relative to {os.getcwd()!r} or absolute. The first: {name_some(list(names.values()))}."
+            f"{_if_texts(list(names.values()))}"
         )
     rows = list(rows)
     for row, path in names.items():

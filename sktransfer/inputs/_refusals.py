@@ -5,6 +5,7 @@ Looking at what loads its samples when it is asked for them (a data set of torch
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,59 @@ def _is_sample(value: Any) -> bool:
 
 def _is_word_or_number(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float) or getattr(value, "ndim", None) == 0
+
+
+def check_order(X: Any, y: Any) -> None:
+    """Raise if X holds labels and y samples.
+
+    Parameters
+    ----------
+    X, y : object
+        As they were given to `fit`.
+
+    Raises
+    ------
+    ValueError
+        If y holds pictures, sounds or files, or texts that are all different, and X one word or number per row.
+    """
+    labels, samples = _first_rows(X), _first_rows(y)
+    if not labels or not samples or not all(map(_is_word_or_number, labels)):
+        return
+    if _looks_like_file(labels[0]) or not (_looks_like_samples(samples) or _are_texts(samples, labels)):
+        return
+    shape = tuple(getattr(samples[0], "shape", ()))
+    sample = f"an array of shape {shape}" if shape else shown(samples[0])
+    raise ValueError(
+        f"Got X[0] = {shown(labels[0])} and y[0] = {sample}: X looks like labels, and y like samples; expected the "
+        "samples first. Call fit(X, y), with the samples as X, and as y a label or number for each."
+    )
+
+
+def _first_rows(values: Any) -> list[Any]:
+    """Return at most a hundred rows of what has them at hand; none of anything else, which others refuse."""
+    if isinstance(values, list | tuple):
+        return list(values[:100])
+    if isinstance(values, np.ndarray) or (isinstance(values, torch.Tensor) and values.layout is torch.strided):
+        return list(values[:100]) if values.ndim else []
+    return list(values.iloc[:100]) if hasattr(values, "iloc") and getattr(values, "ndim", 0) == 1 else []
+
+
+def _looks_like_samples(rows: list[Any]) -> bool:
+    first = rows[0]
+    sides = getattr(first, "ndim", 0) or 0
+    return sides >= 2 or isinstance(first, Image.Image | os.PathLike) or _looks_like_file(first)
+
+
+def _looks_like_file(row: Any) -> bool:
+    return isinstance(row, str) and Path(row).suffix != "" and os.path.isfile(row)
+
+
+def _are_texts(rows: list[Any], labels: list[Any]) -> bool:
+    """Tell whether rows are texts beside labels: all different, most of several words, while labels come again."""
+    if not all(isinstance(row, str) for row in rows) or len(rows) < 4 or len(set(rows)) < len(rows):
+        return False
+    several = sum(len(row.split()) > 2 for row in rows)
+    return several > len(rows) / 2 and len(set(labels)) <= len(labels) / 2
 
 
 def as_array(value: Any, name: str) -> np.ndarray:

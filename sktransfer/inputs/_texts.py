@@ -5,17 +5,20 @@ together.
 """
 
 import hashlib
+import mimetypes
 import os
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
 import torch
+from PIL import Image
 
-from sktransfer._messages import named_extra
+from sktransfer._messages import named_extra, shown
 from sktransfer._process._versions import versions
 from sktransfer.inputs._base import Preprocessing, Reader, Samples, UnreadableSampleError
 
@@ -180,7 +183,7 @@ class TextReader(Reader):
         known = max_length is None or (isinstance(max_length, Integral) and not isinstance(max_length, bool))
         if not known or (max_length is not None and not 1 <= max_length <= preprocessing.max_length):
             raise ValueError(
-                f"Got max_length={reprlib.repr(max_length)}; expected a number of tokens of at most "
+                f"Got max_length={shown(max_length)}; expected a number of tokens of at most "
                 f"{preprocessing.max_length}, which this network was made for, or None for as many."
             )
         self.preprocessing = preprocessing
@@ -210,10 +213,12 @@ class TextReader(Reader):
 
     def read(self, X: Any, tolerant: bool = False) -> TextSamples:
         if not isinstance(X, list):
+            pictures = " For pictures, take a backbone for pictures." if X.ndim > 2 else ""
             raise ValueError(
                 f"Got X of shape {X.shape} and type {X.dtype}; expected texts: a list, array, Series or "
-                "one-column DataFrame of strings."
+                f"one-column DataFrame of strings.{pictures}"
             )
+        _refuse_files(X[0])
         checked = [check_text(text, row) for row, text in enumerate(X)]
         wrong = [error for error in checked if isinstance(error, UnreadableSampleError)]
         if wrong and not tolerant:
@@ -240,10 +245,22 @@ class TextReader(Reader):
             some = rows[start : start + _TEXTS_AT_ONCE]
             for row, tokens in zip(some, self.preprocessing.encode([texts[row] for row in some], most), strict=True):
                 result[row] = tokens or UnreadableSampleError(
-                    f"Got X[{row}] = {reprlib.repr(texts[row])}, of which this network's tokenizer leaves nothing; "
+                    f"Got X[{row}] = {shown(texts[row])}, of which this network's tokenizer leaves nothing; "
                     "expected text. Leave its row out."
                 )
         return result
+
+
+def _refuse_files(row: Any) -> None:
+    """Refuse names of pictures and sounds, which are strings too and would be read as texts."""
+    ending = Path(row).suffix.lower() if isinstance(row, str) else ""
+    kind = (mimetypes.guess_type(f"x{ending}")[0] or "").partition("/")[0]
+    if kind in ("image", "audio") and os.path.isfile(row):
+        what = {"image": "pictures", "audio": "sounds"}[kind]
+        raise ValueError(
+            f"Got X[0] = {shown(row)}, the path of a file, and this network takes texts, not {what}; expected the "
+            f"texts themselves. For {what}, take a backbone for {what}."
+        )
 
 
 def check_text(text: Any, row: int) -> "str | UnreadableSampleError":
@@ -267,16 +284,21 @@ def check_text(text: Any, row: int) -> "str | UnreadableSampleError":
             return text.decode("utf-8")
         except UnicodeDecodeError as error:
             return UnreadableSampleError(
-                f"Got X[{row}] = {reprlib.repr(text)}, bytes that are no UTF-8 ({error.reason} at {error.start}); "
+                f"Got X[{row}] = {shown(text)}, bytes that are no UTF-8 ({error.reason} at {error.start}); "
                 'expected text. Decode them with the encoding that they have, such as text.decode("latin-1").'
             )
     if not isinstance(text, str):
-        return UnreadableSampleError(f"Got X[{row}] = {reprlib.repr(text)}; expected a string. {advice}")
+        if (getattr(text, "ndim", 0) or 0) >= 2 or isinstance(text, Image.Image):
+            got = f"{type(text).__name__} of shape {tuple(np.shape(text))}"
+            advice = "This network takes texts; for pictures, take a backbone for pictures."
+        else:
+            got = shown(text)
+        return UnreadableSampleError(f"Got X[{row}] = {got}; expected a string. {advice}")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         return UnreadableSampleError(
-            f"Got X[{row}] = {reprlib.repr(text)}, which holds half a character ({error.reason} at {error.start}); "
+            f"Got X[{row}] = {shown(text)}, which holds half a character ({error.reason} at {error.start}); "
             'expected text. Read the file with its encoding, or with errors="replace".'
         )
     return str(text)

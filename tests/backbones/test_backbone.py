@@ -69,7 +69,7 @@ def test_a_depth_may_be_any_module_at_whose_end_the_network_can_be_cut(mobilenet
     assert mobilenet.frozen_names("features.17") < within < mobilenet.frozen_names("features.18")
 
 
-@pytest.mark.parametrize("depth", [True, False, -1, 20, np.int64(20), 1.5, -0.1, float("nan"), None, [1], b"all"])
+@pytest.mark.parametrize("depth", [True, False, -20, 20, np.int64(20), 1.5, -0.1, float("nan"), None, [1], b"all"])
 def test_what_is_no_depth_is_refused_with_what_is_one(mobilenet: Backbone, depth: object):
     with pytest.raises(ValueError, match=r"Got freeze_depth=.*; expected a number of blocks from 0 to 19 .*\"all\""):
         mobilenet.split(depth)
@@ -82,17 +82,17 @@ def test_what_is_no_depth_is_refused_with_what_is_one(mobilenet: Backbone, depth
         ("classifier", "'classifier.0'"),
         ("classifier.1", "'classifier.0'"),
         ("features.2.conv.0.00", "'features.2.conv.0.0'"),
-        ("qqq", "there are 'features.0', 'features.1'"),
+        ("qqq", "Its 19 blocks are 'features.0', 'features.1', "),
     ],
 )
 def test_a_name_where_the_network_cannot_be_cut_is_answered_with_the_closest(mobilenet, depth: str, closest: str):
-    with pytest.raises(ValueError, match=r"Got freeze_depth=.*'mobilenet_v2' cannot be cut; expected") as caught:
+    with pytest.raises(ValueError, match=r"Got freeze_depth=.*; 'mobilenet_v2' has no block '") as caught:
         mobilenet.split(depth)
     assert closest in str(caught.value)
 
 
 def test_the_inside_of_a_residual_block_is_no_place_to_cut(tiny: Backbone):
-    with pytest.raises(ValueError, match=r"Got freeze_depth='4\.conv1', where 'tiny_cnn' cannot be cut"):
+    with pytest.raises(ValueError, match=r"Got freeze_depth='4\.conv1'; .* no module of that name at whose end"):
         tiny.split("4.conv1")
 
 
@@ -189,12 +189,12 @@ def test_a_layer_is_not_changed_by_what_works_in_place_behind_it(pooling: str):
         ([], r"Got layer=\[\]; expected at least one"),
         (0, "Got layer=0; expected a block from 1 to 4, the blocks of 'tiny_cnn'"),
         (5, "Got layer=5; expected a block from 1 to 4"),
-        (-1, "Got layer=-1; expected a block from 1 to 4"),
+        (-5, "Got layer=-5; expected a block from 1 to 4, .* or from -1, the last, to -4"),
         (True, "Got layer=True; expected None, a block's name or number, or a list of them"),
         (0.5, "Got layer=0.5; expected None, a block's name or number"),
         ({"0"}, "Got layer={'0'}; expected None"),
-        ("O", "Got layer='O', where 'tiny_cnn' cannot be cut; expected"),
-        (["0", "40"], "Got layer='40', where 'tiny_cnn' cannot be cut; expected .*'4'"),
+        ("O", "Got layer='O'; 'tiny_cnn' has no block 'O'"),
+        (["0", "40"], "Got layer='40'; 'tiny_cnn' has no block '40', .*'4'"),
         ([1, [2]], r"Got layer=\[2\]; expected None, a block's name or number"),
     ],
 )
@@ -227,7 +227,7 @@ def test_features_may_be_moved_into_a_block(mobilenet: Backbone):
     assert len(shorter.blocks) == 19
     assert shorter.blocks[-1].parameter_names == ("features.18.0.weight",)
     assert same_depth(shorter, "all", 19)
-    with pytest.raises(ValueError, match="cannot be cut"):
+    with pytest.raises(ValueError, match="has no block"):
         shorter.split("features.18.1")
 
 

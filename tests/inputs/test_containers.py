@@ -130,7 +130,7 @@ def test_what_holds_no_rows_is_refused_with_what_to_give(X, match):
 
 
 def test_a_folder_as_it_was_loaded_says_how_to_give_it(folder):
-    refused(load_image_folder(folder), "Got X of type Bunch; .*X=bunch.data, y=bunch.target")
+    refused(load_image_folder(folder), "Got X of type ImageFolder; .*X=bunch.data, y=bunch.target")
 
 
 WAVE = np.zeros(4000, dtype=np.float32)

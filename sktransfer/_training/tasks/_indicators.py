@@ -4,7 +4,6 @@ Samples are held out at random: which labels occur together says how one would s
 of each combination.
 """
 
-import reprlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,6 +12,7 @@ import torch
 from sklearn.utils import compute_class_weight
 from torch import nn
 
+from sktransfer._messages import shown
 from sktransfer._training.tasks._base import Task
 from sktransfer._training.tasks._indicator_matrix import read_indicators
 from sktransfer._training.tasks._weights import check_lengths, read_weights, refuse_no_weight
@@ -177,11 +177,11 @@ def indicator_task(
         present = np.unique(column)
         if isinstance(own, dict) and set(own) - {0, 1}:
             raise ValueError(
-                f"Got class_weight={reprlib.repr(own)} for a label that a sample has (1) or has not (0); expected the "
+                f"Got class_weight={shown(own)} for a label that a sample has (1) or has not (0); expected the "
                 "keys 0 and 1."
             )
         known = {key: weight for key, weight in own.items() if key in present} if isinstance(own, dict) else own
         of_values = dict(zip(present, compute_class_weight(known, classes=present, y=column), strict=True))
         label_weights[:, label] = weights * np.array([of_values[value] for value in column])
-        refuse_no_weight(label_weights[:, label], f", with class_weight={reprlib.repr(class_weight)},")
+        refuse_no_weight(label_weights[:, label], f", with class_weight={shown(class_weight)},")
     return IndicatorTask(indicators, weights, label_weights, label_smoothing)

@@ -1,6 +1,5 @@
 """Labels as a person gives them become indices of classes, and weights numbers. What is neither is refused at once."""
 
-import reprlib
 from numbers import Number, Real
 from typing import Any
 
@@ -122,7 +121,7 @@ def weigh(sample_weight: Any, class_weight: Any, classes: np.ndarray, labels: np
     if class_weight is not None:
         of_classes = compute_class_weight(class_weight, classes=classes, y=classes[labels]).astype(np.float64)
         weights *= (of_classes / (of_classes.max() or 1.0))[labels]
-    refuse_no_weight(weights, "" if class_weight is None else f", with class_weight={reprlib.repr(class_weight)},")
+    refuse_no_weight(weights, "" if class_weight is None else f", with class_weight={shown(class_weight)},")
     return weights
 
 
@@ -141,10 +140,10 @@ def check_class_weight(class_weight: Any) -> None:
     """
     for one in class_weight if isinstance(class_weight, list) else [class_weight]:
         if isinstance(class_weight, list) and not isinstance(one, dict):
-            raise ValueError(f"Got class_weight={class_weight!r}; expected a dict for each label in a list.")
+            raise ValueError(f"Got class_weight={shown(class_weight)}; expected a dict for each label in a list.")
         values = one.values() if isinstance(one, dict) else []
         if not all(isinstance(weight, Real) and 0 <= float(weight) < np.inf for weight in values):
-            raise ValueError(f"Got class_weight={class_weight!r}; expected finite numbers of at least 0.")
+            raise ValueError(f"Got class_weight={shown(class_weight)}; expected finite numbers of at least 0.")
 
 
 def _plain_labels(y: Any, name: str = "y") -> np.ndarray:

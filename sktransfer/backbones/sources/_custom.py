@@ -84,7 +84,7 @@ class CustomSource:
                 self._signature.bind(**arguments)
         except TypeError as error:
             raise ValueError(
-                f"Got backbone={self.backbone!r}, which cannot be called without arguments ({error}); expected a "
+                f"Got backbone={shown(self.backbone)}, which cannot be called without arguments ({error}); expected a "
                 "function that returns a network. Wrap it in one that needs none."
             ) from error
         with seeded(self.seed):

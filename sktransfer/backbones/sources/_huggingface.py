@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from sktransfer._messages import first_line, named_extra
+from sktransfer._messages import first_line, named_extra, shown
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._base import UntraceableError
 from sktransfer.backbones.graphs._entries import Entry, Tokens, Windows
@@ -66,7 +66,9 @@ class HuggingFaceSource:
     def __post_init__(self) -> None:
         _import_transformers()
         if self.weights not in (None, "DEFAULT") and not is_path(self.weights):
-            raise ValueError(f'Got weights={self.weights!r} for {self.name!r}; expected "DEFAULT", a path, or None.')
+            raise ValueError(
+                f'Got weights={shown(self.weights)} for {shown(self.name)}; expected "DEFAULT", a path, or None.'
+            )
         if self.config is None:
             for name, value in read_description(self._files.place).items():
                 object.__setattr__(self, name, value)

@@ -60,8 +60,8 @@ class TimmSource:
             pass
         known = models.list_pretrained(f"{model}.*") or models.list_models()
         raise ValueError(
-            f'Got backbone={self.name!r}; expected "timm:" and a name from timm.list_models(), or with a tag from '
-            f"timm.list_pretrained(): {closest(self.name, [PREFIX + name for name in known])}."
+            f'Got backbone={shown(self.name)}; expected "timm:" and a name from timm.list_models(), or with a tag from '
+            f"timm.list_pretrained(): {closest(self.name, [PREFIX + name for name in known])}"
         )
 
     @property
@@ -119,7 +119,7 @@ class TimmSource:
         scaled = tuple(math.floor(side / config["crop_pct"]) for side in (height, width))
         if config["crop_mode"] == "border" or (config["crop_mode"] == "center" and height != width):
             raise ValueError(
-                f"Got backbone={self.name!r}, whose pictures of {height} x {width} timm prepares with "
+                f"Got backbone={shown(self.name)}, whose pictures of {height} x {width} timm prepares with "
                 f'crop_mode={config["crop_mode"]!r}; expected "squash", or "center" and a square. Give the network '
                 "itself, as timm.create_model returns it, with an ImagePreprocessing as its attribute `preprocessing`."
             )
@@ -167,7 +167,7 @@ class TimmSource:
         return self.name.removeprefix(PREFIX)
 
     def _timm(self) -> Any:
-        with named_extra(f"Got backbone={self.name!r}, a network of the package timm", "timm"):
+        with named_extra(f"Got backbone={shown(self.name)}, a network of the package timm", "timm"):
             import timm.data
             import timm.models
         return timm
@@ -189,9 +189,13 @@ class TimmSource:
         if self.weights not in tags and is_path(self.weights):
             return None
         raise ValueError(
-            f"Got weights={shown(self.weights)} for {self.name!r}; expected "
-            + (f'"DEFAULT" or {own!r}, the tag in its name, a path or None.' if own else "a path, None, or one of its ")
-            + ("" if own else f"tags: {closest(self.weights, tags)}.")
+            f"Got weights={shown(self.weights)} for {shown(self.name)}; expected "
+            + (
+                f'"DEFAULT" or {own!r}, the tag in its name, a path or None.'
+                if own
+                else "a path, None, or a tag of its "
+            )
+            + ("" if own else f"weights: {closest(self.weights, tags)}")
         )
 
     def _tagged(self) -> str:
@@ -217,7 +221,8 @@ class TimmSource:
         if config.url:
             return _UrlFile(config.url)
         raise ValueError(
-            f"Got weights={self.weights!r} for {self.name!r}, for which timm has no weights; expected a path, or None "
+            f"Got weights={shown(self.weights)} for {shown(self.name)}, for which timm has no weights; expected a "
+            "path, or None "
             "for random weights. timm.list_pretrained() lists the names that have some."
         )
 

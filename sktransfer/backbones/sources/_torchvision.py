@@ -57,7 +57,12 @@ class TorchvisionSource:
     keeps_network = False
 
     def __post_init__(self) -> None:
-        check_choice("backbone", self.name, names())
+        check_choice(
+            "backbone",
+            self.name,
+            names(),
+            'list_backbones() lists them; names of timm begin with "timm:", those of the Hugging Face Hub with "hf:".',
+        )
 
     @property
     def weights_name(self) -> str:
@@ -150,6 +155,7 @@ class TorchvisionSource:
         if self.weights is None or is_path(self.weights):
             return None
         raise ValueError(
-            f"Got weights={shown(self.weights)} for {self.name!r}; expected a path, None, or one of its weights: "
-            f"{closest(self.weights, known.__members__)}."
+            f"Got weights={shown(self.weights)} for {shown(self.name)}; expected a path, None, or a name of its "
+            "weights: "
+            f"{closest(self.weights, known.__members__)}"
         )

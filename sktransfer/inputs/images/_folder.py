@@ -8,11 +8,13 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal, overload
 
 import numpy as np
 from PIL import Image
 from sklearn.utils import Bunch
 
+from sktransfer._messages import shortened
 from sktransfer.inputs.images._integrity import FORMATS
 
 # How folders are called that hold a part of the samples each, instead of a class.
@@ -22,7 +24,61 @@ _LEFT_BEHIND = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
 _LEFT_BEHIND |= {"system volume information", "lost+found"}
 
 
-def load_image_folder(path: str | os.PathLike[str], *, split: str | Sequence[str] | None = None) -> Bunch:
+# The most lines of classes that the repr of a folder shows.
+_CLASSES_SHOWN = 6
+
+
+class ImageFolder(Bunch):
+    """What `load_image_folder` found: the keys of a `Bunch`, and a repr that fits a screen.
+
+    Parameters
+    ----------
+    **kwargs : dict
+        The keys and their values.
+    """
+
+    def __repr__(self) -> str:
+        counts = Counter(np.asarray(self.get("target", ())).tolist())
+        lines = [f"{sum(counts.values())} images of {len(counts)} classes"] if counts else []
+        few = list(counts)[: _CLASSES_SHOWN if len(counts) <= _CLASSES_SHOWN else _CLASSES_SHOWN - 1]
+        width = max((len(shortened(str(name), 40)) for name in few), default=0)
+        digits = len(str(max((counts[name] for name in few), default=0)))
+        lines += [f"  {shortened(str(name), 40):{width}}  {counts[name]:{digits}}" for name in few]
+        lines += [f"  and {len(counts) - len(few)} more classes"] if len(few) < len(counts) else []
+        if len(self.get("filenames", ())):
+            lines.append(f"first: {_short(str(self['filenames'][0]))}")
+        if self.get("skipped"):
+            lines.append(f"skipped files: {len(self['skipped'])}")
+        return "\n".join([*lines, f"keys: {', '.join(self)}"])
+
+
+@overload
+def load_image_folder(
+    path: str | os.PathLike[str],
+    *,
+    split: str | Sequence[str] | None = None,
+    return_X_y: Literal[False] = False,
+    as_frame: bool = False,
+) -> ImageFolder: ...
+
+
+@overload
+def load_image_folder(
+    path: str | os.PathLike[str],
+    *,
+    split: str | Sequence[str] | None = None,
+    return_X_y: Literal[True],
+    as_frame: bool = False,
+) -> tuple[Any, Any]: ...
+
+
+def load_image_folder(
+    path: str | os.PathLike[str],
+    *,
+    split: str | Sequence[str] | None = None,
+    return_X_y: bool = False,
+    as_frame: bool = False,
+) -> ImageFolder | tuple[Any, Any]:
     """List the images of a folder that holds one folder for each class.
 
     Linked folders are followed, each folder once in a class, and none back to `path` or above it. Files and folders
@@ -36,19 +92,28 @@ def load_image_folder(path: str | os.PathLike[str], *, split: str | Sequence[str
     split : str or list of str, default=None
         The folder below `path` that holds the class folders, such as `"train"`; of several, the images are joined, and
         a class may be in one of them alone.
+    return_X_y : bool, default=False
+        Whether to return `data` and `target` alone, as a pair.
+    as_frame : bool, default=False
+        Whether `data` is a DataFrame of one column, `"path"`, `target` and `target_index` are Series, and there is a
+        `frame` with all three. Needs pandas.
 
     Returns
     -------
-    Bunch
+    Bunch or tuple
         `data`: object ndarray of shape (n_samples,), the paths as str, sorted within each class, one split after
         another;
-        `target`: int ndarray of shape (n_samples,), indices into `target_names`;
+        `target`: str ndarray of shape (n_samples,), the class of each image, so that `predict` answers with names;
+        `target_index`: int ndarray of shape (n_samples,), the same as indices into `target_names`;
         `target_names`: list of str, the class folders, sorted;
-        `filenames`: str ndarray of shape (n_samples,), the same paths;
+        `filenames`: str ndarray of shape (n_samples,), the same paths as in `data`;
         `skipped`: list of str, the paths of the files that were left out, sorted.
+        Printed, it says how many images each class has. With `return_X_y=True` the pair (`data`, `target`).
 
     Raises
     ------
+    ImportError
+        If `as_frame=True` and pandas is not installed.
     FileNotFoundError
         If there is no such folder.
     PermissionError
@@ -88,13 +153,23 @@ def load_image_folder(path: str | os.PathLike[str], *, split: str | Sequence[str
     _tell(skipped, sum(map(len, classes.values())))
     names = sorted(classes)
     files = [file for name in names for file in classes[name]]
-    return Bunch(
-        data=np.array(files, dtype=object),
-        target=np.repeat(np.arange(len(names)), [len(classes[name]) for name in names]),
-        target_names=names,
-        filenames=np.array(files),
-        skipped=sorted(skipped),
-    )
+    index = np.repeat(np.arange(len(names)), [len(classes[name]) for name in names])
+    columns = {"data": np.array(files, dtype=object), "target": np.array(names)[index], "target_index": index}
+    if as_frame:
+        columns = _as_frames(columns)
+    if return_X_y:
+        return columns["data"], columns["target"]
+    return ImageFolder(**columns, target_names=names, filenames=np.array(files), skipped=sorted(skipped))
+
+
+def _as_frames(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return a DataFrame of one column, two Series and the frame that holds all three."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError("as_frame=True needs pandas. It is not installed: pip install pandas.") from error
+    frame = pd.DataFrame({"path" if name == "data" else name: column for name, column in columns.items()})
+    return {"data": frame[["path"]], "target": frame["target"], "target_index": frame["target_index"], "frame": frame}
 
 
 def _split_folders(root: Path, split: str | Sequence[str]) -> list[Path]:

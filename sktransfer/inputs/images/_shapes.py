@@ -10,6 +10,8 @@ from numbers import Integral
 import numpy as np
 import torch
 
+from sktransfer._messages import shown
+
 
 def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
     """Raise if this is no shape of an image.
@@ -33,7 +35,8 @@ def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
     whole = all(isinstance(side, Integral) and side > 0 for side in shape)
     if not whole or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
         raise ValueError(
-            f"Got image_shape={shape!r}; expected (height, width) or (height, width, channels) with 1, 3 or 4 channels."
+            f"Got image_shape={shown(shape)}; expected (height, width) or (height, width, channels) with 1, 3 or 4 "
+            "channels."
         )
     return shape
 

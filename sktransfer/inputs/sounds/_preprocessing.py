@@ -4,7 +4,6 @@ The extractor itself is built where it is needed, and prepares one window at a t
 """
 
 import json
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from sktransfer._messages import check_choice, named_extra
+from sktransfer._messages import check_choice, named_extra, shown
 from sktransfer.inputs._base import Preprocessing
 
 # Feature extractors of transformers that turn a waveform into what a network takes, by name.
@@ -85,7 +84,7 @@ class SoundPreprocessing(Preprocessing):
         """
         if extractor not in EXTRACTORS:
             raise ValueError(
-                f"Got a feature extractor {reprlib.repr(extractor)}; expected one for sounds: {', '.join(EXTRACTORS)}."
+                f"Got a feature extractor {shown(extractor)}; expected one for sounds: {', '.join(EXTRACTORS)}."
             )
         # Arrays that follow from the rest are left out.
         known = {key: value for key, value in settings.items() if key not in ("mel_filters", "window")}
@@ -160,4 +159,4 @@ def _check_sizes(settings: Mapping[str, Any]) -> None:
             number = value if abs(value) < 10**20 else "a number of more than 20 digits"
             raise ValueError(f"Got {name}={number} of a feature extractor; expected at most {most}. Correct it.")
         if name in _MOST and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"Got {name}={reprlib.repr(value)} of a feature extractor; expected a number from 1.")
+            raise ValueError(f"Got {name}={shown(value)} of a feature extractor; expected a number from 1.")

@@ -69,7 +69,7 @@ class SoundReader(Reader):
         low, high = RATES
         if sampling_rate is not None and not low <= sampling_rate <= high:
             raise ValueError(
-                f"Got sampling_rate={sampling_rate!r}; expected the samples a second of the arrays in X, {low} to "
+                f"Got sampling_rate={shown(sampling_rate)}; expected the samples a second of the arrays in X, {low} to "
                 f"{high}, such as 16000, or None where X holds paths alone."
             )
         self.preprocessing = preprocessing

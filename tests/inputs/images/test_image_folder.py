@@ -1,17 +1,21 @@
 """What a user may rely on when a folder of class folders is listed."""
 
+import copy
 import os
+import pickle
+import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.datasets import load_files
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.utils import Bunch
 
-from sktransfer import PretrainedFeatureExtractor, load_image_folder
+from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor, load_image_folder
 
 
 def touch(root, *names):
@@ -41,17 +45,20 @@ def test_classes_and_files_are_sorted(folder):
         "dog/10.jpg",
         "dog/2.png",
     ]
-    assert bunch.target.tolist() == [0, 1, 1, 1, 2, 2]
+    assert bunch.target.tolist() == ["ant", "cat", "cat", "cat", "dog", "dog"]
+    assert bunch.target_index.tolist() == [0, 1, 1, 1, 2, 2]
 
 
 def test_the_fields_are_those_of_load_files(folder):
     bunch, theirs = load_image_folder(folder), load_files(folder, load_content=False, shuffle=False)
     assert isinstance(bunch, Bunch)
-    assert set(bunch) == {"data", "target", "target_names", "filenames", "skipped"}
+    assert set(bunch) == {"data", "target", "target_index", "target_names", "filenames", "skipped"}
     assert bunch.target_names == theirs.target_names
     assert bunch.data.dtype == object
     assert all(type(file) is str for file in bunch.data)
-    assert bunch.target.dtype.kind == "i"
+    assert bunch.target_index.dtype.kind == "i"
+    assert bunch.target_index.tolist() == theirs.target.tolist()
+    assert bunch.target.dtype.kind == "U"
     assert bunch.filenames.dtype.kind == "U"
     assert bunch.filenames.tolist() == bunch.data.tolist()
 
@@ -119,7 +126,7 @@ def test_linked_folders_and_files_are_followed(folder, tmp_path_factory):
     (folder / "dog" / "one.png").symlink_to(elsewhere / "wolf" / "w.png")
     (folder / "wolf").symlink_to(elsewhere / "wolf")
     bunch = load_image_folder(folder)
-    counts = dict(zip(bunch.target_names, np.bincount(bunch.target).tolist(), strict=True))
+    counts = dict(zip(bunch.target_names, np.bincount(bunch.target_index).tolist(), strict=True))
     assert counts == {"ant": 1, "cat": 3, "dog": 5, "wolf": 1}
     assert all(os.path.isfile(file) for file in bunch.data)
 
@@ -209,7 +216,8 @@ def test_splits_are_joined_by_the_names_of_their_classes(splits):
     bunch = load_image_folder(splits, split=["val", "train"])
     assert bunch.target_names == ["cat", "dog", "eel"]
     assert names_of(bunch, splits) == ["train/cat/a.png", "val/dog/c.png", "train/dog/b.png", "val/eel/d.png"]
-    assert bunch.target.tolist() == [0, 1, 1, 2]
+    assert bunch.target.tolist() == ["cat", "dog", "dog", "eel"]
+    assert bunch.target_index.tolist() == [0, 1, 1, 2]
     assert bunch.skipped == []
 
 
@@ -280,9 +288,86 @@ def test_data_and_target_go_through_splits_and_estimators(tmp_path):
             Image.new("RGB", (9, 9), (level, level, number)).save(tmp_path / label / f"{number}.png")
     bunch = load_image_folder(tmp_path)
     X_train, X_test, y_train, y_test = train_test_split(bunch.data, bunch.target, stratify=bunch.target, random_state=0)
-    assert [bunch.target_names[label] for label in y_test] == [Path(file).parent.name for file in X_test]
+    assert y_test.tolist() == [Path(file).parent.name for file in X_test]
     for train, test in StratifiedKFold(3).split(bunch.data, bunch.target):
         assert set(bunch.data[train]).isdisjoint(bunch.data[test])
     extractor = PretrainedFeatureExtractor("squeezenet1_1", weights=None, random_state=0).fit(X_train, y_train)
     assert extractor.transform(X_test).shape == (len(y_test), 512)
     assert np.isfinite(extractor.transform(X_test)).all()
+    classifier = FineTunedClassifier("squeezenet1_1", weights=None, random_state=0).fit(X_train, y_train)
+    assert set(classifier.predict(X_test)) <= {"dark", "light"}
+    assert classifier.classes_.tolist() == bunch.target_names
+
+
+# Other forms
+
+
+def test_data_and_target_alone_are_a_pair(folder):
+    bunch = load_image_folder(folder)
+    X, y = load_image_folder(folder, return_X_y=True)
+    np.testing.assert_array_equal(X, bunch.data)
+    np.testing.assert_array_equal(y, bunch.target)
+
+
+def test_a_frame_holds_paths_names_and_indices(folder):
+    bunch, framed = load_image_folder(folder), load_image_folder(folder, as_frame=True)
+    assert framed.frame.columns.tolist() == ["path", "target", "target_index"]
+    assert framed.data.columns.tolist() == ["path"]
+    assert framed.data["path"].tolist() == framed.filenames.tolist() == bunch.data.tolist()
+    assert framed.target.tolist() == bunch.target.tolist()
+    assert framed.target_index.tolist() == bunch.target_index.tolist()
+    X, y = load_image_folder(folder, return_X_y=True, as_frame=True)
+    pd.testing.assert_frame_equal(X, framed.data)
+    pd.testing.assert_series_equal(y, framed.target)
+
+
+def test_estimators_take_the_frame_of_a_folder(tmp_path):
+    for label, level in (("dark", 40), ("light", 200)):
+        (tmp_path / label).mkdir()
+        for number in range(3):
+            Image.new("RGB", (9, 9), (level, level, number)).save(tmp_path / label / f"{number}.png")
+    X, y = load_image_folder(tmp_path, return_X_y=True, as_frame=True)
+    classifier = FineTunedClassifier("squeezenet1_1", weights=None, random_state=0).fit(X, y)
+    assert classifier.feature_names_in_.tolist() == ["path"]
+    assert set(classifier.predict(X)) <= {"dark", "light"}
+
+
+def test_without_pandas_a_frame_names_what_to_install(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"as_frame=True needs pandas.*pip install pandas"):
+        load_image_folder(folder, as_frame=True)
+
+
+def test_printed_it_counts_the_images_of_each_class(folder):
+    lines = repr(load_image_folder(folder)).splitlines()
+    assert lines[:4] == ["6 images of 3 classes", "  ant  1", "  cat  3", "  dog  2"]
+    assert lines[4] == f"first: {str(folder / 'ant' / '1.TIFF')!r}"
+    assert lines[5] == "keys: data, target, target_index, target_names, filenames, skipped"
+    assert len(lines) == 6
+
+
+def test_printed_it_fits_a_screen_with_a_thousand_classes_and_long_names(tmp_path):
+    touch(tmp_path, *(f"{number:04}/a.png" for number in range(999)), f"{'z' * 200}/a.png", "0000/b.txt")
+    with pytest.warns(UserWarning, match="Left out 1"):
+        bunch = load_image_folder(tmp_path)
+    lines = repr(bunch).splitlines()
+    assert len(lines) <= 12
+    assert lines[0] == "1000 images of 1000 classes"
+    assert "  and 995 more classes" in lines
+    assert "skipped files: 1" in lines
+    assert all(len(line) <= 300 for line in lines)
+
+
+@pytest.mark.parametrize("as_frame", [False, True])
+def test_pickled_and_copied_it_is_the_same(folder, as_frame):
+    bunch = load_image_folder(folder, as_frame=as_frame)
+    for again in (pickle.loads(pickle.dumps(bunch)), copy.deepcopy(bunch)):
+        assert repr(again) == repr(bunch)
+        assert again.target.tolist() == bunch.target.tolist()
+
+
+def test_keys_may_be_added_and_removed(folder):
+    bunch = load_image_folder(folder)
+    bunch.source = "here"
+    del bunch["target"], bunch["filenames"]
+    assert repr(bunch) == "keys: data, target_index, target_names, skipped, source"

@@ -92,7 +92,7 @@ def test_silence_stays_silent(level, samples):
 
 
 def test_an_unknown_level_is_answered_with_the_closest(samples):
-    with pytest.raises(ValueError, match=r"Got augment='standart'.*the closest are 'standard'"):
+    with pytest.raises(ValueError, match=r"Got augment='standart'.*Did you mean 'standard'"):
         samples.augmentation("standart")
     assert samples.augmentation(None) is None
 
