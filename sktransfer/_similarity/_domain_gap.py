@@ -95,8 +95,12 @@ class DomainGap:
 
     @property
     def level(self) -> str | None:
-        """`"near"`, `"some way off"`, `"far"` or `"very far"`; `None` for a network without BatchNorms."""
-        return None if math.isnan(self.gap) else [word for least, word in LEVELS if self.gap >= least][-1]
+        """`"near"`, `"some way off"`, `"far"` or `"very far"`; `None` without BatchNorms, or with random weights."""
+        return (
+            None
+            if math.isnan(self.gap) or self._is_random
+            else [word for least, word in LEVELS if self.gap >= least][-1]
+        )
 
     @property
     def best_block(self) -> BlockGap | None:
@@ -170,7 +174,13 @@ class DomainGap:
         """
         return " ".join([self._of_looks(), *self._of_probes()])
 
+    @property
+    def _is_random(self) -> bool:
+        return self.weights.startswith("random, seed")
+
     def _of_looks(self) -> str:
+        if self._is_random:
+            return f"{self.backbone} has random weights, which have seen nothing that samples could be far from."
         if self.level is None:
             return (
                 f"{self.backbone} has no BatchNorm, so how unlike its training data these {self.n_samples} samples "

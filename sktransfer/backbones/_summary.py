@@ -40,7 +40,7 @@ class BackboneSummary:
 
     title: str
     rows: tuple[BlockRow, ...]
-    origin: Origin = Origin()
+    origin: Origin
 
     @property
     def n_frozen(self) -> int:

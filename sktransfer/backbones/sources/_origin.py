@@ -45,13 +45,13 @@ class Origin:
     licence: str | None = None
 
     def __str__(self) -> str:
-        said = {"weights from": self.source, "trained on": self.data, "licence": self.licence}
-        return "; ".join(f"{name} {value or 'not stated'}" for name, value in said.items())
+        said = {"weights": self.source, "data": self.data, "licence": self.licence}
+        return "; ".join(f"{name}: {value or 'not stated'}" for name, value in said.items())
 
 
 def random_origin(seed: int) -> Origin:
     """Return the origin of random weights."""
-    return Origin(f"no training: random, seed {seed}", "nothing", None)
+    return Origin(f"random, seed {seed}", "none")
 
 
 def data_of_tag(tag: str) -> str | None:
