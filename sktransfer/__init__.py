@@ -7,6 +7,7 @@ from sktransfer._fine_tuned_regressor import FineTunedRegressor
 from sktransfer._process import _earlier_modules
 from sktransfer._process._versions import show_versions
 from sktransfer._saved_model import load, save
+from sktransfer._suggesting import suggest_settings
 from sktransfer._training._suffix_network import restore_suffix
 from sktransfer.inputs import load_image_folder
 
@@ -27,4 +28,5 @@ __all__ = [
     "save",
     "set_cache_limit",
     "show_versions",
+    "suggest_settings",
 ]

@@ -263,13 +263,16 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         unknown = look == "vectors" and named
         checked = rows.values if unknown else self._checked(rows, look, reset=True, tolerant=tolerant)
         self._check_takes_vectors(n_features, kind_of_input(self.backbone))
-        backbone = load_backbone(self.backbone, self.weights, seed=self._seed(), n_features=n_features)
+        backbone = self._load_backbone(n_features)
         takes = backbone.preprocessing.kind
         kind = rows.kind(takes)
         self._check_takes_vectors(n_features, takes if kind == "vectors" else None)
         given = {name: getattr(self, name) for name in ("image_shape", "pixel_range", "max_length", "sampling_rate")}
         reader = make_reader(kind, backbone.preprocessing, **given)
         return reader.learn(checked, tolerant), backbone, reader
+
+    def _load_backbone(self, n_features: int | None) -> Backbone:
+        return load_backbone(self.backbone, self.weights, seed=self._seed(), n_features=n_features)
 
     def _check_takes_vectors(self, n_features: int | None, takes: str | None) -> None:
         if n_features is None or not isinstance(self.backbone, str) or takes not in ("images", "texts"):

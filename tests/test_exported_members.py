@@ -7,6 +7,7 @@ import sys
 import sktransfer
 import sktransfer.backbones
 import sktransfer.inputs
+import sktransfer.inspection
 
 
 def test_public_names_are_the_list():
@@ -23,8 +24,9 @@ def test_public_names_are_the_list():
         "save",
         "set_cache_limit",
         "show_versions",
+        "suggest_settings",
     ]
-    for module in (sktransfer, sktransfer.backbones, sktransfer.inputs):
+    for module in (sktransfer, sktransfer.backbones, sktransfer.inputs, sktransfer.inspection):
         for name in module.__all__:
             member = getattr(module, name)
             assert not (inspect.isclass(member) or inspect.isfunction(member)) or member.__doc__

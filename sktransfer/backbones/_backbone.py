@@ -411,7 +411,8 @@ class Backbone:
         Returns
         -------
         BackboneSummary
-            A row a block; prints as text, and as a table in a notebook.
+            One row per block, and `origin`: where the weights come from, what they were trained on and their licence,
+            as far as torchvision, timm or a model card says it. Prints as text, and as a table in a notebook.
         """
         frozen = self.frozen_names(self._shown[0] if freeze_depth is None else freeze_depth)
         sizes = {name: parameter.numel() for name, parameter in self.network.named_parameters()}
@@ -419,7 +420,7 @@ class Backbone:
         for number, (block, shape) in enumerate(zip(self.blocks, self._known_shapes(), strict=True), start=1):
             cold = sum(sizes[name] for name in block.parameter_names if name in frozen)
             rows.append(BlockRow(number, block.name, shape, sum(sizes[name] for name in block.parameter_names), cold))
-        return BackboneSummary(repr(self), tuple(rows))
+        return BackboneSummary(repr(self), tuple(rows), self._source.origin)
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()

@@ -3,6 +3,8 @@
 import html
 from dataclasses import dataclass
 
+from sktransfer.backbones.sources._origin import Origin
+
 
 @dataclass(frozen=True)
 class BlockRow:
@@ -32,10 +34,13 @@ class BackboneSummary:
         What is summed up.
     rows : tuple of BlockRow
         One a block, in order.
+    origin : Origin
+        Where the weights come from, with `source`, `data` and `licence`: each a str, or `None` where it is not stated.
     """
 
     title: str
     rows: tuple[BlockRow, ...]
+    origin: Origin
 
     @property
     def n_frozen(self) -> int:
@@ -66,7 +71,7 @@ class BackboneSummary:
             for row in table
         ]
         rule = "-" * max(map(len, aligned))
-        return "\n".join([self.title, rule, aligned[0], rule, *aligned[1:], rule, self._totals()])
+        return "\n".join([self.title, rule, aligned[0], rule, *aligned[1:], rule, self._totals(), str(self.origin)])
 
     __repr__ = __str__
 
@@ -80,5 +85,6 @@ class BackboneSummary:
         )
         return (
             f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{header}</tr></thead>"
-            f'<tbody>{body}</tbody><tfoot><tr><td colspan="5">{self._totals()}</td></tr></tfoot></table>'
+            f'<tbody>{body}</tbody><tfoot><tr><td colspan="5">{self._totals()}<br>{html.escape(str(self.origin))}'
+            "</td></tr></tfoot></table>"
         )

@@ -1,9 +1,11 @@
-"""Displays and measures that look at data and at fitted estimators, and change neither. Nothing below knows them.
+"""Displays and measures that look at estimators, networks and data, and change none. Nothing below knows them.
 
 matplotlib is imported when something is drawn: `pip install "sktransfer[plot]"`.
 """
 
+from sktransfer._similarity._domain_gap import BlockGap, DomainGap
 from sktransfer.inspection._depth_display import DepthDisplay
+from sktransfer.inspection._domain_gap import domain_gap
 from sktransfer.inspection._filter_display import FilterDisplay
 from sktransfer.inspection._mistakes_display import MistakesDisplay
 from sktransfer.inspection._saliency_display import SaliencyDisplay
@@ -13,7 +15,9 @@ from sktransfer.inspection._torch_module import TorchModule, torch_module
 from sktransfer.inspection._training_curve_display import TrainingCurveDisplay
 
 __all__ = [
+    "BlockGap",
     "DepthDisplay",
+    "DomainGap",
     "FilterDisplay",
     "MistakesDisplay",
     "SaliencyDisplay",
@@ -21,5 +25,6 @@ __all__ = [
     "SearchDisplay",
     "TorchModule",
     "TrainingCurveDisplay",
+    "domain_gap",
     "torch_module",
 ]

@@ -9,6 +9,7 @@ from torch import nn
 
 from sktransfer._process._files import file_stamp
 from sktransfer.backbones.graphs._base import Graph
+from sktransfer.backbones.sources._origin import Origin
 from sktransfer.inputs._base import Preprocessing
 
 
@@ -40,6 +41,10 @@ class Source(Protocol):
     @property
     def record(self) -> dict[str, Any]:
         """What it takes to build the source again, in words and numbers; a person's own network is not among them."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where its weights come from, what they were trained on and their licence, as far as that is stated."""
 
     def architecture(self) -> nn.Module:
         """Return the network with weights of no importance, or with its own where the source keeps it."""

@@ -14,6 +14,7 @@ from torch import nn
 from sktransfer._messages import first_line, shown
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
+from sktransfer.backbones.sources._origin import Origin
 from sktransfer.backbones.sources._weights import fill, read_state_dict
 from sktransfer.backbones.sources._wrapped_networks import unwrap_network
 from sktransfer.inputs import ImagePreprocessing
@@ -74,6 +75,10 @@ class CustomSource:
     @property
     def record(self) -> dict[str, Any]:
         return {"weights": self.weights, "seed": self.seed, "n_features": self.n_features}
+
+    @property
+    def origin(self) -> Origin:
+        return Origin("the network that was given" if self._path is None else f"the file {shown(Path(self._path))}")
 
     def architecture(self) -> nn.Module:
         if isinstance(self.backbone, nn.Module):

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from sktransfer.backbones.sources._hub_architectures import build_config, check_
 from sktransfer.backbones.sources._hub_files import PREFIX, ModelFiles, explained
 from sktransfer.backbones.sources._hub_models import read_description
 from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files
+from sktransfer.backbones.sources._origin import Origin, random_origin, read_card
 from sktransfer.backbones.sources._sentence_models import SentencePooling
 from sktransfer.backbones.sources._weights import fill, read_state_dict
 from sktransfer.backbones.sources._weights_file import is_path
@@ -88,6 +90,21 @@ class HuggingFaceSource:
         if self.weights != "DEFAULT":
             return self.name, said, (file_key(self.weights),)
         return (self.name, said, tuple(map(file_key, weight_files(self._files)))) if self._files.is_folder else None
+
+    @property
+    def origin(self) -> Origin:
+        if self.weights is None:
+            return random_origin(self.seed)
+        if self.weights != "DEFAULT":
+            return Origin(f"the file {shown(self.weights)}")
+        if self._files.is_folder:
+            card = read_card(Path(self._files.place, "README.md"))
+            return replace(card, source=f"the folder {shown(self._files.place)}")
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self._files.place, "README.md")  # which asks nobody
+        card = read_card(Path(found) if isinstance(found, str) else None)
+        return replace(card, source=f"https://huggingface.co/{self._files.place}")
 
     @property
     def config_text(self) -> str:

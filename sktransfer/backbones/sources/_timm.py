@@ -21,6 +21,7 @@ from sktransfer.backbones._code import is_library
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
 from sktransfer.backbones.sources import _weights
 from sktransfer.backbones.sources._base import file_key
+from sktransfer.backbones.sources._origin import Origin, data_of_tag, random_origin
 from sktransfer.backbones.sources._weights import fetch, fill, place_of, read_state_dict, without_prefix
 from sktransfer.backbones.sources._weights_file import is_path
 from sktransfer.inputs import ImagePreprocessing
@@ -83,6 +84,17 @@ class TimmSource:
     @property
     def record(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def origin(self) -> Origin:
+        if self.weights is None:
+            return random_origin(self.seed)
+        if self._tag() is None:
+            return Origin(f"the file {shown(self.weights)}")
+        config = self._config()
+        place = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
+        licence = config.license if config.license not in ("", "unknown") else None
+        return Origin(f"timm {config.tag or self._model}, {place}", data_of_tag(config.tag or ""), licence)
 
     def graph(self, network: nn.Module) -> NetworkGraph:
         models = self._models

@@ -14,6 +14,7 @@ from sktransfer._messages import check_choice, closest, shown
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
 from sktransfer.backbones.sources._base import file_key
+from sktransfer.backbones.sources._origin import Origin, random_origin
 from sktransfer.backbones.sources._weights import fetch, fill, place_of, read_state_dict
 from sktransfer.backbones.sources._weights_file import check_tensors, is_path
 from sktransfer.inputs import ImagePreprocessing
@@ -81,6 +82,19 @@ class TorchvisionSource:
     @property
     def record(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def origin(self) -> Origin:
+        if self.weights is None:
+            return random_origin(self.seed)
+        known = self._enum()
+        if known is None:
+            return Origin(f"the file {shown(self.weights)}")
+        whose, said = f"torchvision {known.name}, {known.url}", known.meta
+        # torchvision names its weights after their data; SWAG's come from photos of Instagram, as their text says.
+        data = "ImageNet-1K" if known.name.startswith("IMAGENET1K") and len(said["categories"]) == 1000 else None
+        earlier = "photos of Instagram (SWAG), then " if data and "SWAG" in known.name else ""
+        return Origin(whose, data and earlier + data, said.get("license"))
 
     def architecture(self) -> nn.Module:
         return self._as_pretrained(self._build())

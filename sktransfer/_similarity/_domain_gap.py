@@ -1,0 +1,348 @@
+"""How far samples are from what a network was trained on: measured, and said in words.
+
+Two things are measured. How unlike the samples look to the network, by what enters its BatchNorms; and, with targets,
+what its features are worth behind each depth, beside random weights and beside no network at all.
+"""
+
+import html
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sktransfer._messages import named_extra, shown
+from sktransfer._similarity._passes import Seen, chosen_depths, look
+from sktransfer._similarity._probes import Score, make_folds, score, words
+from sktransfer._similarity._reading import Read, choose_rows, read
+from sktransfer._similarity._targets import Targets, read_targets
+from sktransfer.backbones import Backbone
+
+# From this gap on samples are called so. See benchmarks/results/domain_gap.md: photos 0.2, crops of photos 0.3, photos
+# of 32 x 32 pixels and drawings 0.5, textures, spectrograms and radiographs 0.5 to 0.7, noise 0.8.
+LEVELS = ((0.0, "near"), (0.3, "some way off"), (0.5, "far"), (0.7, "very far"))
+
+# Depths at which probes are scored, at most.
+MOST_DEPTHS = 8
+
+
+@dataclass(frozen=True)
+class BlockGap:
+    """What was measured of one block.
+
+    Parameters
+    ----------
+    number : int
+        1 is the first.
+    name : str
+        As in `backbone.blocks`.
+    gap : float
+        Mean over the channels of its BatchNorms; NaN where it has none.
+    score, random_score : Score or None
+        Of a probe on its output, with the network's weights and with random ones; `None` where none was scored.
+    """
+
+    number: int
+    name: str
+    gap: float
+    score: Score | None = None
+    random_score: Score | None = None
+
+
+@dataclass(frozen=True)
+class DomainGap:
+    """How far samples are from what a network was trained on.
+
+    Prints as a sentence and a table by block.
+
+    Attributes
+    ----------
+    backbone, weights : str
+        Which network, with which weights.
+    n_samples : int
+        Samples that were looked at.
+    blocks : tuple of BlockGap
+        In order from the input: `number`, `name`, `gap`, and `score` and `random_score` with their `mean` and `error`.
+    baseline : Score or None
+        Of a probe without a network, in the same folds; `None` without y.
+    baseline_name : str
+        What that probe sees, such as `"pixels + PCA"`.
+    score_name : str
+        `"accuracy"`, `"micro F1"` or `"R2"`; empty without y.
+    reference_gap : float or None
+        The gap of the samples that were given as `reference`.
+    """
+
+    backbone: str
+    weights: str
+    n_samples: int
+    blocks: tuple[BlockGap, ...]
+    baseline: Score | None = None
+    baseline_name: str = ""
+    score_name: str = ""
+    reference_gap: float | None = None
+
+    @property
+    def gap(self) -> float:
+        """The mean over blocks that have BatchNorms, in running standard deviations; NaN where none has."""
+        known = [block.gap for block in self.blocks if not math.isnan(block.gap)]
+        return float(np.mean(known)) if known else math.nan
+
+    @property
+    def relative_gap(self) -> float:
+        """The gap divided by that of the reference: 1 is as near as those samples. NaN without one."""
+        return math.nan if self.reference_gap is None else self.gap / max(self.reference_gap, 1e-12)
+
+    @property
+    def level(self) -> str | None:
+        """`"near"`, `"some way off"`, `"far"` or `"very far"`; `None` without BatchNorms, or with random weights."""
+        return (
+            None
+            if math.isnan(self.gap) or self._is_random
+            else [word for least, word in LEVELS if self.gap >= least][-1]
+        )
+
+    @property
+    def best_block(self) -> BlockGap | None:
+        """The block with the best probe; `None` without y."""
+        scored = [block for block in self.blocks if block.score is not None]
+        return max(scored, key=lambda block: block.score.mean if block.score else 0.0) if scored else None
+
+    @property
+    def last_block(self) -> BlockGap:
+        """The block whose output is the features."""
+        return self.blocks[-1]
+
+    @property
+    def earlier_is_better(self) -> bool:
+        """Whether an earlier block has a better probe than the features, by more than both standard errors."""
+        best, last = self.best_block, self.last_block.score
+        if best is None or best.score is None or last is None:
+            return False
+        return best.score.mean - last.mean > best.score.error + last.error
+
+    @property
+    def negative_transfer(self) -> bool | None:
+        """Whether even the best block has a worse probe than no network at all; `None` without y."""
+        best = self.best_block
+        return (
+            None
+            if best is None or best.score is None or self.baseline is None
+            else best.score.mean < self.baseline.mean
+        )
+
+    def as_frame(self) -> Any:
+        """Return one row per block as a pandas DataFrame.
+
+        Returns
+        -------
+        DataFrame
+            With columns `block`, `name`, `gap`, `score`, `score_error`, `random_score`, `random_score_error` and
+            `baseline`.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        with named_extra("Tables are made by the package pandas", "examples"):
+            import pandas as pd
+        nothing = Score(math.nan, math.nan)
+        return pd.DataFrame(
+            [
+                {
+                    "block": block.number,
+                    "name": block.name,
+                    "gap": block.gap,
+                    "score": (block.score or nothing).mean,
+                    "score_error": (block.score or nothing).error,
+                    "random_score": (block.random_score or nothing).mean,
+                    "random_score_error": (block.random_score or nothing).error,
+                    "baseline": (self.baseline or nothing).mean,
+                }
+                for block in self.blocks
+            ]
+        )
+
+    def describe(self) -> str:
+        """Say in a few sentences what was found.
+
+        Returns
+        -------
+        str
+            One paragraph.
+        """
+        return " ".join([self._of_looks(), *self._of_probes()])
+
+    @property
+    def _is_random(self) -> bool:
+        return self.weights.startswith("random, seed")
+
+    def _of_looks(self) -> str:
+        if self._is_random:
+            return f"{self.backbone} has random weights, which have seen nothing that samples could be far from."
+        if self.level is None:
+            return (
+                f"{self.backbone} has no BatchNorm, so how unlike its training data these {self.n_samples} samples "
+                "look was not measured."
+            )
+        more = "" if self.reference_gap is None else f", {self.relative_gap:.1f} times that of the reference"
+        return f"{self.level}: gap {self.gap:.2f} of {self.n_samples} samples to {self.backbone}{more}."
+
+    def _of_probes(self) -> list[str]:
+        best, baseline = self.best_block, self.baseline
+        if best is None or best.score is None or baseline is None:
+            return []
+        name = self.score_name
+        if self.negative_transfer:
+            said = [
+                f"Negative transfer: the best block, {best.name}, has {name} {best.score}, below {baseline} of "
+                f"{self.baseline_name}. Try another network, or train all of this one."
+            ]
+        else:
+            said = [f"The best block is {best.name}: {name} {best.score}, against {baseline} of {self.baseline_name}."]
+            if best.score.mean - baseline.mean < best.score.error + baseline.error:
+                said.append("That is no clear gain.")
+        if self.earlier_is_better:
+            said.append(f"Features get worse towards the end: {self.last_block.score} behind the last block.")
+        random = max((block.random_score for block in self.blocks if block.random_score), key=lambda each: each.mean)
+        if random.mean >= best.score.mean:
+            said.append(f"Random weights do as well ({random}): what the network learned does not help here.")
+        return said
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                str(block.number),
+                block.name,
+                "" if math.isnan(block.gap) else f"{block.gap:.2f}",
+                *((str(block.score or ""), str(block.random_score or "")) if self.score_name else ()),
+            )
+            for block in self.blocks
+        ]
+
+    @property
+    def _header(self) -> tuple[str, ...]:
+        return ("", "block", "gap", *((self.score_name, "random weights") if self.score_name else ()))
+
+    def __repr__(self) -> str:
+        table = [self._header, *self._cells()]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if column == 1 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in table
+        ]
+        return "\n".join([self.describe(), "", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = [("th", self._header), *(("td", cells) for cells in self._cells())]
+        body = "".join(
+            "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>" for tag, cells in rows
+        )
+        return f"<p>{html.escape(self.describe())}</p><table>{body}</table>"
+
+
+def measure(
+    given: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    reference: Any = None,
+    cv: Any = 5,
+    max_samples: int = 500,
+    random_state: Any = 0,
+    numbers: bool | None = None,
+) -> DomainGap:
+    """Measure how far X is from what a network was trained on.
+
+    Parameters
+    ----------
+    given, X, y, reference, cv, max_samples, random_state : object
+        As `sktransfer.inspection.domain_gap` takes them.
+    numbers : bool or None, default=None
+        Whether y holds numbers to predict; `None` leaves it to the estimator, or to y.
+
+    Returns
+    -------
+    DomainGap
+        What was found.
+    """
+    if not isinstance(max_samples, int | np.integer) or isinstance(max_samples, bool) or max_samples < 2:
+        raise ValueError(f"Got max_samples={shown(max_samples)}; expected a whole number of at least 2.")
+    opened = read(given, X)
+    n_samples = len(opened.samples)
+    if n_samples < 2:
+        raise ValueError("Got 1 sample; expected at least 2, whose mean and variance say something. Give more.")
+    numbers = opened.predicts_numbers if numbers is None else numbers
+    targets = None if y is None else read_targets(y, n_samples, numbers)
+    return measure_read(opened, targets, given, reference, cv, max_samples, random_state)
+
+
+def measure_read(
+    opened: Read, targets: Targets | None, given: Any, reference: Any, cv: Any, max_samples: int, random_state: Any
+) -> DomainGap:
+    """Do what `measure` does, of samples and targets that are read already."""
+    rows = choose_rows(len(opened.samples), int(max_samples), targets, random_state)
+    backbone = opened.backbone
+    targets = None if targets is None else targets.of(rows)
+    folds = None if targets is None else make_folds(cv, targets)
+    known = None if reference is None else _reference_gap(given, reference, max_samples, random_state)
+    depths = chosen_depths(len(backbone.blocks), MOST_DEPTHS)
+    seen = look(backbone, depths, opened.samples, rows, opened.execution)
+    scores: dict[int, Score] = {}
+    random_scores: dict[int, Score] = {}
+    baseline, name = None, ""
+    if targets is not None and folds is not None:
+        drawn = look(backbone, depths, opened.samples, rows, opened.execution, redrawn_by=0)
+        scores = {d: score(v, targets, folds) for d, v in zip(depths, seen.vectors, strict=True)}
+        random_scores = {d: score(v, targets, folds) for d, v in zip(depths, drawn.vectors, strict=True)}
+        name, plain = _without_network(opened, seen, rows)
+        baseline = score(plain, targets, folds, pixels=True)
+    gaps = _by_block(backbone, seen.distances)
+    return DomainGap(
+        backbone=backbone.name,
+        weights=backbone.weights_name,
+        n_samples=len(rows),
+        blocks=tuple(
+            BlockGap(number, block.name, gaps[number - 1], scores.get(number), random_scores.get(number))
+            for number, block in enumerate(backbone.blocks, start=1)
+        ),
+        baseline=baseline,
+        baseline_name=name,
+        score_name="" if targets is None else targets.score_name,
+        reference_gap=known,
+    )
+
+
+def _reference_gap(given: Any, reference: Any, max_samples: int, random_state: Any) -> float:
+    """Return the gap of other samples, or the one that was measured before."""
+    found = (
+        reference
+        if isinstance(reference, DomainGap)
+        else measure(given, reference, max_samples=max_samples, random_state=random_state)
+    )
+    if math.isnan(found.gap):
+        raise ValueError(
+            "Got a reference for a network without BatchNorm, whose gap cannot be measured; expected "
+            "reference=None. Give y instead: probes are scored at each depth of any network."
+        )
+    return found.gap
+
+
+def _without_network(opened: Read, seen: Seen, rows: np.ndarray) -> tuple[str, Any]:
+    if opened.texts is not None:
+        return "words (TF-IDF)", words([opened.texts[row] for row in rows])
+    return {"images": "pixels + PCA"}.get(opened.samples.kind, "the input + PCA"), seen.small
+
+
+def _by_block(backbone: Backbone, distances: dict[str, np.ndarray]) -> list[float]:
+    """Return the mean distance of channels that each block normalises."""
+    gaps = []
+    for block in backbone.blocks:
+        names = {name.removesuffix(".running_mean") for name in block.buffer_names if name.endswith(".running_mean")}
+        found = [distances[name] for name in names & distances.keys()]
+        gaps.append(float(np.concatenate(found).mean()) if found else math.nan)
+    return gaps

@@ -1,0 +1,118 @@
+"""Cross-validated linear probes: what a line through features is worth, behind each depth and without a network.
+
+A probe is ridge regression, of classes by their indicators, with a penalty that samples left out one at a time choose:
+it has a closed form, so a score at each of ten depths costs seconds. It compares features; it is not the head that the
+package trains.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sktransfer._messages import shown
+from sktransfer._similarity._targets import Targets
+
+# Penalties that are tried, on features of variance 1.
+PENALTIES = np.logspace(-1, 5, 7)
+COMPONENTS = 100
+
+
+@dataclass(frozen=True)
+class Score:
+    """A cross-validated score.
+
+    Parameters
+    ----------
+    mean, error : float
+        Over folds, and the standard error of that mean.
+    """
+
+    mean: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {self.error:.3f}"
+
+
+def make_folds(cv: Any, targets: Targets) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Divide samples into folds.
+
+    Parameters
+    ----------
+    cv : int, splitter or iterable
+        As scikit-learn takes it; a number of folds is stratified by classes.
+    targets : Targets
+        Of the samples.
+
+    Returns
+    -------
+    list of tuple of ndarray
+        Rows that are trained on, and rows that are scored.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer samples, or fewer of a class, than folds.
+    """
+    from sklearn.model_selection import check_cv
+
+    if isinstance(cv, int | np.integer):
+        of_classes = targets.kind == "classes"
+        least = int(targets.counts.min()) if of_classes else len(targets.values)
+        if cv < 2 or least < cv:
+            fewest = f" of class {shown(targets.names[targets.counts.argmin()].item())}" if of_classes else ""
+            raise ValueError(
+                f"Got cv={cv!r} with {least} samples{fewest}; expected a number of folds from 2 to {max(2, least)}. "
+                f"Give cv={max(2, min(least, 5))}" + ("." if least > 1 else ", and two samples of each class at least.")
+            )
+    splitter = check_cv(cv, targets.values, classifier=targets.kind == "classes")
+    return list(splitter.split(np.zeros(len(targets.values)), targets.values))
+
+
+def score(
+    features: Any, targets: Targets, folds: Sequence[tuple[np.ndarray, np.ndarray]], pixels: bool = False
+) -> Score:
+    """Score a probe on features.
+
+    Parameters
+    ----------
+    features : ndarray or sparse matrix of shape (n_samples, n_features)
+        Of all samples.
+    targets : Targets
+        Of all samples.
+    folds : sequence of tuple of ndarray
+        From `make_folds`.
+    pixels : bool, default=False
+        Whether to take the first principal components instead of scaled features.
+
+    Returns
+    -------
+    Score
+        Accuracy, micro-averaged F1, or R2.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import RidgeClassifierCV, RidgeCV
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    ridge: Any = RidgeCV(PENALTIES) if targets.kind == "numbers" else RidgeClassifierCV(PENALTIES)
+    least = min(len(rows) for rows, _ in folds)
+    if not isinstance(features, np.ndarray):  # counts of words, scaled already
+        model = ridge
+    elif pixels:
+        model = make_pipeline(PCA(min(COMPONENTS, least - 1, features.shape[1]), random_state=0), ridge)
+    else:
+        model = make_pipeline(StandardScaler(), ridge)
+    scoring = {"classes": "accuracy", "labels": "f1_micro", "numbers": "r2"}[targets.kind]
+    found = cross_val_score(model, features, targets.values, cv=folds, scoring=scoring)
+    return Score(float(found.mean()), float(found.std(ddof=1) / np.sqrt(len(found))))
+
+
+def words(texts: Sequence[str]) -> Any:
+    """Return texts as weighted counts of words, a sparse matrix: what a probe without a network sees of them."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(token_pattern=r"\S+").fit_transform([text if text.split() else "-" for text in texts])  # noqa: S106

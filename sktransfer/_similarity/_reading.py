@@ -1,0 +1,145 @@
+"""X as a backbone reads it, whether an estimator, a name, a network or a loaded backbone is given."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_random_state
+from torch import nn
+
+from sktransfer._backbone_estimator import BackboneEstimator
+from sktransfer._computing._execution import Execution
+from sktransfer._feature_extractor import PretrainedFeatureExtractor
+from sktransfer._messages import shown
+from sktransfer._similarity._targets import Targets
+from sktransfer.backbones import Backbone
+from sktransfer.inputs._base import Samples
+from sktransfer.inputs._rows import Rows
+
+# Samples of each class that are chosen first.
+OF_EACH = 5
+
+
+@dataclass(frozen=True)
+class Read:
+    """Samples, and the network that takes them.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        With the weights that it was pretrained with.
+    samples : Samples
+        All of X.
+    texts : list of str or None
+        X itself, where it holds texts.
+    execution : Execution
+        How the network is run, in float32.
+    predicts_numbers : bool or None
+        Whether the estimator predicts numbers; `None` where none was given that predicts.
+    """
+
+    backbone: Backbone
+    samples: Samples
+    texts: list[str] | None
+    execution: Execution
+    predicts_numbers: bool | None
+
+
+class _OfLoaded(PretrainedFeatureExtractor):
+    """Reads X for a backbone that is there."""
+
+    def _load_backbone(self, n_features: int | None) -> Backbone:
+        return self._loaded
+
+    _loaded: Backbone
+
+
+def read(given: Any, X: Any) -> Read:
+    """Read X as an estimator or a backbone does, and change neither.
+
+    Parameters
+    ----------
+    given : estimator, str, nn.Module, callable or Backbone
+        An estimator of this package, fitted or not; or what its parameter `backbone` takes; or what `load_backbone`
+        returns.
+    X : array-like
+        As the estimators take it.
+
+    Returns
+    -------
+    Read
+        The samples and the backbone.
+
+    Raises
+    ------
+    ValueError
+        If what is given is neither, or X is not as described.
+    """
+    estimator = _as_estimator(given)
+    rows = Rows(X, estimator.image_shape)
+    if hasattr(estimator, "backbone_"):
+        samples, backbone = estimator._read(X), estimator.backbone_
+    else:
+        estimator = estimator if isinstance(estimator, _OfLoaded) else clone(estimator)
+        estimator._check_parameters()
+        samples, backbone, _ = estimator._learn(rows)
+    execution = Execution.plan(
+        estimator.batch_size, estimator.n_jobs, estimator.device, "float32", int(estimator.verbose)
+    )
+    texts = [str(text) for text in rows.values] if samples.kind == "texts" else None
+    kind = getattr(estimator, "_estimator_type", None) or getattr(estimator.__sklearn_tags__(), "estimator_type", None)
+    numbers = {"classifier": False, "regressor": True}.get(str(kind))
+    return Read(backbone, samples, texts, execution, numbers)
+
+
+def _as_estimator(given: Any) -> BackboneEstimator:
+    if isinstance(given, BackboneEstimator):
+        return given
+    if isinstance(given, Backbone):
+        reading = _OfLoaded(given.custom if given.custom is not None else given.name)
+        reading._loaded = given
+        return reading
+    if isinstance(given, BaseEstimator) or hasattr(given, "fit"):
+        raise ValueError(
+            f"Got a {type(given).__name__}; expected an estimator of sktransfer, a backbone, or the name of one. Of a "
+            "Pipeline give the step, as in pipeline[0]; of a search give search.best_estimator_."
+        )
+    if isinstance(given, str | nn.Module) or callable(given):
+        return PretrainedFeatureExtractor(given)
+    raise ValueError(
+        f"Got {shown(given)} of type {type(given).__name__} as a backbone; expected an estimator of sktransfer, a name "
+        'such as "resnet18", a torch.nn.Module, a function that returns one, or what load_backbone returns.'
+    )
+
+
+def choose_rows(n_samples: int, most: int, targets: Targets | None, seed: Any) -> np.ndarray:
+    """Choose samples to look at: five of each class, the rest with classes in the shares that they have.
+
+    Parameters
+    ----------
+    n_samples : int
+        How many there are.
+    most : int
+        How many are looked at, at most.
+    targets : Targets or None
+        Of all of them.
+    seed : int, RandomState instance or None
+        Of the choice.
+
+    Returns
+    -------
+    int ndarray
+        Rows, in random order, so that folds of neighbours are no folds of a kind.
+    """
+    order = check_random_state(seed).permutation(n_samples)
+    if n_samples <= most or targets is None or targets.kind != "classes":
+        return order[:most]
+    # By their share of their class, but a few of each class before all others: folds need them.
+    place = np.empty(n_samples)
+    for label in range(len(targets.names)):
+        own = order[targets.values[order] == label]
+        place[own] = (np.arange(len(own)) + 0.5) / len(own)
+        place[own[:OF_EACH]] -= 1
+    rows = order[np.argsort(place[order], kind="stable")][:most]
+    return rows[check_random_state(seed).permutation(len(rows))]

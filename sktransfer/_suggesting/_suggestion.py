@@ -1,0 +1,88 @@
+"""A suggestion: parameters that an estimator takes as they are, a reason for each, and a table for people."""
+
+import html
+import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sktransfer._messages import shown
+from sktransfer._similarity._domain_gap import DomainGap
+
+_WIDTH = 84
+
+
+class Suggestion(dict[str, Any]):
+    """Parameters for an estimator, with a reason for each.
+
+    Parameters
+    ----------
+    settings : mapping of str to object
+        Parameters and their values.
+    reasons : mapping of str to str
+        Why, by parameter.
+    estimator : str
+        Name of the class that takes them.
+    gap : DomainGap
+        How near the data is to what the network was trained on.
+    seconds : float
+        How long one fit of all samples is expected to take on this machine, with nothing cached.
+
+    Attributes
+    ----------
+    reasons, estimator, gap, seconds : object
+        As they were given.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        reasons: Mapping[str, str],
+        estimator: str,
+        gap: DomainGap,
+        seconds: float,
+    ):
+        super().__init__(settings)
+        self.reasons = dict(reasons)
+        self.estimator = estimator
+        self.gap = gap
+        self.seconds = seconds
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        lines = []
+        for name, value, why in rows:
+            first, *rest = textwrap.wrap(why, _WIDTH) or [""]
+            lines.append(f"{name.ljust(widths[0])}  {value.ljust(widths[1])}  {first}".rstrip())
+            lines.extend(" " * (sum(widths) + 4) + line for line in rest)
+        return "\n".join([*lines, "", self._expected()])
+
+    def _repr_html_(self) -> str:
+        head, *rows = self._rows()
+        body = "".join(_row(row, "td") for row in rows)
+        return f"<table>{_row(head, 'th')}{body}</table><p>{html.escape(self._expected())}</p>"
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        return [
+            ("parameter", "value", "why"),
+            *((name, shown(value, 30), self.reasons.get(name, "")) for name, value in self.items()),
+        ]
+
+    def _expected(self) -> str:
+        return (
+            f"{self.estimator}(**suggestion).fit(X, y) is expected to take {in_words(self.seconds)} on this machine "
+            "with nothing cached."
+        )
+
+
+def _row(cells: Iterable[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def in_words(seconds: float) -> str:
+    """Say how long something takes, as exactly as an estimate is."""
+    if seconds < 1:
+        return "less than a second"
+    if seconds < 100:
+        return f"about {seconds:.0f} seconds"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 6000 else f"about {seconds / 3600:.1f} hours"
