@@ -29,7 +29,7 @@ def named_extractors(backbones: Any, like: PretrainedFeatureExtractor | None) ->
     Returns
     -------
     dict of str to PretrainedFeatureExtractor
-        In order. Those that were given fitted are the same objects; all others are new and unfitted.
+        In order. Those that were given are the same objects; the others are new and unfitted.
 
     Raises
     ------
@@ -78,7 +78,4 @@ def _extractor_of(backbone: Any, like: PretrainedFeatureExtractor | None) -> Pre
     if not isinstance(backbone, PretrainedFeatureExtractor):
         given = {} if like is None else like.get_params(deep=False)
         return PretrainedFeatureExtractor(**{**given, "backbone": backbone})
-    if "backbone_" in vars(backbone):
-        return backbone
-    # Not sklearn's clone, which copies networks: they are never changed.
-    return type(backbone)(**backbone.get_params(deep=False))
+    return backbone

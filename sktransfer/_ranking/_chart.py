@@ -4,6 +4,7 @@ Points are told apart by their filling, not by colour alone: the picture serves 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 # Blue of Okabe and Ito, which is dark in grey print; what is not on the frontier is a lighter grey.
 _FRONTIER, _OTHER, _LINE = "#0072B2", "#7F7F7F", "#56B4E9"
+
+# By which the line is found again.
+_FRONTIER_ID = "frontier"
 
 # Characters of a name.
 _NAME = 24
@@ -120,7 +124,9 @@ def _panel(axis: Any, rows: "list[Row]", costs: list[float], what: str, smaller:
     on_it = frontier(costs, scores, smaller)
     axis.set_xscale("log")
     axis.errorbar(costs, scores, yerr=errors, fmt="none", ecolor="#555555", elinewidth=1.2, capsize=3, zorder=2)
-    axis.plot([costs[p] for p in on_it], [scores[p] for p in on_it], color=_LINE, linewidth=2, zorder=1)
+    axis.plot(
+        [costs[p] for p in on_it], [scores[p] for p in on_it], color=_LINE, linewidth=2, zorder=1, gid=_FRONTIER_ID
+    )
     others = [place for place in range(len(rows)) if place not in on_it]
     for chosen, filling, edge, what_it_is in (
         (on_it, _FRONTIER, _FRONTIER, "on the frontier"),
@@ -131,7 +137,7 @@ def _panel(axis: Any, rows: "list[Row]", costs: list[float], what: str, smaller:
     room = max(max(costs) / min(costs), 1.5) ** 0.25
     low, high = min(costs) / room, max(costs) * room
     axis.set_xlim(low, high)
-    ticks = [step * 10.0**power for power in range(-3, 13) for step in (1, 2, 5)]
+    ticks = [step * 10.0**power for power in range(-3, 13) for step in (1, 2, 3, 5)]
     axis.set_xticks([tick for tick in ticks if low <= tick <= high])
     axis.xaxis.set_major_formatter(lambda value, _: _short(value))
     axis.minorticks_off()
@@ -156,6 +162,13 @@ def _write_names(axis: Any, points: list[_Point]) -> None:
         middle = place((cost, score))[1]
         taken.append(Bbox([[x - 5 * pixel, middle - 5 * pixel], [x + 5 * pixel, middle + 5 * pixel]]))
         taken.append(Bbox([[x - 2 * pixel, low], [x + 2 * pixel, high]]))
+    for line in axis.lines:
+        if line.get_gid() != _FRONTIER_ID:  # ends of error bars are lines too
+            continue
+        ends = place(np.column_stack(line.get_data()))
+        steps = np.linspace(0, 1, 40)[:, None]
+        for start, end in pairwise(ends):
+            taken += [Bbox([spot - 2 * pixel, spot + 2 * pixel]) for spot in start + steps * (end - start)]
     inside = axis.get_window_extent()
     for cost, score, _, name in points:
         text = axis.annotate(

@@ -176,8 +176,10 @@ def _check_enough(target: Target, cv: int, groups: np.ndarray | None) -> None:
         counted.append((n_groups, f"{n_groups} groups", "one group"))
     for count, got, wanted in counted:
         if count < cv:
-            advice = f"Give cv={count}" if count >= 2 else "Give more samples"
-            raise ValueError(f"Got {got} and cv={cv}; expected at least {wanted} per fold. {advice}.")
+            advice = f"Give cv={count}." if count >= 2 else "Give more samples."
+            if target.task == "classes" and target.y.dtype.kind in "iu":
+                advice += ' Where y holds numbers to be predicted, give task="numbers".'
+            raise ValueError(f"Got {got} and cv={cv}; expected at least {wanted} per fold. {advice}")
 
 
 def _refuse_one_class(y: np.ndarray, folds: Sequence[Fold]) -> None:

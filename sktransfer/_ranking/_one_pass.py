@@ -84,6 +84,8 @@ def pass_once(
         work = extractor._way_through(extractor._part(), extractor._read(X, extractor.on_bad_sample == "nan"))
         backbone, reader = extractor.backbone_, extractor._reader
     else:
+        # Not sklearn's clone, which copies networks: they are never changed.
+        extractor = type(extractor)(**extractor.get_params(deep=False))
         learned, work = extractor._prepare(X, stacklevel=5)
         backbone, reader = learned["backbone_"], learned["_reader"]
     work.part.ready(work.execution.device, work.execution.bfloat16)  # made ready before the clock starts
@@ -92,7 +94,7 @@ def pass_once(
     parameters = list(work.part.network().parameters())
     tensors = backbone.network.state_dict().values()
     most = extractor.max_length or backbone.preprocessing.record.get("max_length")
-    width = features.shape[1] if reader.kind == "vectors" else None
+    width = getattr(extractor, "n_features_in_", None)
     size = f"{most} {reader.varying}" if most else " x ".join(map(str, reader.example(1, width).shape[1:]))
     cost = Cost(
         seconds,
