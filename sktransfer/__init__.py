@@ -6,6 +6,7 @@ from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._fine_tuned_regressor import FineTunedRegressor
 from sktransfer._process import _earlier_modules
 from sktransfer._process._versions import show_versions
+from sktransfer._ranking import rank_backbones
 from sktransfer._saved_model import load, save
 from sktransfer._suggesting import suggest_settings
 from sktransfer._training._suffix_network import restore_suffix
@@ -24,6 +25,7 @@ __all__ = [
     "clear_cache",
     "load",
     "load_image_folder",
+    "rank_backbones",
     "restore_suffix",
     "save",
     "set_cache_limit",

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer._backbone_estimator import BackboneEstimator
+from sktransfer._computing._reuse import Pass
 from sktransfer._process._fit_tasks import FitTask, run_as_task
 from sktransfer._training._prediction import count_features, extract
 from sktransfer.backbones._frozen_part import FrozenPart
@@ -201,26 +202,26 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         FileNotFoundError
             If a path in X, or the path of the weights, leads to no file.
         """
-        self._check_parameters()
         with self._all_or_nothing():
-            samples, backbone, reader = self._learn(Rows(X, self.image_shape), tolerant=self.on_bad_sample == "nan")
-            layers = self._shown(backbone, "all", reader).layers(self.layer, self.pooling)
-            self._tell_of_vectors(backbone, layers, 3)
-            work = self._way_through(backbone.feature_part(list(layers), self.pooling), samples)
-            backbone = self._shown(backbone, "all", reader)
+            learned, work = self._prepare(X, stacklevel=4)
 
             def learn(fit: FitTask) -> dict[str, Any]:
                 n_features = count_features(work, self.on_bad_sample == "nan")
-                return {
-                    "backbone_": backbone,
-                    "_reader": reader,
-                    "n_features_out_": n_features,
-                    "layers_": list(layers),
-                }
+                return {**learned, "n_features_out_": n_features}
 
-            learned = run_as_task(self, learn, dict, 0, X)
-            self.__dict__.update(learned)  # in one step: nothing can interrupt it half-way
+            found = run_as_task(self, learn, dict, 0, X)
+            self.__dict__.update(found)  # in one step: nothing can interrupt it half-way
         return self
+
+    def _prepare(self, X: Any, stacklevel: int) -> tuple[dict[str, Any], Pass]:
+        """Load the backbone and look at X; return what was learned and the way through, of which nothing was passed."""
+        self._check_parameters()
+        samples, backbone, reader = self._learn(Rows(X, self.image_shape), tolerant=self.on_bad_sample == "nan")
+        layers = self._shown(backbone, "all", reader).layers(self.layer, self.pooling)
+        self._tell_of_vectors(backbone, layers, stacklevel)
+        work = self._way_through(backbone.feature_part(list(layers), self.pooling), samples)
+        backbone = self._shown(backbone, "all", reader)
+        return {"backbone_": backbone, "_reader": reader, "layers_": list(layers)}, work
 
     def transform(self, X: Any) -> np.ndarray:
         """Compute the features of X.

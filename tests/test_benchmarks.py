@@ -106,6 +106,24 @@ def test_accuracy_is_measured_without_weights_or_data_and_parts_add_up(tmp_path)
     assert (tmp_path / "accuracy.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("name", ["ranking", "duplicates"])
+def test_choices_and_copies_are_measured_without_weights_or_data(name, tmp_path):
+    command = [sys.executable, f"{name}.py", "--quick", "--output", str(tmp_path)]
+    environment = {**os.environ, "SKTRANSFER_ASSETS": str(tmp_path / "nothing"), "MPLBACKEND": "agg"}
+    pictures = ["--pictures", str(tmp_path)] if name == "ranking" else []
+    done = subprocess.run(
+        [*command, *pictures], cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "quick trial" in (tmp_path / f"{name}.md").read_text()
+    if name == "ranking":
+        (figure,) = json.loads((tmp_path / "ranking.json").read_text())["figures"]
+        assert figure["passed images per backbone"] == figure["training samples"] == 30
+        assert set(figure["choices"]) == {"logistic", "knn", "size"}
+        assert figure["choices"]["size"] == "mobilenet_v3_small"
+        assert (tmp_path / "rank_few_digits.png").stat().st_size > 1000
+
+
 def test_targets_are_measured_without_weights_or_data(tmp_path):
     command = [sys.executable, "targets.py", "--quick", "--output", str(tmp_path)]
     environment = {**os.environ, "SKTRANSFER_ASSETS": str(tmp_path / "nothing")}

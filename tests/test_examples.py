@@ -257,3 +257,52 @@ def test_mixed_columns_shows_what_each_column_adds(tmp_path):
     assert "the same predictions: True" in output
     assert is_picture(tmp_path / "mixed_columns.png")
     assert seconds < 180  # less than a minute, on a machine that does nothing else
+
+
+def test_doubts_about_data_are_shown_and_mended(tmp_path):
+    output, _ = run("doubtful_data.py", tmp_path)
+    shuffled, grouped, new = map(
+        float, re.search(r"shuffled (\S+), in groups (\S+); on new samples (\S+)", output).groups()
+    )
+    assert shuffled > new + 0.03, "copies flatter"
+    assert abs(grouped - new) < shuffled - new, "groups do not"
+    plain, weighted = map(float, re.search(r"worst group +(\S+), with weights (\S+)", output).groups())
+    assert weighted > plain + 0.1
+
+
+def test_wrong_labels_are_found_with_cleanlab(tmp_path):
+    pytest.importorskip("cleanlab", reason="the recipe is about it, and it is no dependency: pip install cleanlab")
+    output, _ = run("doubtful_data.py", tmp_path)
+    wrong, found, right = map(
+        int, re.search(r"Wrong labels: (\d+) of \d+. Doubted: (\d+), rightly (\d+)", output).groups()
+    )
+    assert right > 0.7 * wrong
+    assert right > 0.7 * found
+    with_all, without = map(float, re.search(r"on new samples (\S+), without doubted samples (\S+)", output).groups())
+    assert without > with_all
+
+
+def test_wrong_labels_without_cleanlab_say_what_to_install(tmp_path):
+    (tmp_path / "cleanlab.py").write_text("raise ImportError")
+    output, _ = run(
+        "doubtful_data.py", tmp_path, PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    )
+    assert "Wrong labels: needs `pip install cleanlab`." in output
+
+
+def test_scores_by_group_are_those_of_fairlearn():
+    fairlearn = pytest.importorskip("fairlearn.metrics", reason="the comparison is with it: pip install fairlearn")
+    from pkgutil import resolve_name
+
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        scores_by_group = resolve_name("doubtful_data:scores_by_group")
+    finally:
+        sys.path.remove(str(EXAMPLES))
+    rng = np.random.default_rng(0)
+    y, predicted, groups = rng.integers(0, 2, (3, 60))
+    frame = fairlearn.MetricFrame(
+        metrics=lambda y_true, y_pred: float(np.mean(y_true == y_pred)), y_true=y, y_pred=predicted,
+        sensitive_features=groups,
+    )  # fmt: skip
+    assert scores_by_group(y, predicted, groups) == {str(key): value for key, value in frame.by_group.items()}

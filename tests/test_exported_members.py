@@ -20,6 +20,7 @@ def test_public_names_are_the_list():
         "clear_cache",
         "load",
         "load_image_folder",
+        "rank_backbones",
         "restore_suffix",
         "save",
         "set_cache_limit",

@@ -6,6 +6,7 @@ matplotlib is imported when something is drawn: `pip install "sktransfer[plot]"`
 from sktransfer._similarity._domain_gap import BlockGap, DomainGap
 from sktransfer.inspection._depth_display import DepthDisplay
 from sktransfer.inspection._domain_gap import domain_gap
+from sktransfer.inspection._duplicates import duplicate_groups
 from sktransfer.inspection._filter_display import FilterDisplay
 from sktransfer.inspection._mistakes_display import MistakesDisplay
 from sktransfer.inspection._saliency_display import SaliencyDisplay
@@ -26,5 +27,6 @@ __all__ = [
     "TorchModule",
     "TrainingCurveDisplay",
     "domain_gap",
+    "duplicate_groups",
     "torch_module",
 ]

@@ -1,0 +1,302 @@
+"""Backbones side by side: the same samples, the same folds, and what each costs.
+
+What a person sees of the result is in `_table.py` and `_chart.py`.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
+from sklearn.metrics import check_scoring
+from sklearn.utils.parallel import Parallel, delayed
+
+from sktransfer._computing._progress import progress_bar
+from sktransfer._feature_extractor import PretrainedFeatureExtractor
+from sktransfer._messages import check_choice, first_line, named_extra, shortened, shown
+from sktransfer._ranking._candidates import named_extractors
+from sktransfer._ranking._folds import TASKS, Fold, Target, folds_of, read_groups, read_target
+from sktransfer._ranking._one_pass import Cost, pass_once
+from sktransfer._ranking._probes import PROBES, make_probe, score_fold
+from sktransfer.inputs._rows import Rows
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one backbone.
+
+    Parameters
+    ----------
+    name : str
+        Of the backbone.
+    scores : float64 ndarray of shape (n_folds,)
+        One per fold; empty where it failed.
+    cost : Cost or None, default=None
+        `None` where it failed.
+    error : str, default=""
+        Why it failed, in a sentence.
+    """
+
+    name: str
+    scores: np.ndarray
+    cost: Cost | None = None
+    error: str = ""
+
+    @property
+    def score(self) -> float:
+        """Mean over folds."""
+        return float(self.scores.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation over folds; 0 of a single one."""
+        return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else 0.0
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean."""
+        return self.std / float(np.sqrt(len(self.scores)))
+
+
+class BackboneRanking:
+    """What `rank_backbones` returns.
+
+    Parameters
+    ----------
+    rows : list of Row
+        In the order in which backbones were given.
+    extractors : dict of str to PretrainedFeatureExtractor
+        By name.
+    metric, probe, kind : str
+        What scores are, what was fitted, and what the samples are.
+    n_samples : int
+        Number of samples.
+
+    Attributes
+    ----------
+    best_ : str
+        Name of the backbone with the highest mean score.
+    best_extractor_ : PretrainedFeatureExtractor
+        Its extractor, unfitted unless it was given fitted, for a Pipeline.
+    by_size_ : str
+        Name of the backbone with the most parameters: what one would choose without measuring.
+    extractors_ : dict of str to PretrainedFeatureExtractor
+        Of all backbones.
+    fold_scores_ : dict of str to ndarray of shape (n_folds,)
+        Scores of each backbone on the same folds; failed ones are left out.
+    results_ : DataFrame
+        One row per backbone.
+    """
+
+    def __init__(
+        self,
+        rows: list[Row],
+        extractors: dict[str, PretrainedFeatureExtractor],
+        metric: str,
+        probe: str,
+        kind: str,
+        n_samples: int,
+    ):
+        done = sorted((row for row in rows if row.cost), key=lambda row: -row.score)
+        self.rows = [*done, *(row for row in rows if not row.cost)]
+        self.n_samples, self.n_folds = n_samples, len(done[0].scores)
+        self.metric, self.probe, self.kind = metric, probe, kind
+        self.extractors_ = extractors
+        self.best_ = done[0].name
+        self.best_extractor_ = extractors[self.best_]
+        self.by_size_ = max(done, key=_n_parameters).name
+        self.fold_scores_ = {row.name: row.scores for row in done}
+
+    @property
+    def size_ranks(self) -> dict[str, int]:
+        """By name, the place of each backbone by its number of parameters; 1 has the most."""
+        order = sorted((row for row in self.rows if row.cost), key=_n_parameters, reverse=True)
+        return {row.name: place for place, row in enumerate(order, 1)}
+
+    @property
+    def results_(self) -> Any:
+        """DataFrame with one row per backbone, the best first and failed ones last, indexed by name.
+
+        Columns: `score`, `std` and `standard_error` over folds; `seconds` of one pass of all samples without loading
+        and `samples_per_second`, both NaN where they are not known; `n_passed`, samples that were computed and not
+        found in the cache; `n_parameters` of the layers that make the features, and `size_rank` by it (1 has the most);
+        `megabytes` of the whole network's `state_dict`; `input_size`; `n_features`; and `error`, why it failed.
+        """
+        with named_extra("A table of results is made by the package pandas", "plot"):
+            import pandas as pd
+        return pd.DataFrame([self._record(row) for row in self.rows]).set_index("backbone")
+
+    def _record(self, row: Row) -> dict[str, Any]:
+        cost = row.cost
+        failed = cost is None
+        return {
+            "backbone": row.name,
+            "score": np.nan if failed else row.score,
+            "std": np.nan if failed else row.std,
+            "standard_error": np.nan if failed else row.standard_error,
+            "seconds": np.nan if cost is None else cost.seconds,
+            "samples_per_second": np.nan if cost is None else cost.samples_per_second,
+            "n_passed": 0 if cost is None else cost.n_passed,
+            "n_parameters": np.nan if cost is None else cost.n_parameters,
+            "size_rank": np.nan if failed else self.size_ranks[row.name],
+            "megabytes": np.nan if cost is None else cost.n_bytes / 1e6,
+            "input_size": "" if cost is None else cost.input_size,
+            "n_features": np.nan if cost is None else cost.n_features,
+            "error": row.error,
+        }
+
+    def plot(self, *, ax: Any = None) -> "BackboneRanking":
+        """Draw score against number of parameters, and against samples per second.
+
+        Lines span one standard error to each side. Filled points are on the frontier: no other backbone is better and
+        smaller, or better and faster. It is joined by a line.
+
+        Parameters
+        ----------
+        ax : sequence of two matplotlib Axes, or None, default=None
+            Where to draw; `None` makes a figure. Without any known speed, the second one says so.
+
+        Returns
+        -------
+        BackboneRanking
+            Itself, with `axes_` and `figure_`.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed: `pip install "sktransfer[plot]"`.
+        """
+        from sktransfer._ranking._chart import draw  # matplotlib comes in when something is drawn
+
+        self.axes_ = draw(self, ax)
+        self.figure_ = self.axes_[0].figure
+        return self
+
+    def __repr__(self) -> str:
+        from sktransfer._ranking._table import as_text
+
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        from sktransfer._ranking._table import as_html
+
+        return as_html(self)
+
+
+def _n_parameters(row: Row) -> int:
+    return row.cost.n_parameters if row.cost else 0
+
+
+def rank(
+    X: Any,
+    y: Any,
+    backbones: Any,
+    cv: Any,
+    scoring: Any,
+    probe: str,
+    groups: Any,
+    task: str,
+    extractor: Any,
+    n_jobs: int | None,
+    verbose: int,
+) -> BackboneRanking:
+    """Do what `rank_backbones` promises; its docstring says what parameters are.
+
+    Parameters
+    ----------
+    X, y, backbones, cv, scoring, probe, groups, task, extractor, n_jobs, verbose : object
+        As there.
+
+    Returns
+    -------
+    BackboneRanking
+        The result.
+    """
+    check_choice("probe", probe, PROBES)
+    check_choice("task", task, TASKS)
+    extractors = named_extractors(backbones, extractor)
+    n_samples = len(Rows(X))
+    target = read_target(y, task, n_samples)
+    numbers = read_groups(groups, n_samples)
+    folds = folds_of(target, cv, numbers)
+    scorer = _scorer_of(scoring, probe, target)
+    judge = partial(_judge, target=target, groups=numbers, folds=folds, probe=probe, scorer=scorer, n_jobs=n_jobs)
+    rows, kinds = [], set()
+    with progress_bar(n_samples * len(extractors), "", bool(verbose)) as bar:
+        for number, (name, one) in enumerate(extractors.items(), 1):
+            bar.set_description(f"{number} of {len(extractors)}: {shortened(name, 40)}")
+            row, kind = _row_of(name, one, X, judge, bar.update)
+            bar.update(number * n_samples - bar.n)  # of one that failed, what it left
+            rows.append(row)
+            kinds.add(kind)
+            if verbose:
+                bar.write(_told(row))
+    failed = [row for row in rows if not row.cost]
+    if len(failed) == len(rows):
+        reasons = " ".join(f"{shown(row.name, 60)}: {row.error}" for row in failed[:5])
+        raise ValueError(f"Got {len(rows)} backbones, all of which failed; expected at least one that works. {reasons}")
+    kinds.discard("")
+    return BackboneRanking(rows, extractors, _metric_of(scoring, target), probe, kinds.pop(), n_samples)
+
+
+def _row_of(
+    name: str, extractor: PretrainedFeatureExtractor, X: Any, judge: Callable[[np.ndarray], np.ndarray], count: Any
+) -> tuple[Row, str]:
+    """Return the row of one backbone, and what the samples are to it; of one that fails, a row that says why."""
+    try:
+        features, cost, kind = pass_once(extractor, X, count)
+        return Row(name, judge(features), cost), kind
+    except Exception as error:  # whatever is wrong with one backbone must not cost the passes of the others
+        return Row(name, np.empty(0), error=_sentence(error)), ""
+
+
+def _sentence(error: Exception) -> str:
+    text = shortened(str(error)) or type(error).__name__
+    return text if isinstance(error, ValueError | OSError | ImportError) else first_line(error, 330)
+
+
+def _judge(
+    features: np.ndarray,
+    target: Target,
+    groups: np.ndarray | None,
+    folds: list[Fold],
+    probe: str,
+    scorer: Any,
+    n_jobs: int | None,
+) -> np.ndarray:
+    with warnings.catch_warnings():
+        for category in (ConvergenceWarning, FitFailedWarning):
+            warnings.simplefilter("ignore", category)
+        scores = Parallel(n_jobs=n_jobs)(
+            delayed(score_fold)(features, target.y, groups, fold, probe, target.task, scorer) for fold in folds
+        )
+    found = np.array(scores, dtype=np.float64)
+    if np.isnan(found).any():
+        raise ValueError(
+            f"Got NaN as the score of {int(np.isnan(found).sum())} of {len(found)} folds; expected numbers. Give fewer "
+            "folds, or another scoring."
+        )
+    return found
+
+
+def _scorer_of(scoring: Any, probe: str, target: Target) -> Any:
+    if scoring is not None and not isinstance(scoring, str) and not callable(scoring):
+        raise ValueError(f"Got scoring={shown(scoring)}; expected the name of one scorer, a callable or None.")
+    return check_scoring(make_probe(probe, target.task, 1), scoring=scoring)
+
+
+def _metric_of(scoring: Any, target: Target) -> str:
+    if scoring is None:
+        return {"classes": "accuracy", "labels": "share of samples with all labels right", "numbers": "R²"}[target.task]
+    if isinstance(scoring, str):
+        return scoring.replace("_", " ")
+    return str(getattr(scoring, "__name__", "score"))
+
+
+def _told(row: Row) -> str:
+    if row.cost is None:
+        return f"{row.name} failed: {row.error}"
+    return f"{row.name}: {row.score:.3f} ± {row.standard_error:.3f}, {row.cost.n_passed:,} samples passed"

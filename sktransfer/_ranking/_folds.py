@@ -1,0 +1,193 @@
+"""What is to be predicted, and the folds that judge it: read once, the same for all backbones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.model_selection import check_cv
+from sklearn.utils.multiclass import type_of_target
+
+from sktransfer._messages import shown
+from sktransfer._training.tasks._indicator_matrix import read_indicators
+from sktransfer._training.tasks._labels import read_labels
+from sktransfer._training.tasks._number_matrix import read_numbers
+from sktransfer._training.tasks._weights import check_lengths
+
+TASKS = ("auto", "classes", "labels", "numbers")
+
+Fold = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be predicted.
+
+    Parameters
+    ----------
+    task : {"classes", "labels", "numbers"}
+        One class per sample, several labels, or numbers.
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        Checked.
+    """
+
+    task: str
+    y: np.ndarray
+
+
+def read_target(y: Any, task: str, n_samples: int) -> Target:
+    """Check y, and tell what it asks for.
+
+    Parameters
+    ----------
+    y : array-like
+        As `rank_backbones` takes it.
+    task : {"auto", "classes", "labels", "numbers"}
+        What it asks for; `"auto"` tells by its look.
+    n_samples : int
+        Samples in X.
+
+    Returns
+    -------
+    Target
+        What is to be predicted.
+
+    Raises
+    ------
+    ValueError
+        If y is nothing of the kind, has one class alone, or another length than X.
+    """
+    if task == "auto":
+        task = _task_of(y)
+    if task == "numbers":
+        numbers, _ = read_numbers(y)
+        found = numbers.ravel() if numbers.shape[1] == 1 else numbers
+        if len(found) and (found == found[:1]).all():
+            raise ValueError(f"Got y that is {shown(found[0].tolist())} for all samples; expected numbers that differ.")
+    elif task == "labels":
+        indicators = read_indicators(y)
+        if indicators is None:
+            raise ValueError('Got task="labels" and y of one column; expected columns of 0 and 1, one for each label.')
+        found = indicators
+    else:
+        classes, labels = read_labels(y)
+        found = classes[labels]
+    check_lengths(n_samples, len(found))
+    return Target(task, found)
+
+
+def _task_of(y: Any) -> str:
+    if issparse(y):
+        return "labels"
+    try:
+        kind = type_of_target(y)
+    except (ValueError, TypeError):  # whoever reads it says what is wrong, in plainer words
+        return "classes"
+    if kind.startswith("continuous"):
+        return "numbers"
+    return "labels" if kind in ("multilabel-indicator", "multiclass-multioutput") else "classes"
+
+
+def read_groups(groups: Any, n_samples: int) -> np.ndarray | None:
+    """Return the groups of samples as integers from 0.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_samples,) or None
+        As `rank_backbones` takes it.
+    n_samples : int
+        Samples in X.
+
+    Returns
+    -------
+    int ndarray of shape (n_samples,) or None
+        Equal where groups are.
+
+    Raises
+    ------
+    ValueError
+        If there is not one for each sample.
+    """
+    if groups is None:
+        return None
+    given = np.asarray(groups)
+    if given.ndim != 1 or len(given) != n_samples:
+        raise ValueError(
+            f"Got groups of shape {given.shape}; expected one for each of the {n_samples} samples: ({n_samples},)."
+        )
+    return np.unique(given, return_inverse=True)[1]
+
+
+def folds_of(target: Target, cv: Any, groups: np.ndarray | None) -> list[Fold]:
+    """Divide samples into training and test parts.
+
+    Parameters
+    ----------
+    target : Target
+        What is to be predicted.
+    cv : int, splitter or iterable
+        A number gives folds as scikit-learn makes them: of classes each fold has its share, groups stay together.
+    groups : int ndarray of shape (n_samples,) or None
+        Samples that stay together.
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+        Rows to train on and rows to test on.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer samples, groups or samples of any class than folds, or a part to train on has one class.
+    """
+    if isinstance(cv, Integral) and not isinstance(cv, bool):
+        _check_enough(target, int(cv), groups)
+        splitter = _splitter(target, int(cv), groups)
+    else:
+        splitter = check_cv(cv, target.y, classifier=target.task == "classes")
+    folds = [(np.asarray(train), np.asarray(test)) for train, test in splitter.split(target.y, target.y, groups)]
+    if not folds:
+        raise ValueError(f"Got cv={shown(cv)}, which gives no fold; expected at least one.")
+    if target.task == "classes":
+        _refuse_one_class(target.y, folds)
+    return folds
+
+
+def _splitter(target: Target, cv: int, groups: np.ndarray | None) -> Any:
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+    if groups is None:
+        return check_cv(cv, target.y, classifier=target.task == "classes")
+    return (StratifiedGroupKFold if target.task == "classes" else GroupKFold)(n_splits=cv)
+
+
+def _check_enough(target: Target, cv: int, groups: np.ndarray | None) -> None:
+    if cv < 2:
+        raise ValueError(f"Got cv={cv}; expected at least 2 folds.")
+    n_samples = len(target.y)
+    counted = [(n_samples, f"{n_samples} samples", "one sample")]
+    if target.task == "classes":
+        largest = int(np.unique(target.y, return_counts=True)[1].max())
+        counted.append((largest, f"classes of at most {largest} samples", "a class with one sample"))
+    if groups is not None:
+        n_groups = int(groups.max()) + 1
+        counted.append((n_groups, f"{n_groups} groups", "one group"))
+    for count, got, wanted in counted:
+        if count < cv:
+            advice = f"Give cv={count}." if count >= 2 else "Give more samples."
+            if target.task == "classes" and target.y.dtype.kind in "iu":
+                advice += ' Where y holds numbers to be predicted, give task="numbers".'
+            raise ValueError(f"Got {got} and cv={cv}; expected at least {wanted} per fold. {advice}")
+
+
+def _refuse_one_class(y: np.ndarray, folds: Sequence[Fold]) -> None:
+    for number, (train, _) in enumerate(folds):
+        classes = np.unique(y[train])
+        if len(classes) < 2:
+            only = f" {shown(classes.tolist()[0])}" if len(classes) else ""
+            raise ValueError(
+                f"Got fold {number} with {len(classes)} class{only or 'es'} to train on; expected at least two. Give "
+                "fewer folds, or groups that do not hold whole classes."
+            )
