@@ -9,7 +9,6 @@ import numpy as np
 from sktransfer._messages import shown
 from sktransfer.inputs._base import Preprocessing, Reader
 from sktransfer.inputs._texts import TextPreprocessing
-from sktransfer.inputs.images._folder import load_image_folder
 from sktransfer.inputs.images._preprocessing import ImagePreprocessing
 from sktransfer.inputs.sounds._preprocessing import SoundPreprocessing
 
@@ -17,7 +16,6 @@ __all__ = [
     "ImagePreprocessing",
     "SoundPreprocessing",
     "TextPreprocessing",
-    "load_image_folder",
     "restore_preprocessing",
     "restore_reader",
 ]

@@ -5,7 +5,6 @@ together.
 """
 
 import hashlib
-import mimetypes
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -253,6 +252,8 @@ class TextReader(Reader):
 
 def _refuse_files(row: Any) -> None:
     """Refuse names of pictures and sounds, which are strings too and would be read as texts."""
+    import mimetypes
+
     ending = Path(row).suffix.lower() if isinstance(row, str) else ""
     kind = (mimetypes.guess_type(f"x{ending}")[0] or "").partition("/")[0]
     if kind in ("image", "audio") and os.path.isfile(row):
