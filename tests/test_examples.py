@@ -1,5 +1,6 @@
 """Each example runs as its first lines say, offline, in the time it promises."""
 
+import json
 import os
 import re
 import shutil
@@ -306,3 +307,40 @@ def test_scores_by_group_are_those_of_fairlearn():
         sensitive_features=groups,
     )  # fmt: skip
     assert scores_by_group(y, predicted, groups) == {str(key): value for key, value in frame.by_group.items()}
+
+
+@pytest.fixture
+def weights_of_five(tmp_path):
+    """Put random weights where torchvision looks for downloaded ones."""
+    from torchvision.models import get_model, get_model_weights
+
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name in ("squeezenet1_1", "mobilenet_v3_small", "mobilenet_v2", "efficientnet_b0", "resnet18"):
+        file = get_model_weights(name).DEFAULT.url.rpartition("/")[2]
+        torch.save(get_model(name, weights=None).state_dict(), folder / file)
+    return {"TORCH_HOME": str(tmp_path / "torch")}
+
+
+def test_the_notebook_chooses_tunes_and_shows_in_25_lines(tmp_path, weights_of_five):
+    notebook = json.loads((EXAMPLES / "choose_and_see.ipynb").read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len([line for cell in cells for line in cell.splitlines() if line.strip()]) <= 25
+    assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("ants", "bees")):
+        folder = tmp_path / "hymenoptera_data" / "train" / name
+        folder.mkdir(parents=True)
+        for number in range(14):
+            pixels = random.integers(0, 100, size=(64, 80, 3)) + np.array([label, 0, 1 - label]) * 150
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    seen = "import matplotlib.pyplot as plt; print(ranking); print(len(plt.get_fignums()), 'figures')"
+    drawn = "[plt.figure(number).savefig(f'{number}.png') for number in plt.get_fignums()]"
+    script = tmp_path / "notebook.py"
+    script.write_text("\n".join([*cells, seen, drawn]), encoding="utf-8")
+    output, _ = run(script, tmp_path, MPLBACKEND="Agg", **weights_of_five)
+    assert "5 backbones on 19 images" in output
+    assert "failed" not in output
+    assert "accuracy on photos that were kept aside: " in output
+    assert "6 figures" in output
+    assert all(is_picture(tmp_path / f"{number}.png") for number in range(1, 7))
