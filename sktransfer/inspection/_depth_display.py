@@ -257,7 +257,5 @@ def _blocks_before(backbone: Backbone, depth: Any) -> float:
 
 
 def _name_of(scoring: Any) -> str:
-    if isinstance(scoring, str):
-        return scoring.replace("_", " ")
-    score = getattr(scoring, "_score_func", scoring)
-    return str(getattr(score, "__name__", "score")).replace("_", " ")
+    name = scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
+    return str(name).replace("_", " ")
