@@ -29,7 +29,8 @@ _Point = tuple[float, float, float, str]
 
 # Where a name may stand beside its point, from the best place to the worst: steps of points to the right and up.
 _PLACES = [
-    (8, 0), (-8, 0), (8, 9), (-8, 9), (8, -9), (-8, -9), (0, 14), (0, -14), (8, 20), (-8, 20), (8, -20), (-8, -20),
+    (8, 0), (-8, 0), (8, 9), (-8, 9), (8, -9), (-8, -9), (0, 14), (0, -14), (8, 14), (-8, 14), (8, -14), (-8, -14),
+    (8, 20), (-8, 20), (8, -20), (-8, -20),
     (0, 27), (0, -27), (8, 33), (8, -33), (-8, 33), (-8, -33),
 ]  # fmt: skip
 
@@ -153,38 +154,38 @@ def _short(value: float) -> str:
 
 def _write_names(axis: Any, points: list[_Point]) -> None:
     """Write each name beside its point, where it covers least of what is there already."""
+    from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
 
     place, pixel = axis.transData.transform, axis.figure.dpi / 72
-    taken = []
+    taken: list[tuple[Any, float]] = []  # boxes, and how bad it is to cover them
     for cost, score, error, _ in points:
         (x, low), (_, high) = place((cost, score - error)), place((cost, score + error))
         middle = place((cost, score))[1]
-        taken.append(Bbox([[x - 5 * pixel, middle - 5 * pixel], [x + 5 * pixel, middle + 5 * pixel]]))
-        taken.append(Bbox([[x - 2 * pixel, low], [x + 2 * pixel, high]]))
+        taken.append((Bbox([[x - 5 * pixel, middle - 5 * pixel], [x + 5 * pixel, middle + 5 * pixel]]), 5))
+        taken.append((Bbox([[x - 3 * pixel, low], [x + 3 * pixel, high]]), 1))
     for line in axis.lines:
-        if line.get_gid() != _FRONTIER_ID:  # ends of error bars are lines too
-            continue
-        ends = place(np.column_stack(line.get_data()))
-        steps = np.linspace(0, 1, 40)[:, None]
-        for start, end in pairwise(ends):
-            taken += [Bbox([spot - 2 * pixel, spot + 2 * pixel]) for spot in start + steps * (end - start)]
+        if line.get_gid() == _FRONTIER_ID:  # ends of error bars are lines too
+            for start, end in pairwise(place(np.column_stack(line.get_data()))):
+                spots = start + np.linspace(0, 1, 40)[:, None] * (end - start)
+                taken += [(Bbox([spot - 2 * pixel, spot + 2 * pixel]), 1) for spot in spots]
     inside = axis.get_window_extent()
     for cost, score, _, name in points:
         text = axis.annotate(
             name, (cost, score), xytext=_PLACES[0], textcoords="offset points", fontsize=9.5, parse_math=False
         )
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         chosen, least = _PLACES[0], np.inf
         for number, (right, up) in enumerate(_PLACES):
             _move(text, right, up)
             box = text.get_window_extent()
-            covered = sum(_common(box, other) for other in taken)
+            covered = sum(weight * _common(box, other) for other, weight in taken)
             outside = box.width * box.height - _common(box, inside)
-            worse = covered + 5 * outside + number  # of equals the first
+            worse = covered + 50 * outside + number  # of equals the first
             if worse < least:
                 chosen, least = (right, up), worse
         _move(text, *chosen)
-        taken.append(text.get_window_extent())
+        taken.append((text.get_window_extent(), 50))
 
 
 def _move(text: Any, right: float, up: float) -> None:

@@ -167,19 +167,19 @@ def _check_enough(target: Target, cv: int, groups: np.ndarray | None) -> None:
     if cv < 2:
         raise ValueError(f"Got cv={cv}; expected at least 2 folds.")
     n_samples = len(target.y)
-    counted = [(n_samples, f"{n_samples} samples", "one sample")]
+    counted = [(n_samples, f"{n_samples} samples", "at least one sample")]
     if target.task == "classes":
         largest = int(np.unique(target.y, return_counts=True)[1].max())
-        counted.append((largest, f"classes of at most {largest} samples", "a class with one sample"))
+        counted.append((largest, f"classes of at most {largest} samples", "a class with at least one sample"))
     if groups is not None:
         n_groups = int(groups.max()) + 1
-        counted.append((n_groups, f"{n_groups} groups", "one group"))
+        counted.append((n_groups, f"{n_groups} groups", "at least one group"))
     for count, got, wanted in counted:
         if count < cv:
             advice = f"Give cv={count}." if count >= 2 else "Give more samples."
             if target.task == "classes" and target.y.dtype.kind in "iu":
                 advice += ' Where y holds numbers to be predicted, give task="numbers".'
-            raise ValueError(f"Got {got} and cv={cv}; expected at least {wanted} per fold. {advice}")
+            raise ValueError(f"Got {got} and cv={cv}; expected {wanted} per fold. {advice}")
 
 
 def _refuse_one_class(y: np.ndarray, folds: Sequence[Fold]) -> None:
