@@ -11,6 +11,7 @@ folder for them.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import time
@@ -53,7 +54,7 @@ def gaps(networks: list[Network], assets: Path, quick: bool) -> Iterator[dict[st
             continue
         for network in networks:
             found = domain_gap(opened(network), X)
-            if found.level is None:
+            if math.isnan(found.gap):  # no BatchNorm
                 continue
             by_block = [round(block.gap, 4) for block in found.blocks]
             yield {
@@ -145,7 +146,7 @@ def report(results: dict[str, Any]) -> list[str]:
         for title in dict.fromkeys(record["set"] for record in records):
             own = {record["network"]: record for record in records if record["set"] == title}
             first = next(iter(own.values()))
-            cells = [f"{own[name]['gap']:.2f} {own[name]['level']}" if name in own else "" for name in networks]
+            cells = [f"{own[name]['gap']:.2f} {own[name]['level'] or ''}" if name in own else "" for name in networks]
             lines.append(f"| {title} | {first['kind'] or ''} | {first['origin']} | {' | '.join(cells)} |")
         lines += ["", *(ordered(records, name) for name in networks)]
     if records := results.get("probes"):

@@ -153,6 +153,18 @@ def test_clusters_are_measured_without_weights_or_data(tmp_path):
     assert "quick trial" in (tmp_path / "speed.md").read_text()
 
 
+def test_the_domain_gap_is_measured_without_weights_or_data(tmp_path):
+    command = [sys.executable, "domain_gap.py", "--quick", "--output", str(tmp_path)]
+    environment = {**os.environ, "SKTRANSFER_ASSETS": str(tmp_path / "nothing")}
+    done = subprocess.run(command, cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "domain_gap.json").read_text())
+    assert {record["set"] for record in results["gaps"]} >= {"coloured waves", "drawn chests", "uniform noise"}
+    assert results["probes"][0]["baseline"] > 0.5
+    assert results["suggestions"][0]["freeze_depth"] == "all"
+    assert "quick trial" in (tmp_path / "domain_gap.md").read_text()
+
+
 def test_accuracy_says_what_it_lacks(tmp_path):
     done = _measure_accuracy(tmp_path)
     assert done.returncode == 2

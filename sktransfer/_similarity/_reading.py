@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 from sklearn.utils import check_random_state
 from torch import nn
 
@@ -88,8 +88,7 @@ def read(given: Any, X: Any) -> Read:
         estimator.batch_size, estimator.n_jobs, estimator.device, "float32", int(estimator.verbose)
     )
     texts = [str(text) for text in rows.values] if samples.kind == "texts" else None
-    kind = getattr(estimator, "_estimator_type", None) or getattr(estimator.__sklearn_tags__(), "estimator_type", None)
-    numbers = {"classifier": False, "regressor": True}.get(str(kind))
+    numbers = False if is_classifier(estimator) else True if is_regressor(estimator) else None
     return Read(backbone, samples, texts, execution, numbers)
 
 

@@ -67,7 +67,8 @@ def data_of_tag(tag: str) -> str | None:
     str or None
         Such as `"ImageNet-22K, then ImageNet-1K"`; `None` where no part is known.
     """
-    steps = [[_DATA[part] for part in step.split("_") if part in _DATA] for step in re.split(r"_ft_", tag)]
+    trainings = tag.replace("_", " ").split(" ft ")
+    steps = [[_DATA[part] for part in training.split() if part in _DATA] for training in trainings]
     return ", then ".join(" and ".join(step) for step in steps if step) or None
 
 
