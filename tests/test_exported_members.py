@@ -7,6 +7,7 @@ import sys
 import sktransfer
 import sktransfer.backbones
 import sktransfer.inputs
+import sktransfer.inspection
 
 
 def test_public_names_are_the_list():
@@ -24,7 +25,7 @@ def test_public_names_are_the_list():
         "set_cache_limit",
         "show_versions",
     ]
-    for module in (sktransfer, sktransfer.backbones, sktransfer.inputs):
+    for module in (sktransfer, sktransfer.backbones, sktransfer.inputs, sktransfer.inspection):
         for name in module.__all__:
             member = getattr(module, name)
             assert not (inspect.isclass(member) or inspect.isfunction(member)) or member.__doc__
@@ -32,7 +33,7 @@ def test_public_names_are_the_list():
 
 def test_nothing_public_is_off_the_list():
     public = {name for name in vars(sktransfer) if not name.startswith("_")}
-    assert public - set(sktransfer.__all__) <= {"backbones", "inputs"}
+    assert public - set(sktransfer.__all__) <= {"backbones", "inputs", "inspection"}
 
 
 def test_import_brings_in_only_what_is_needed_at_once():
