@@ -53,6 +53,16 @@ def test_the_most_certain_mistakes_come_first(flat):
     assert overlaps(display) == []
 
 
+@pytest.mark.parametrize("layout", [None, "constrained"])
+def test_in_axes_of_ones_own_nothing_overlaps(flat, layout):
+    from matplotlib import pyplot as plt
+
+    _, axes = plt.subplots(1, 2, figsize=(13, 5), layout=layout)
+    display = MistakesDisplay.from_estimator(flat, DIGITS[OTHERS], LABELS[OTHERS], n_samples=6, ax=axes[1], **READ)
+    axes[0].set_axis_off()
+    assert overlaps(display) == []
+
+
 def test_the_least_and_the_most_certain_can_be_seen_too(flat):
     X, y = DIGITS[OTHERS], LABELS[OTHERS]
     sure = flat.predict_proba(X).max(axis=1)
