@@ -3,7 +3,7 @@
 What a program may well never use is imported when it is first asked for.
 """
 
-from typing import TYPE_CHECKING, Any
+import typing as _typing
 
 from sktransfer._cache_control import cache_info, clear_cache, set_cache_limit
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
@@ -11,7 +11,7 @@ from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._process import _earlier_modules
 from sktransfer._training._suffix_network import restore_suffix
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from sktransfer._fine_tuned_regressor import FineTunedRegressor
     from sktransfer._process._versions import show_versions
     from sktransfer._ranking import rank_backbones
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name == "FineTunedRegressor":
         from sktransfer._fine_tuned_regressor import FineTunedRegressor
 

@@ -66,8 +66,10 @@ def axes_for(ax: Any, size: tuple[float, float]) -> Any:
     return ax
 
 
-def grid_within(ax: Any, n_rows: int, n_columns: int, **gridspec: Any) -> np.ndarray:
-    """Divide axes into a grid of smaller ones; the frame that bounds them is no longer drawn.
+def grid_within(
+    ax: Any, n_rows: int, n_columns: int, title: str = "", points: float = 10.0, below: float = 0.0, **gridspec: Any
+) -> np.ndarray:
+    """Divide axes into a grid of smaller ones, below a title; the frame that bounds them is no longer drawn.
 
     Parameters
     ----------
@@ -75,6 +77,12 @@ def grid_within(ax: Any, n_rows: int, n_columns: int, **gridspec: Any) -> np.nda
         What bounds them.
     n_rows, n_columns : int
         How many.
+    title : str, default=""
+        In lines, above the grid.
+    points : float, default=10.0
+        Size of its type.
+    below : float, default=0.0
+        Room below it, in inches.
     **gridspec : object
         Further arguments of matplotlib's GridSpec, such as `hspace`.
 
@@ -85,12 +93,18 @@ def grid_within(ax: Any, n_rows: int, n_columns: int, **gridspec: Any) -> np.nda
     """
     figure, spec = ax.figure, ax.get_subplotspec()
     ax.set_axis_off()
-    if spec is not None:
-        grid = spec.subgridspec(n_rows, n_columns, **gridspec)
-    else:  # axes that somebody put at a place of their own
+    if spec is None:  # axes that somebody put at a place of their own
         place = ax.get_position()
         edges = {"left": place.x0, "right": place.x1, "bottom": place.y0, "top": place.y1}
-        grid = figure.add_gridspec(n_rows, n_columns, **edges, **gridspec)
+        spec = figure.add_gridspec(1, 1, **edges)[0]
+    if title:
+        share = min(0.5, ((title.count("\n") + 1.5) * _LINE * points / 72 + below) / size_of(ax)[1])
+        parts = spec.subgridspec(2, 1, height_ratios=[share, 1 - share], hspace=0)
+        above, spec = figure.add_subplot(parts[0]), parts[1]
+        above.set_axis_off()
+        place = {"ha": "center", "va": "top", "transform": above.transAxes}
+        above.text(0.5, 1, title, fontsize=points, parse_math=False, **place)
+    grid = spec.subgridspec(n_rows, n_columns, **gridspec)
     made = [[figure.add_subplot(grid[row, column]) for column in range(n_columns)] for row in range(n_rows)]
     axes = np.empty((n_rows, n_columns), dtype=object)
     axes[:] = made

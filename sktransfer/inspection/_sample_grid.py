@@ -73,15 +73,16 @@ def draw_samples(
     title = wrap(title, (across - 0.1, 1.0), _TITLE)
     high = n_rows * (height + caption_height + below) + 0.02 * _TITLE * (title.count("\n") + 1 if title else 0)
     ax = axes_for(ax, (across, high))
-    # In axes of a person's own nothing makes room for captions; in a figure of ours the layout does.
-    room = {} if made else {"hspace": 0.15 + caption_height / height + below, "wspace": 0.08}
+    # Where a figure has no layout engine, as ours has, nothing else makes room for captions.
+    makes_room = made or ax.figure.get_layout_engine() is not None
+    room = {} if makes_room else {"hspace": 0.15 + caption_height / height + below, "wspace": 0.08}
     outer = size_of(ax)
-    axes = grid_within(ax, n_rows, n_columns, **room)
-    cell = (width, height) if made else (0.95 * outer[0] / n_columns, outer[1] / n_rows / (1 + room["hspace"]))
-    if made:
+    if made and title:
         ax.figure.suptitle(title, fontsize=_TITLE, parse_math=False)
-    elif title:
-        ax.set_title(title, fontsize=_TITLE, parse_math=False, pad=caption_height * 72 + 4)
+    axes = grid_within(
+        ax, n_rows, n_columns, "" if made else title, _TITLE, 0.0 if makes_room else caption_height, **room
+    )
+    cell = (width, height) if made else (0.95 * outer[0] / n_columns, 0.7 * outer[1] / n_rows)
     # The longest caption sets the size of the type; below a legible one, captions are cut.
     widths = {line: width_of(line, _CAPTION) for caption in captions for line in caption.split("\n")}
     points = min(_CAPTION, max(_LEAST, _CAPTION * cell[0] / (max(widths.values()) or 1)))
@@ -153,7 +154,9 @@ def _draw_sound(axis: Any, sample: ReadSample) -> None:
     loudest = peak or 1.0
     axis.set(xlim=(0, len(values) / rate), ylim=(-1.05 * loudest, 1.05 * loudest), yticks=[])
     # A number at the very end would run into the next cell.
-    ticks = [tick for tick in MaxNLocator(4).tick_values(0, len(values) / rate) if tick <= 0.93 * len(values) / rate]
+    seconds = len(values) / rate
+    found = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(0, seconds)
+    ticks = [float(tick) for tick in found if tick <= 0.93 * seconds]
     axis.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
     axis.tick_params(axis="x", labelsize=_POINTS - 1, length=2, pad=1)
     for side in ("left", "right", "top"):

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from sktransfer.inspection._drawing import BLACK, BLUE, GREY, PALE, RED, axes_for
+from sktransfer.inspection._drawing import BLACK, BLUE, GREY, PALE, RED, axes_for, cut
 from sktransfer.inspection._parameter_axes import (
     by_size,
     is_number,
@@ -184,10 +184,12 @@ class SearchDisplay:
             else:
                 self._draw_scatter()
         self.figure_ = self.ax_.figure
-        if self.others:
-            names = ", ".join(map(short_name, self.others))
-            self.ax_.set_title(f"best over {names}", fontsize=9, color=GREY, parse_math=False, loc="left")
         return self
+
+    def _said(self) -> str:
+        """Return what the scores are, and over what."""
+        others = ", ".join(map(short_name, self.others))
+        return cut(f"{self.metric}, best over {others}" if others else self.metric, 45)
 
     def _is_sparse(self) -> bool:
         """Tell whether points on an axis of numbers say more than a map, most of which would be empty."""
@@ -209,7 +211,7 @@ class SearchDisplay:
         self.limits_ = _limits(self.cells)
         colours, norm = colormaps["cividis"], Normalize(*self.limits_)
         bar = self.ax_.figure.colorbar(ScalarMappable(norm, colours), ax=self.ax_)
-        bar.set_label(f"{self.metric}, mean of folds")
+        bar.set_label(self._said() if self.others else f"{self.metric}, mean of folds")
         return colours, norm
 
     def _draw_map(self, include_values: bool) -> None:
@@ -285,7 +287,7 @@ class SearchDisplay:
         else:
             name_values(ax, "x", self.x, self.x_values)
             ax.set_xlim(-0.5, len(self.x_values) - 0.5)
-        ax.set_ylabel(self.metric)
+        ax.set_ylabel(self._said())
         ax.grid(alpha=0.25, linewidth=0.6)
         legend_above(ax)
 

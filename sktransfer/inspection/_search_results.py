@@ -120,7 +120,7 @@ def read_search(search: Any, metric: str | None) -> tuple[list[Candidate], str]:
 
 
 def full_name(name: str, candidates: Sequence[Candidate]) -> str:
-    """Return the full name of a parameter that varies.
+    """Return the full name of a parameter.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def full_name(name: str, candidates: Sequence[Candidate]) -> str:
     ValueError
         If there is no such parameter, or several end so.
     """
-    known = names_of(candidates)
+    known = list(dict.fromkeys(name for one in candidates for name in one.parameters))
     if name in known:
         return name
     found = [one for one in known if one.endswith(f"__{name}")]

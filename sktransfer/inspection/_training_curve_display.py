@@ -167,7 +167,7 @@ class TrainingCurveDisplay:
         if len(panels) == 1:
             self.axes_ = np.array([self.ax_], dtype=object)
         else:
-            self.axes_ = grid_within(self.ax_, len(panels), 1, **({} if made else {"hspace": 0.12}))[:, 0]
+            self.axes_ = grid_within(self.ax_, len(panels), 1, hspace=None if made else 0.12)[:, 0]
         self.figure_ = self.ax_.figure
         self._draw_curves(self.axes_[0], self.losses, [BLUE, RED])
         self.axes_[0].set_ylabel("loss" if len(self.losses) > 1 else _said(*self.losses))

@@ -1,6 +1,7 @@
 """What tests read off a figure."""
 
 import numpy as np
+from matplotlib.axis import Axis, Tick
 from matplotlib.text import Text
 
 
@@ -45,12 +46,10 @@ def overlaps(display):
 
 def _is_shown(text):
     """Tell whether a text is drawn: axes that are off hide their ticks and labels, and no tick is beyond the ends."""
+    for axis in text.figure.findobj(Axis):
+        if any(text in (tick.label1, tick.label2) for tick in axis.findobj(Tick)):
+            low, high = sorted(axis.get_view_interval())
+            drawn = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            return axis.axes.axison and any(text in (tick.label1, tick.label2) for tick in drawn)
     axes = text.axes
-    for axis in () if axes is None else (axes.xaxis, axes.yaxis):
-        low, high = sorted(axis.get_view_interval())
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-            if text in (tick.label1, tick.label2) and not low <= tick.get_loc() <= high:
-                return False
-    if axes is None or axes.axison:
-        return True
-    return text in axes.texts or text is axes.title
+    return axes is None or axes.axison or text in axes.texts or text is axes.title

@@ -76,6 +76,7 @@ def test_a_grid_has_few_gaps(n, most, expected):
     assert columns_of(n, most) == expected
 
 
+@pytest.mark.filterwarnings("ignore:Glyph .* missing")
 def test_long_texts_are_cut_and_wrapped():
     assert cut("a  long\nname", 20) == "a long name"
     assert cut("predicted: a very long name, 97 %", 20, 6) == "predicted: a…, 97 %"
