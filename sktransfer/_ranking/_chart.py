@@ -21,8 +21,14 @@ _FRONTIER, _OTHER, _LINE = "#0072B2", "#7F7F7F", "#56B4E9"
 # By which the line is found again.
 _FRONTIER_ID = "frontier"
 
+# Backbones whose names stand beside their points; where there are more, numbers do, and a list says whose they are.
+_MOST_NAMED = 8
+
 # Characters of a name.
 _NAME = 24
+
+# Points up or down from which on a line joins a name to its point.
+_NEAR = 9
 
 # Where a point lies, its standard error, and its name.
 _Point = tuple[float, float, float, str]
@@ -31,7 +37,8 @@ _Point = tuple[float, float, float, str]
 _PLACES = [
     (8, 0), (-8, 0), (8, 9), (-8, 9), (8, -9), (-8, -9), (0, 14), (0, -14), (8, 14), (-8, 14), (8, -14), (-8, -14),
     (8, 20), (-8, 20), (8, -20), (-8, -20),
-    (0, 27), (0, -27), (8, 33), (8, -33), (-8, 33), (-8, -33),
+    (0, 27), (0, -27), (8, 33), (8, -33), (-8, 33), (-8, -33), (30, 20), (30, -20), (-30, 20), (-30, -20), (30, 40),
+    (30, -40), (-30, 40), (-30, -40),
 ]  # fmt: skip
 
 
@@ -59,31 +66,44 @@ def draw(ranking: "BackboneRanking", ax: Any) -> Any:
     """
     with named_extra("Pictures are drawn by the package matplotlib", "plot"):
         import matplotlib.pyplot as plt
-    if ax is None:
+    is_new = ax is None
+    if is_new:
         _, ax = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
     axes = np.ravel(np.asarray(ax, dtype=object))
     if len(axes) != 2:
         raise ValueError(f"Got ax with {len(axes)} axes; expected two: plt.subplots(1, 2)[1], or None.")
     rows = [row for row in ranking.rows if row.cost]
-    kind = ranking.kind
+    kind, names = ranking.kind, _names_of(rows, axes[1])
     sizes = [float(row.cost.n_parameters) for row in rows if row.cost]
-    points = [_panel(axes[0], rows, sizes, "parameters", smaller=True)]
+    points = [_panel(axes[0], rows, names, sizes, "parameters", smaller=True)]
     rates = [row.cost.samples_per_second for row in rows if row.cost]
     known = [place for place, rate in enumerate(rates) if not isnan(rate)]
-    measured = [rows[place] for place in known]
-    points.append(_panel(axes[1], measured, [rates[place] for place in known], f"{kind} per second", smaller=False))
+    measured, speeds = [rows[place] for place in known], [rates[place] for place in known]
+    points.append(_panel(axes[1], measured, names, speeds, f"{kind} per second", smaller=False))
     folds = f"{ranking.n_folds} folds, ± one standard error"
     axes[0].set_ylabel(f"{ranking.metric}\n({folds})")
     missing = [rows[place].name for place in range(len(rows)) if place not in known]
     if missing:
-        names = ", ".join(missing) if len(missing) <= 3 else f"{len(missing)} backbones"
-        said = f"speed not known: {names}"
+        said = "speed not known: " + (", ".join(missing) if len(missing) <= 3 else f"{len(missing)} backbones")
         axes[1].text(0.02, 0.02, said, transform=axes[1].transAxes, fontsize=9, color="#444444", parse_math=False)
-    axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    if is_new:
+        axes[0].figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    else:  # what is around somebody's axes is theirs
+        axes[0].legend(loc="best", frameon=False, fontsize=9)
     axes[0].figure.draw_without_rendering()  # after which it is known where points and texts lie
     for axis, named in zip(axes, points, strict=True):
         _write_names(axis, named)
     return axes
+
+
+def _names_of(rows: "list[Row]", axis: Any) -> dict[str, str]:
+    """Return what stands beside each point; where these are numbers, list the names to the right of some axes."""
+    names = [shortened(row.name, _NAME) for row in rows]
+    if len(rows) <= _MOST_NAMED:
+        return {row.name: name for row, name in zip(rows, names, strict=True)}
+    listed = "\n".join(f"{place:2}  {name}" for place, name in enumerate(names, 1))
+    axis.text(1.03, 1, listed, transform=axis.transAxes, va="top", fontsize=9.5, parse_math=False)
+    return {row.name: str(place) for place, row in enumerate(rows, 1)}
 
 
 def frontier(costs: Sequence[float], scores: Sequence[float], smaller: bool) -> list[int]:
@@ -113,7 +133,9 @@ def frontier(costs: Sequence[float], scores: Sequence[float], smaller: bool) -> 
     return kept
 
 
-def _panel(axis: Any, rows: "list[Row]", costs: list[float], what: str, smaller: bool) -> list[_Point]:
+def _panel(
+    axis: Any, rows: "list[Row]", names: dict[str, str], costs: list[float], what: str, smaller: bool
+) -> list[_Point]:
     """Draw one panel, and return its points, those of the frontier first."""
     axis.set_xlabel(f"{what} ({'fewer' if smaller else 'more'} is better)")
     axis.spines[["top", "right"]].set_visible(False)
@@ -142,7 +164,7 @@ def _panel(axis: Any, rows: "list[Row]", costs: list[float], what: str, smaller:
     axis.set_xticks([tick for tick in ticks if low <= tick <= high])
     axis.xaxis.set_major_formatter(lambda value, _: _short(value))
     axis.minorticks_off()
-    return [(costs[p], scores[p], errors[p], shortened(rows[p].name, _NAME)) for p in [*on_it, *others]]
+    return [(costs[p], scores[p], errors[p], names[rows[p].name]) for p in [*on_it, *others]]
 
 
 def _short(value: float) -> str:
@@ -171,27 +193,38 @@ def _write_names(axis: Any, points: list[_Point]) -> None:
                 taken += [(Bbox([spot - 2 * pixel, spot + 2 * pixel]), 1) for spot in spots]
     inside = axis.get_window_extent()
     for cost, score, _, name in points:
+        line = {"arrowstyle": "-", "color": _OTHER, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 4}
         text = axis.annotate(
-            name, (cost, score), xytext=_PLACES[0], textcoords="offset points", fontsize=9.5, parse_math=False
-        )
+            name, (cost, score), xytext=_PLACES[0], textcoords="offset points", fontsize=9.5, parse_math=False,
+            arrowprops=line,
+        )  # fmt: skip
         text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         chosen, least = _PLACES[0], np.inf
         for number, (right, up) in enumerate(_PLACES):
             _move(text, right, up)
-            box = text.get_window_extent()
+            box = _box_of(text)
             covered = sum(weight * _common(box, other) for other, weight in taken)
             outside = box.width * box.height - _common(box, inside)
             worse = covered + 50 * outside + number  # of equals the first
             if worse < least:
                 chosen, least = (right, up), worse
         _move(text, *chosen)
-        taken.append((text.get_window_extent(), 50))
+        text.arrow_patch.set_visible(abs(chosen[1]) > _NEAR)
+        taken.append((_box_of(text), 50))
 
 
 def _move(text: Any, right: float, up: float) -> None:
     text.set_position((right, up))
     text.set_horizontalalignment("left" if right > 0 else "right" if right < 0 else "center")
     text.set_verticalalignment("center")
+
+
+def _box_of(text: Any) -> Any:
+    """Return the box of a name alone, without the line to its point."""
+    from matplotlib.text import Text
+
+    text.update_positions(text.figure.canvas.get_renderer())
+    return Text.get_window_extent(text)
 
 
 def _common(one: Any, other: Any) -> float:

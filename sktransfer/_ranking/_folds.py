@@ -174,12 +174,12 @@ def _check_enough(target: Target, cv: int, groups: np.ndarray | None) -> None:
     if groups is not None:
         n_groups = int(groups.max()) + 1
         counted.append((n_groups, f"{n_groups} groups", "at least one group"))
-    for count, got, wanted in counted:
-        if count < cv:
-            advice = f"Give cv={count}." if count >= 2 else "Give more samples."
-            if target.task == "classes" and target.y.dtype.kind in "iu":
-                advice += ' Where y holds numbers to be predicted, give task="numbers".'
-            raise ValueError(f"Got {got} and cv={cv}; expected {wanted} per fold. {advice}")
+    count, got, wanted = min(counted)
+    if count < cv:
+        advice = f"Give cv={count}." if count >= 2 else "Give more samples."
+        if target.task == "classes" and target.y.dtype.kind in "iu":
+            advice += ' Where y holds numbers to be predicted, give task="numbers".'
+        raise ValueError(f"Got {got} and cv={cv}; expected {wanted} per fold. {advice}")
 
 
 def _refuse_one_class(y: np.ndarray, folds: Sequence[Fold]) -> None:

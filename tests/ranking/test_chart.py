@@ -14,6 +14,7 @@ mpl = pytest.importorskip("matplotlib", reason="pictures are drawn with it")
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.text import Text  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +57,20 @@ def test_two_panels_show_each_backbone_that_did_not_fail():
 @pytest.mark.parametrize("n", [3, 7])
 def test_no_name_covers_another_one_or_leaves_the_panel(n, seed):
     for axis in ranking(n, seed).plot().axes_:
-        boxes = [text.get_window_extent() for text in names_of(axis)]
+        boxes = [Text.get_window_extent(text) for text in names_of(axis)]
         inside = axis.get_window_extent()
         for one, other in itertools.combinations(boxes, 2):
             assert not one.overlaps(other)
         for box in boxes:
             assert inside.x0 <= box.x0
             assert box.x1 <= inside.x1
+
+
+def test_many_backbones_are_numbered_in_the_order_of_the_table():
+    shown = ranking(10).plot()
+    (listed,) = [text.get_text() for text in shown.axes_[1].texts if "\n" in text.get_text()]
+    assert listed.split() == [word for place, row in enumerate(shown.rows[:10], 1) for word in (str(place), row.name)]
+    assert sorted(text.get_text() for text in shown.axes_[0].texts) == sorted(map(str, range(1, 11)))
 
 
 def test_the_frontier_is_what_no_other_one_beats_in_both():
