@@ -124,8 +124,8 @@ def size_of(ax: Any) -> tuple[float, float]:
     tuple of float
         Width and height.
     """
-    place, (width, height) = ax.get_position(), ax.figure.get_size_inches()
-    return float(place.width * width), float(place.height * height)
+    place, whole = ax.get_position(), ax.figure.bbox  # which a part of a figure has too
+    return float(place.width * whole.width / ax.figure.dpi), float(place.height * whole.height / ax.figure.dpi)
 
 
 def columns_of(n: int, most: int) -> int:

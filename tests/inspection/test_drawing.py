@@ -63,6 +63,13 @@ def test_axes_at_a_place_of_their_own_are_divided_too():
         assert axis.get_position().x0 >= 0.5 - 1e-6
 
 
+def test_a_part_of_a_figure_is_drawn_on_too():
+    part = plt.figure(layout="constrained").subfigures(1, 2)[0]
+    display = SamplesDisplay.from_data(X, n_samples=4, random_state=0, ax=part.subplots())
+    assert display.figure_ is part
+    assert display.axes_.shape == (2, 2)
+
+
 def test_several_axes_are_refused_with_a_sentence():
     _, axes = plt.subplots(1, 2)
     with pytest.raises(TypeError, match=r"^Got ax=.*; expected one matplotlib Axes.*axes\[0\]"):

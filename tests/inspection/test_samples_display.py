@@ -93,6 +93,14 @@ def test_values_are_stretched_as_in_fit_over_all_of_x():
     assert kinds(few) == {"image"}
 
 
+def test_large_pictures_of_floats_are_made_smaller_too():
+    display = SamplesDisplay.from_data([np.full((900, 300, 3), 0.5, dtype=np.float32), np.ones((4, 4, 3), np.float32)])
+    large, small = (pixels_of(axis) for axis in display.axes_.flat)
+    assert large.shape == (400, 133, 3)
+    np.testing.assert_allclose(large, 0.5, atol=1e-5)
+    assert small.shape == (4, 4, 3)
+
+
 # Texts and sounds
 
 
@@ -143,6 +151,8 @@ def test_what_strings_are_is_seen_or_said(tmp_path):
     assert kinds(SamplesDisplay.from_data(make_texts(6)[0])) == {"text"}
     with pytest.raises(ValueError, match=r"none of 2 samples can be read as images.*a\.jpg.*which is no file"):
         SamplesDisplay.from_data(["a.jpg", "b.jpg"])
+    with pytest.raises(ValueError, match=r"none of 1 samples can be read as images.*b\.png"):
+        SamplesDisplay.from_data([{"bytes": None, "path": "b.png"}])
     with pytest.raises(ValueError, match=r"none of 2 samples can be read as sounds"):
         SamplesDisplay.from_data(["a.wav", "b.wav"])
     assert kinds(SamplesDisplay.from_data(["a.jpg", "b.jpg"], kind="texts")) == {"text"}
@@ -233,6 +243,7 @@ def test_pictures_with_nan_are_shown_as_unreadable():
         (np.zeros((5, 8, 8, 6)), {}, "with 1, 3 or 4 channels"),
         (PICTURES, {"y": [1, 2]}, r"^Got y of shape \(2,\) for X of 10 samples"),
         (PICTURES, {"y": [0, 1] * 5, "display_labels": ["a"]}, "^Got display_labels of 1 names for 2 labels"),
+        (PICTURES, {"y": np.eye(10), "display_labels": ["a"]}, "^Got display_labels of 1 names for 10 columns"),
         (PICTURES, {"n_samples": 0}, "^Got n_samples=0; expected an integer"),
         (PICTURES, {"n_columns": 1.5}, "^Got n_columns=1.5; expected an integer"),
         (PICTURES, {"kind": "videos"}, "^Got kind of X='videos'"),

@@ -200,6 +200,26 @@ def test_a_random_search_over_rates_has_a_bar_where_they_have_no_effect(pictures
     assert low > high  # values are read from the top, as in a map
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning", "ignore:One or more of the test scores")
+def test_points_that_failed_are_crosses():
+    ranges = {"C": [-1, 0.1, 1, 10, 100], "degree": [1, 2, 3, 4, 5]}
+    search = RandomizedSearchCV(SVC(), ranges, n_iter=8, cv=2, random_state=0).fit(DIGITS, LABELS)
+    display = SearchDisplay.from_search(search, x="degree", y="C")
+    n_failed = int(np.isnan(search.cv_results_["mean_test_score"]).sum())
+    assert n_failed > 0
+    assert len([line for line in display.ax_.get_lines() if line.get_marker() == "x"]) == n_failed
+    assert next(text.get_text() for text in display.ax_.get_yticklabels()) == "-1"  # by name: no logarithm has it
+    assert "failed" in texts_of(display)
+
+
+@pytest.mark.filterwarnings("ignore:Got lr=")
+def test_numbers_of_blocks_and_shares_stay_in_the_order_of_the_grid(pictures):
+    grid = {"freeze_depth": [2, 0.75, "all", 0.25], "lr": [1e-3]}
+    display = SearchDisplay.from_search(GridSearchCV(tuned(), grid, cv=2).fit(*pictures), x="freeze_depth")
+    assert display.x_values == [2, 0.75, "all", 0.25]
+    assert [text.get_text() for text in display.ax_.get_xticklabels()] == ["2", "0.75", "all", "0.25"]
+
+
 def test_a_search_that_halves_shows_each_candidate_with_the_most_samples_it_had():
     search = HalvingGridSearchCV(SVC(), {"C": [0.1, 1, 10], "gamma": [1e-4, 1e-3]}, min_resources=40, random_state=0)
     search.fit(DIGITS, LABELS)
