@@ -1,5 +1,7 @@
 """The estimators inside scikit-learn's own tools: searches, folds, meta-estimators, pipelines, tables."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -26,7 +28,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from skorch.callbacks import Callback
 
-from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor, cache_info, clear_cache, load, save
 
 
 def wider_cnn():
@@ -50,6 +52,33 @@ def searched(request, pictures, paths):
 
 
 # Searches and folds
+
+
+def test_a_depth_counted_from_the_end_is_the_same_candidate_and_computes_nothing_anew(pictures):
+    X, y = pictures
+    grid = {"freeze_depth": [3, -1, 2, -2, 0, -4]}
+    search = GridSearchCV(classifier(strategy="fine_tune"), grid, cv=2, error_score="raise").fit(X, y)
+    scores = search.cv_results_["mean_test_score"]
+    np.testing.assert_array_equal(scores[::2], scores[1::2])
+    for deep, from_the_end in ((3, -1), (2, -2)):
+        clear_cache()
+        one = classifier(freeze_depth=deep).fit(X, y)
+        misses = cache_info().misses
+        other = classifier(freeze_depth=from_the_end).fit(X, y)
+        assert cache_info().misses == misses, "what was kept for one depth is found for the other"
+        np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+        assert one.backbone_.summary() == other.backbone_.summary()
+
+
+def test_a_depth_from_the_end_counts_the_blocks_that_the_layer_leaves(pictures, tmp_path):
+    X, y = pictures
+    one = classifier(layer="5", freeze_depth=-1).fit(X, y)
+    other = classifier(layer="5", freeze_depth=2).fit(X, y)
+    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    save(one, tmp_path / "model")
+    for again in (pickle.loads(pickle.dumps(one)), load(tmp_path / "model", backbone=tiny_cnn)):
+        np.testing.assert_array_equal(again.predict_proba(X), one.predict_proba(X))
+        assert again.get_params()["freeze_depth"] == -1
 
 
 @pytest.mark.parametrize("n_jobs", rest_exhaustive([1, 2], 2))

@@ -465,21 +465,8 @@ TAKEN = {
     ],
     "verbose": right(0, 1, 2, True, False, np.int64(1)),
     "freeze_depth": [
-        *right(
-            0,
-            2,
-            -1,
-            -4,
-            np.int8(-2),
-            np.int64(2),
-            np.uint8(2),
-            0.0,
-            0.5,
-            1.0,
-            np.float32(0.5),
-            np.float64(0.5),
-            max_epochs=1,
-        ),
+        *right(0, 2, -1, -4, np.int8(-2), np.int64(2), np.uint8(2), max_epochs=1),
+        *right(0.0, 0.5, 1.0, np.float32(0.5), np.float64(0.5), max_epochs=1),
         *right("all", "5", "3", np.str_("5"), max_epochs=1),
     ],
     "strategy": right(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from networks import tiny_cnn, tiny_vectors
+from pretrained_models import make_text_model
 from torch import nn
 
 from sktransfer.backbones import Backbone, load_backbone, restore_backbone
@@ -60,6 +61,42 @@ def test_a_depth_is_a_number_a_share_or_a_name(mobilenet: Backbone, depth: objec
     assert {n for n, _ in mobilenet.split(depth)[0].named_parameters()} == frozen & set(
         dict(mobilenet.network.named_parameters())
     )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda tmp_path: load_backbone(tiny_cnn),
+        lambda tmp_path: load_backbone("mobilenet_v2", weights=None),
+        lambda tmp_path: load_backbone("squeezenet1_1", weights=None),
+        lambda tmp_path: load_backbone("vit_b_32", weights=None),
+        lambda tmp_path: load_backbone(make_text_model("bert", tmp_path), weights=None),
+        lambda tmp_path: load_backbone(tiny_cnn).ending_at("5"),
+    ],
+    ids=["tiny", "mobilenet_v2", "squeezenet1_1", "vit_b_32", "bert", "part of tiny"],
+)
+def test_a_negative_depth_counts_from_the_end_as_in_a_slice(make, tmp_path):
+    backbone = make(tmp_path)
+    count = len(backbone.blocks)
+    for depth in range(-count, 0):
+        assert same_depth(backbone, depth, count + depth)
+        frozen = backbone.blocks[:depth]
+        assert {n for b in frozen for n in (*b.parameter_names, *b.buffer_names)} <= backbone.frozen_names(depth)
+        assert [block.name for block in backbone.trained_blocks(depth)] == [
+            block.name for block in backbone.trained_blocks(count + depth)
+        ]
+        assert backbone.frozen_part(depth, "avg").end == backbone.frozen_part(count + depth, "avg").end
+    assert backbone.frozen_names(-count) == backbone.frozen_names(0)
+    with pytest.raises(ValueError, match="negative ones count from the end"):
+        backbone.split(-count - 1)
+
+
+@pytest.mark.parametrize("layer", [-1, -4, np.int8(-2), [-1, 1]], ids=str)
+def test_a_negative_layer_counts_from_the_end(tiny: Backbone, layer):
+    images = torch.rand(2, 3, 8, 8)
+    positive = [one + 5 if one < 0 else one for one in layer] if isinstance(layer, list) else layer + 5
+    features = [tiny.feature_part(one).network().eval()(images) for one in (layer, positive)]
+    assert torch.equal(*features)
 
 
 def test_a_depth_may_be_any_module_at_whose_end_the_network_can_be_cut(mobilenet: Backbone):

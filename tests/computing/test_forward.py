@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 import warnings
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ import torch
 from joblib import Parallel, delayed
 from networks import rest_exhaustive, tiny_cnn
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktransfer._computing import _execution
 from sktransfer._computing._allocator import SWITCH, keep_freed_blocks
 from sktransfer._computing._execution import VALUES_AT_ONCE, Execution, lend, multiplies_bfloat16
@@ -365,6 +367,89 @@ def test_a_network_that_is_lent_in_inference_mode_can_be_trained_afterwards():
     with torch.inference_mode(), lend(network, torch.device("cuda")):
         assert network.weight.dtype == torch.float64
     assert not any(parameter.is_inference() for parameter in network.parameters())
+
+
+# The GPU of a Mac: what becomes of it is tried here with a device that pretends, on no real one
+
+
+class PretendsToBeAMac(TorchFunctionMode):
+    """Takes what is sent to "mps" for sent to the CPU, refuses what such a GPU cannot hold, and counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if isinstance(args[0] if args else None, torch.Tensor) and any(map(self._is_mps, (*args, *kwargs.values()))):
+            assert not any(isinstance(one, torch.Tensor) and one.dtype == torch.float64 for one in args), "MPS has none"
+            args = [torch.device("cpu") if self._is_mps(one) else one for one in args]
+            kwargs = {name: torch.device("cpu") if self._is_mps(one) else one for name, one in kwargs.items()}
+            self.sent += 1
+        return function(*args, **kwargs)
+
+    @staticmethod
+    def _is_mps(one):
+        return (isinstance(one, torch.device) and one.type == "mps") or (isinstance(one, str) and one == "mps")
+
+
+@pytest.fixture
+def mac(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", cache(lambda: True))  # torch asks what it wraps
+    with PretendsToBeAMac() as mode:
+        yield mode
+
+
+def test_a_mac_is_taken_where_torch_has_it_and_never_by_itself(monkeypatch):
+    for cuda in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        with pytest.raises(ValueError, match=r"Got device='mps'; torch finds no GPU of Apple's here\. Use device="):
+            Execution.plan(32, None, "mps", "auto", 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    plan = Execution.plan(32, None, "mps", "auto", 0)
+    assert (plan.device.type, plan.bfloat16, plan.arithmetic) == ("mps", False, "mps float32")
+    assert Execution.plan(32, None, "auto", "auto", 0).device.type == "cpu"
+
+
+def test_on_a_mac_features_are_computed_in_one_thread_and_come_back(threads, monkeypatch, mac):
+    seen, X = set(), many()
+    original = nn.Conv2d.forward
+
+    def look(self, x):
+        seen.add(threading.current_thread().name)
+        return original(self, x)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", look)
+    away = features(X, device="mps")
+    assert seen == {threading.current_thread().name}
+    assert mac.sent > 10
+    np.testing.assert_allclose(away, features(X, device="cpu"), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"freeze_depth": 2, "strategy": "fine_tune"},
+        {"freeze_depth": 0, "augment": "light", "early_stopping": True},
+        {"freeze_depth": 2, "strategy": "gradual", "interpolation": "auto", "hidden_layer_sizes": (8,)},
+    ],
+    ids=["head", "blocks", "augmented", "interpolated"],
+)
+@pytest.mark.parametrize("estimator_class", [FineTunedClassifier, FineTunedRegressor])
+def test_on_a_mac_models_are_trained_as_on_the_cpu(estimator_class, parameters, pictures, mac):
+    X, y = pictures[0], (pictures[1] == "leaf").astype(int)
+    how = {"random_state": 0, "precision": "float32", "max_epochs": 2, **parameters}
+    on_cpu = estimator_class(tiny_cnn, **how, device="cpu").fit(X, y)
+    before = mac.sent
+    away = estimator_class(tiny_cnn, **how, device="mps").fit(X, y)
+    assert mac.sent > before
+    assert away.transform(X).shape == on_cpu.transform(X).shape
+    if not parameters:  # elsewhere steps are divided otherwise, and rounding grows
+        np.testing.assert_allclose(away.transform(X), on_cpu.transform(X), rtol=1e-4, atol=1e-4)
+    assert away.score(X, y) == pytest.approx(on_cpu.score(X, y), abs=0.2)
+    assert {parameter.device.type for parameter in away.net_.module_.parameters()} == {"cpu"}
 
 
 @pytest.mark.parametrize(("device", "named"), [("auto", "cuda:1"), ("cuda", "cuda:1"), ("cuda:0", "cuda:0")])

@@ -3,11 +3,13 @@
 import dataclasses
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from PIL import Image
 from pretrained_models import make_text_model, make_texts
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
@@ -243,6 +245,32 @@ def test_a_single_text_is_refused(bert):
 def test_an_x_that_holds_no_texts_is_refused(X, match, bert):
     with pytest.raises(ValueError, match=match):
         PretrainedFeatureExtractor(bert).fit(X)
+
+
+@pytest.mark.parametrize("form", [list, lambda X: [Image.fromarray(one) for one in X]], ids=["arrays", "pictures"])
+def test_pictures_for_a_network_of_texts_ask_for_another_backbone(form, bert):
+    X = form(np.zeros((3, 8, 9, 3), dtype=np.uint8))
+    with pytest.raises(
+        ValueError, match=r"^Got X\[0\] = .* of shape \(8, 9, 3\); .* takes texts; for pictures, take a"
+    ):
+        PretrainedFeatureExtractor(bert).fit(X)
+    with pytest.raises(ValueError, match=r"expected texts: .* For pictures, take a backbone for pictures\."):
+        PretrainedFeatureExtractor(bert).fit(np.zeros((3, 8, 9, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("ending", "kind"), [("png", "pictures"), ("jpg", "pictures"), ("wav", "sounds")])
+def test_paths_of_files_are_not_read_as_texts(ending, kind, bert, fitted, tmp_path):
+    files = [str(tmp_path / f"a film {number}.{ending}") for number in range(3)]
+    for file in files:
+        Path(file).touch()
+    with pytest.raises(ValueError, match=rf"^Got X\[0\] = .*the path of a file.*not {kind}; .*a backbone for {kind}\."):
+        PretrainedFeatureExtractor(bert).fit(files)
+    with pytest.raises(ValueError, match="the path of a file"):
+        fitted.transform(files)
+
+
+def test_texts_that_only_look_like_paths_are_texts(fitted):
+    assert np.isfinite(fitted.transform(["film.png", "a/b.wav", "story.txt"])).all()
 
 
 def test_numbers_after_a_fit_on_texts_are_refused(fitted):
