@@ -23,7 +23,7 @@ def import_pyplot() -> Any:
     Returns
     -------
     module
-        matplotlib.pyplot.
+        The module `matplotlib.pyplot`.
 
     Raises
     ------
