@@ -440,7 +440,7 @@ def test_on_a_mac_features_are_computed_in_one_thread_and_come_back(threads, mon
 @pytest.mark.parametrize("estimator_class", [FineTunedClassifier, FineTunedRegressor])
 def test_on_a_mac_models_are_trained_as_on_the_cpu(estimator_class, parameters, pictures, mac):
     X, y = pictures[0], (pictures[1] == "leaf").astype(int)
-    how = {"random_state": 0, "precision": "float32", "max_epochs": 2, **parameters}
+    how = {"random_state": 0, "precision": "float32", "max_epochs": 2, "feature_cache": None, **parameters}
     on_cpu = estimator_class(tiny_cnn, **how, device="cpu").fit(X, y)
     before = mac.sent
     away = estimator_class(tiny_cnn, **how, device="mps").fit(X, y)
