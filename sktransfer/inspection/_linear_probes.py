@@ -110,10 +110,12 @@ def divide(y: Any, cv: Any, kind: str, groups: Any) -> list[tuple[np.ndarray, np
 
     Parameters
     ----------
-    y, cv, groups : object
+    y, cv : object
         As scikit-learn's `cross_validate` takes them.
     kind : {"classes", "labels", "numbers"}
         What is learned.
+    groups : array-like or None
+        As scikit-learn's `cross_validate` takes them.
 
     Returns
     -------
@@ -199,10 +201,12 @@ def score_without_samples(y: Any, folds: list[tuple[np.ndarray, np.ndarray]], ki
 
     Parameters
     ----------
-    y, folds, scoring : object
+    y, folds : object
         As in `score_blocks`.
     kind : {"classes", "labels", "numbers"}
         What is learned.
+    scoring : str or callable
+        As scikit-learn takes it.
 
     Returns
     -------
