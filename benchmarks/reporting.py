@@ -12,16 +12,16 @@ def read_results(path: Path) -> dict[str, dict]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def write_results(results: dict[str, dict], folder: Path) -> None:
-    """Write speed.json, speed.md and, where anything is to stand in the chart, speed.png."""
+def write_results(results: dict[str, dict], folder: Path, name: str = "speed") -> None:
+    """Write speed.json, speed.md and, where anything is to stand in the chart, speed.png; or by another name."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "speed.json").write_text(json.dumps(results, indent=1) + "\n")
-    (folder / "speed.md").write_text("\n".join([*table(results), "", *origins(results)]) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / f"{name}.md").write_text("\n".join([*table(results), "", *origins(results)]) + "\n")
     bars = [
         record for section in results.values() for record in section["records"] if record["label"] and record["peer"]
     ]
     if bars:
-        draw(bars, folder / "speed.png")
+        draw(bars, folder / f"{name}.png")
 
 
 def table(results: dict[str, dict]) -> list[str]:
