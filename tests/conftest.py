@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 
 os.environ["SCIPY_ARRAY_API"] = "1"  # before SciPy comes in, so that scikit-learn's array API checks run
+os.environ["MPLBACKEND"] = "Agg"  # displays are drawn without a screen
 
 from pathlib import Path
 
@@ -61,3 +63,10 @@ def paths(pictures: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.Temp
 def _unseeded() -> None:
     """No test leans on the seed of another."""
     torch.seed()
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
