@@ -262,7 +262,10 @@ def test_import_is_fast_beside_torch_and_scikit_learn():
 
 
 def faults_of_passes(setting, first=""):
-    """Run passes in a new process; return what `keep_freed_blocks` said, faults per image, and MiB not handed back."""
+    """Run passes in a new process, and make tensors of 4 MiB after them.
+
+    Return what `keep_freed_blocks` said, faults per image, MiB not handed back, and faults per tensor.
+    """
     code = """
         import ctypes, resource
         import numpy as np
@@ -285,13 +288,18 @@ def faults_of_passes(setting, first=""):
             faults.append((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / len(X))
         left = resident()
         ctypes.CDLL(None).malloc_trim(0)
-        print(keep_freed_blocks(), min(faults), left - resident())
+        left -= resident()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            torch.ones(2**20)
+        after = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20
+        print(keep_freed_blocks(), min(faults), left, after)
     """
     others = ("MALLOC", "GLIBC", SWITCH)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     command = [sys.executable, "-c", first + textwrap.dedent(code)]
-    done, faults, left = subprocess.check_output(command, env={**environment, **setting}, text=True).split()[-3:]
-    return done == "True", float(faults), float(left)
+    done, *numbers = subprocess.check_output(command, env={**environment, **setting}, text=True).split()[-4:]
+    return done == "True", *map(float, numbers)
 
 
 @pytest.mark.exhaustive
@@ -306,7 +314,7 @@ def faults_of_passes(setting, first=""):
     ],
 )
 def test_freed_memory_is_kept_for_the_next_layer_where_the_environment_asks_for_it(setting, kept):
-    done, faults, _ = faults_of_passes(setting)
+    done, faults, *_ = faults_of_passes(setting)
     assert done == kept
     if kept:
         assert faults < 300, "of 4 KiB an image, whose every map is 3 MiB"
@@ -317,9 +325,10 @@ def test_freed_memory_is_kept_for_the_next_layer_where_the_environment_asks_for_
 def test_a_worker_of_dask_keeps_freed_memory_while_a_pass_runs():
     pytest.importorskip("distributed")
     of_dask, worker = {"MALLOC_TRIM_THRESHOLD_": "65536"}, "import distributed.worker"
-    _, faults, left = faults_of_passes(of_dask, worker)
+    _, faults, left, after = faults_of_passes(of_dask, worker)
     assert faults < 1500, "of 4 KiB an image, whose every map is 3 MiB"
     assert left < 10, "MiB are not handed back after a pass"
+    assert after > 500, "of 4 KiB a tensor of 4 MiB: what Dask has set does not hold after a pass"
     assert faults_of_passes(of_dask)[1] > 2 * faults, "elsewhere the variable is a person's"
 
 
