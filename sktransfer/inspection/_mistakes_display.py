@@ -12,8 +12,7 @@ from sktransfer.inspection._estimators import how_it_reads
 from sktransfer.inspection._labels import in_words
 from sktransfer.inspection._predictions import KINDS, Predictions, predict
 from sktransfer.inspection._read_samples import HowToRead, ReadSample, read_samples
-from sktransfer.inspection._sample_grid import draw_samples
-from sktransfer.inspection._samples_display import check_count
+from sktransfer.inspection._sample_grid import check_count, draw_samples
 
 
 class MistakesDisplay:
@@ -208,16 +207,7 @@ class MistakesDisplay:
         how = HowToRead("auto", image_shape, pixel_range, sampling_rate)
         _check(kind, n_samples)
         rows = Rows(X, image_shape)
-        if (y_prob is None) == (y_pred is None):
-            raise ValueError(
-                f"Got {'neither y_prob nor y_pred' if y_prob is None else 'both y_prob and y_pred'}; expected y_prob, "
-                "the probabilities of labels, or y_pred, predicted numbers."
-            )
-        predictions = (
-            Predictions.of_numbers(y_true, y_pred, len(rows))
-            if y_prob is None
-            else Predictions.of_labels(y_true, y_prob, labels, len(rows))
-        )
+        predictions = Predictions.of(y_true, y_prob, y_pred, labels, len(rows))
         return cls._drawn(rows, predictions, kind, n_samples, how, n_columns, ax)
 
     @classmethod
@@ -257,8 +247,6 @@ class MistakesDisplay:
         MistakesDisplay
             The same.
         """
-        if n_columns is not None:
-            check_count("n_columns", n_columns)
         if self.samples:
             colours = [RED if wrong else BLACK for wrong in self._are_mistakes()]
             drawn = draw_samples(self.samples, self._captions(), ax, n_columns, self.title, colours)

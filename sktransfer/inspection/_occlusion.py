@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import make_pipeline
 
 from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._fine_tuned_estimator import FineTunedEstimator
@@ -117,14 +117,14 @@ def hide_parts(holder: BackboneEstimator, X: Any, size: float, step: float) -> t
     )
 
 
-def probabilities(holder: BackboneEstimator, rest: Pipeline | None, samples: Samples) -> np.ndarray:
+def probabilities(holder: BackboneEstimator, behind: list[Any], samples: Samples) -> np.ndarray:
     """Classify samples that were read.
 
     Parameters
     ----------
     holder : BackboneEstimator
         A fitted one with a network.
-    rest : Pipeline or None
+    behind : list of estimator
         The steps that follow it.
     samples : Samples
         From `hide_parts`.
@@ -135,14 +135,13 @@ def probabilities(holder: BackboneEstimator, rest: Pipeline | None, samples: Sam
         Probability of each class, or of each label.
     """
     if isinstance(holder, FineTunedEstimator):
-        outputs = holder._compute_samples(samples, features=rest is not None)
-        if rest is None:
+        outputs = holder._compute_samples(samples, features=bool(behind))
+        if not behind:
             kind, _ = holder._meaning(vars(holder))
             return kind.results(torch.from_numpy(outputs).double()).numpy()
     else:
         outputs, _ = extract(holder._way_through(holder._part(), samples), tolerant=False)
-    assert rest is not None
-    return np.asarray(rest.predict_proba(outputs))
+    return np.asarray(make_pipeline(*behind).predict_proba(outputs))
 
 
 def _pictures(samples: ImageSamples, size: float, step: float) -> tuple[list[Hidden], Samples]:

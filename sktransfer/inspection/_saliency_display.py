@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktransfer._messages import closest, shortened
 from sktransfer.inspection._drawing import import_pyplot
-from sktransfer.inspection._networks_within import network_within
+from sktransfer.inspection._estimators import network_within
 from sktransfer.inspection._occlusion import hide_parts, probabilities, spread_drops
 
 # Samples that are drawn at once.
@@ -133,13 +133,12 @@ class SaliencyDisplay:
         for name, share in (("patch", patch), ("step", step)):
             if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 < share <= 1:
                 raise ValueError(f"Got {name}={share!r}; expected a share above 0, up to 1.")
-        holder, rest = network_within(estimator)
-        last = holder if rest is None else rest.steps[-1][1]
+        holder, behind = network_within(estimator)
+        last = behind[-1] if behind else holder
         if not is_classifier(last) or not hasattr(last, "predict_proba"):
             raise ValueError(_why_not(last))
         check_is_fitted(holder, "backbone_")
-        if rest is not None:
-            check_is_fitted(last)
+        check_is_fitted(last)
         classes = last.classes_
         column = None if target is None else _column_of(target, classes)
         if column is None and (isinstance(classes, list) or getattr(last, "_several", False)):
@@ -153,7 +152,7 @@ class SaliencyDisplay:
                 f"many times. Choose some, such as X[:{MOST_SAMPLES}]."
             )
         hidden, variants = hide_parts(holder, X, float(patch), float(step))
-        found = probabilities(holder, rest, variants)
+        found = probabilities(holder, behind, variants)
         drops, targets, chances, start = [], [], [], 0
         for one in hidden:
             whole, *others = found[start : start + 1 + len(one.parts)]

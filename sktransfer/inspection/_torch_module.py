@@ -20,7 +20,7 @@ from sktransfer._training._prediction import copy_suffix
 from sktransfer.backbones._feature_network import join, pool_output, run_part
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones.graphs._base import Cut, Pooled
-from sktransfer.inspection._networks_within import network_within
+from sktransfer.inspection._estimators import network_within
 
 
 class TorchModule(nn.Module):
@@ -188,12 +188,12 @@ def torch_module(estimator: Any) -> TorchModule:
     >>> prepared.grad.shape == prepared.shape
     True
     """
-    holder, rest = network_within(estimator)
-    if rest is not None:
+    holder, behind = network_within(estimator)
+    if behind:
         raise ValueError(
-            f"Got a Pipeline whose network is followed by {', '.join(name for name, _ in rest.steps)}; expected one of "
-            "this package's estimators alone, all of which is torch. Give pipeline[0], which gives features, or use "
-            "FineTunedClassifier, whose head is part of the network."
+            f"Got a Pipeline whose network is followed by {', '.join(type(one).__name__ for one in behind)}; expected "
+            "one of this package's estimators alone, because all of it must be torch. Give pipeline[0], which computes "
+            "features, or use FineTunedClassifier, whose head is part of the network."
         )
     check_is_fitted(holder, "backbone_")
     example = holder._reader.example(1, getattr(holder, "n_features_in_", None))

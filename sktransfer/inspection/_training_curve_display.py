@@ -7,9 +7,10 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sktransfer._fine_tuned_estimator import FineTunedEstimator
 from sktransfer._messages import closest
 from sktransfer.inspection._drawing import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, axes_for, grid_within
-from sktransfer.inspection._estimators import steps_of, tuned_step
+from sktransfer.inspection._estimators import described, steps_of
 
 # How names of `history_` are called in a figure.
 _SAID = {
@@ -117,10 +118,10 @@ class TrainingCurveDisplay:
             If it is another one, no epoch was trained, or a score is not in `history_`.
         """
         check_is_fitted(estimator)
-        model = tuned_step(estimator)
-        if model is None:
+        model = steps_of(estimator)[-1]
+        if not isinstance(model, FineTunedEstimator) or not hasattr(model, "history_"):
             raise ValueError(
-                f"Got {type(steps_of(estimator)[-1]).__name__}; expected a fitted FineTunedClassifier or "
+                f"Got {described(estimator, model)}; expected a fitted FineTunedClassifier or "
                 "FineTunedRegressor, a Pipeline that ends in one, or a search for one with refit=True."
             )
         history = model.history_
