@@ -44,7 +44,7 @@ class DepthDisplay:
     score_name : str
         What the scores are.
     chance : float or None, default=None
-        Score of a guess that does not look at samples.
+        Score of a guess that ignores the samples.
     depth : float or None, default=None
         Blocks that the estimator keeps frozen; a half is a cut inside a block.
     layers : sequence of int, default=()
@@ -198,7 +198,7 @@ class DepthDisplay:
         ax.plot(numbers[best], means[best], "*", color="black", markersize=16, label=f"best: {self.best_block}")
         self._draw_choice(ax, means)
         if self.chance is not None:
-            ax.axhline(self.chance, color="0.4", linestyle=":", label="guess without a look at samples")
+            ax.axhline(self.chance, color="0.4", linestyle=":", label="guess that ignores the samples")
         step = -(-count // _MOST_NAMES)
         shown = [number for number in numbers if (number - 1) % step == 0]
         ax.set_xticks(shown, [self.block_names[number - 1] for number in shown], rotation=60, ha="right")

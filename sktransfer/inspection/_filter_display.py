@@ -19,7 +19,7 @@ CELLS = 24
 
 
 class FilterDisplay:
-    """Filters of a network's first convolution, and a picture's maps behind them.
+    """Filters of a network's first convolution, and how strongly a picture answers to each.
 
     Make one with :meth:`from_estimator`.
 
@@ -186,8 +186,8 @@ def _first_convolution(part: nn.Module) -> tuple[str, nn.Conv2d]:
         if isinstance(layer, nn.Conv2d):
             return name, layer
     raise ValueError(
-        "Got a network that does not begin with a convolution of pictures; expected one, such as ResNet or MobileNet. "
-        "Of others there are no filters to be drawn."
+        "Got a network that does not begin with a convolution of pictures; expected one that does, such as ResNet "
+        "or MobileNet. Other networks have no filters to draw."
     )
 
 

@@ -1,4 +1,4 @@
-"""What a classifier makes of samples of which a part is hidden: a patch of a picture, a word, a stretch of sound.
+"""What a classifier predicts when a part of a sample is hidden: a patch of a picture, a word, a stretch of sound.
 
 Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014. It takes no gradients, so any
 network will do. Samples are hidden as the network sees them, resized and cropped; none of that enters the cache.
@@ -112,8 +112,8 @@ def hide_parts(holder: BackboneEstimator, X: Any, size: float, step: float) -> t
     if samples.kind == "texts":
         return _texts(holder, X)
     raise ValueError(
-        "Got X of rows of numbers; expected pictures, texts or sounds, of which a part can be hidden. For columns "
-        "there is sklearn.inspection.permutation_importance."
+        "Got X with rows of numbers; expected pictures, texts or sounds, because a part of each sample is hidden. For "
+        "columns of numbers, use sklearn.inspection.permutation_importance."
     )
 
 
@@ -192,8 +192,8 @@ def _texts(holder: BackboneEstimator, X: Any) -> tuple[list[Hidden], Samples]:
     for row, text in enumerate(hidden):
         if len(text.parts) < 2:
             raise ValueError(
-                f"Got X[{row}] = {texts[row][:80]!r}, a text of {len(text.parts)} word(s); expected two at least, one "
-                "of which can be left out. Words are separated by spaces. Leave its row out."
+                f"Got X[{row}] = {texts[row][:80]!r}, a text of {len(text.parts)} word(s); expected at least two "
+                "words, separated by spaces, because each word is left out in turn. Leave this row out."
             )
     order = _order(hidden)
     variants = [

@@ -102,8 +102,9 @@ class SearchDisplay:
     ) -> Self:
         """Draw what a search found.
 
-        Where x or y has no effect on a candidate of ours, as the learning rate of blocks has none where all are frozen,
-        all of its row, or column, is one cell. Cells of which all candidates failed say so.
+        Where x or y has no effect, the whole row or column is one cell: where all blocks are frozen, for example, their
+        learning rate has none. This is known for the estimators of this package. A cell says so if all its candidates
+        failed.
 
         Parameters
         ----------
@@ -111,8 +112,8 @@ class SearchDisplay:
             A fitted search of scikit-learn: GridSearchCV, RandomizedSearchCV, or one that halves, whose candidates are
             shown with the most samples that they were given.
         x, y : str or None, default=None
-            Names of parameters, in full (`"finetunedclassifier__lr"`) or by their end (`"lr"`). Without both, the first
-            two that the search varied; with x alone, it alone.
+            Names of parameters, in full (`"finetunedclassifier__lr"`) or by their end (`"lr"`). If both are
+            None, the first two that the search varied; with x alone, only x.
         metric : str or None, default=None
             Which of several scores; `None` is the one that `refit` names.
         include_values : bool, default=True

@@ -69,7 +69,7 @@ class TorchModule(nn.Module):
         self.network_name = estimator.backbone_.name
 
     def forward(self, prepared: torch.Tensor) -> torch.Tensor:
-        """Compute what the estimator does of samples, with gradients.
+        """Compute the outputs of the estimator, with gradients.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class TorchModule(nn.Module):
             number = operator.index(block)  # type: ignore[arg-type]
         except TypeError:
             if block not in self._end_of:
-                raise ValueError(f"Got block={block!r}; expected one of {closest(str(block), names)}.") from None
+                raise ValueError(f"Got block={block!r}; expected {closest(str(block), names)}") from None
             return self.ends[self._end_of[str(block)]]
         if not 1 <= abs(number) <= len(names):
             raise ValueError(
@@ -150,7 +150,7 @@ class TorchModule(nn.Module):
 
 
 def torch_module(estimator: Any) -> TorchModule:
-    """Return what a fitted estimator computes as a module of torch, with gradients.
+    """Return a fitted estimator as a module of torch, with gradients.
 
     The parameters are copies: changing or training them leaves the estimator as it is, and they want gradients. The
     module is on the CPU, computes in float32 and is in eval mode. Layers that work in place no longer do, so that hooks
@@ -164,8 +164,9 @@ def torch_module(estimator: Any) -> TorchModule:
     Returns
     -------
     TorchModule
-        An `nn.Module` from prepared samples, which its `prepare(X)` makes of any X, to logits; a regressor's predicts
-        numbers, a feature extractor's gives features. Its `block(name)` is the module at the end of a block.
+        An `nn.Module` that takes what its `prepare(X)` returns. It returns the logits of a classifier, the numbers that
+        a regressor predicts, or the features of a feature extractor. Its `block(name)` is the module at the end
+        of a block.
 
     Raises
     ------

@@ -90,7 +90,7 @@ class TrainingCurveDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, scores: str | Sequence[str] | None = None, ax: Any = None) -> Self:
-        """Draw what a fitted estimator was like after each epoch.
+        """Draw loss and score of a fitted estimator after each epoch.
 
         Parameters
         ----------
@@ -115,7 +115,7 @@ class TrainingCurveDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If it is another one, no epoch was trained, or a score is not in `history_`.
+            If it is another estimator, no epoch was trained, or a score is not in `history_`.
         """
         check_is_fitted(estimator)
         model = steps_of(estimator)[-1]
@@ -138,7 +138,9 @@ class TrainingCurveDisplay:
         wanted = [name for name in _SCORES if name in names] if scores is None else _listed(scores)
         for name in wanted:
             if name not in names:
-                raise ValueError(f"Got scores={scores!r}, but history_ has no {name!r}; {closest(name, names)}.")
+                raise ValueError(
+                    f"Got scores={scores!r}, but history_ has no {name!r}; expected {closest(name, names)}"
+                )
         best = _best_epoch(epochs, phases, losses, model.tol if model.early_stopping else 0.0)
         return cls(
             epochs=epochs,

@@ -213,7 +213,7 @@ def test_names_of_many_blocks_are_thinned_out():
 def test_wrong_y_and_estimators_get_a_sentence_before_anything_runs(pictures, monkeypatch):
     X, y = pictures
     before = cache_info().misses
-    with pytest.raises(ValueError, match="Got y of one class; expected two"):
+    with pytest.raises(ValueError, match=r"^Got y with one class; expected at least two classes"):
         DepthDisplay.from_estimator(classifier(), X, np.zeros(24))
     with pytest.raises(ValueError, match="cannot be greater than the number of members in each class"):
         DepthDisplay.from_estimator(classifier(), X, y, cv=20)
