@@ -61,7 +61,7 @@ class DepthDisplay:
 
     See Also
     --------
-    sktransfer.inspection.SaliencyDisplay : What in a sample decides.
+    sktransfer.inspection.SaliencyDisplay : Which part of a sample decides.
 
     Examples
     --------
