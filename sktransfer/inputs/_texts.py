@@ -244,8 +244,8 @@ class TextReader(Reader):
             some = rows[start : start + _TEXTS_AT_ONCE]
             for row, tokens in zip(some, self.preprocessing.encode([texts[row] for row in some], most), strict=True):
                 result[row] = tokens or UnreadableSampleError(
-                    f"Got X[{row}] = {shown(texts[row])}, of which this network's tokenizer leaves nothing; "
-                    "expected text. Leave its row out."
+                    f"Got X[{row}] = {shown(texts[row])}, but this network's tokenizer finds no tokens in it; "
+                    "expected text. Leave this row out."
                 )
         return result
 

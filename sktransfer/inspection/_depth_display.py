@@ -14,7 +14,8 @@ from sklearn.utils import check_consistent_length
 from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer.backbones import Backbone
 from sktransfer.inputs._base import Reader
-from sktransfer.inspection._drawing import import_pyplot
+from sktransfer.inspection._drawing import BLUE, GREEN, RED, axes_for, import_pyplot
+from sktransfer.inspection._estimators import network_within, read_samples, short_name, way_to_all_blocks
 from sktransfer.inspection._linear_probes import (
     divide,
     kind_of_target,
@@ -24,10 +25,6 @@ from sktransfer.inspection._linear_probes import (
     usual_scoring,
     vectors_of_blocks,
 )
-from sktransfer.inspection._networks_within import network_within, read_samples, short_name, way_to_all_blocks
-
-# Okabe and Ito's colours, which people who are colour-blind can tell apart.
-_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 
 # Names of blocks that fit below the axis.
 _MOST_NAMES = 24
@@ -47,7 +44,7 @@ class DepthDisplay:
     score_name : str
         What the scores are.
     chance : float or None, default=None
-        Score of a guess that does not look at samples.
+        Score of a guess that ignores the samples.
     depth : float or None, default=None
         Blocks that the estimator keeps frozen; a half is a cut inside a block.
     layers : sequence of int, default=()
@@ -64,7 +61,7 @@ class DepthDisplay:
 
     See Also
     --------
-    sktransfer.inspection.SaliencyDisplay : What in a sample decides.
+    sktransfer.inspection.SaliencyDisplay : Which part of a sample decides.
 
     Examples
     --------
@@ -190,20 +187,18 @@ class DepthDisplay:
         DepthDisplay
             Itself.
         """
-        pyplot = import_pyplot()
         count = len(self.block_names)
-        if ax is None:
-            _, ax = pyplot.subplots(figsize=(max(6.4, min(12.0, 2.0 + 0.38 * count)), 4.8), layout="constrained")
+        ax = axes_for(ax, (max(6.4, min(12.0, 2.0 + 0.38 * count)), 4.8))
         numbers, means = np.arange(1, count + 1), self.scores.mean(axis=1)
         spread = self.scores.std(axis=1)
-        ax.fill_between(numbers, means - spread, means + spread, color=_BLUE, alpha=0.2, linewidth=0)
+        ax.fill_between(numbers, means - spread, means + spread, color=BLUE, alpha=0.2, linewidth=0)
         n_folds = self.scores.shape[1]
-        ax.plot(numbers, means, "o-", color=_BLUE, label=f"linear probe, mean of {n_folds} folds ± deviation")
+        ax.plot(numbers, means, "o-", color=BLUE, label=f"linear probe, mean of {n_folds} folds ± deviation")
         best = int(means.argmax())
         ax.plot(numbers[best], means[best], "*", color="black", markersize=16, label=f"best: {self.best_block}")
         self._draw_choice(ax, means)
         if self.chance is not None:
-            ax.axhline(self.chance, color="0.4", linestyle=":", label="guess without a look at samples")
+            ax.axhline(self.chance, color="0.4", linestyle=":", label="guess that ignores the samples")
         step = -(-count // _MOST_NAMES)
         shown = [number for number in numbers if (number - 1) % step == 0]
         ax.set_xticks(shown, [self.block_names[number - 1] for number in shown], rotation=60, ha="right")
@@ -225,13 +220,13 @@ class DepthDisplay:
                 means[chosen - 1],
                 "D",
                 markerfacecolor="none",
-                markeredgecolor=_GREEN,
+                markeredgecolor=GREEN,
                 markeredgewidth=2,
                 markersize=11,
                 label="features used by the estimator",
             )
         if self.depth is not None:
-            ax.axvline(self.depth + 0.5, color=_ORANGE, linestyle="--", label="frozen up to here (freeze_depth)")
+            ax.axvline(self.depth + 0.5, color=RED, linestyle="--", label="frozen up to here (freeze_depth)")
 
 
 def _chosen(

@@ -60,8 +60,8 @@ def axes_for(ax: Any, size: tuple[float, float]) -> Any:
         return plt.figure(figsize=size, layout="constrained").add_subplot()
     if not hasattr(ax, "get_subplotspec") or not hasattr(ax, "inset_axes"):
         raise TypeError(
-            f"Got ax={shown(ax)}; expected one matplotlib Axes, or None for a new figure. Of an array of axes, give "
-            "one, such as axes[0]."
+            f"Got ax={shown(ax)}; expected one matplotlib Axes, or None for a new figure. From an array of axes, "
+            "give one, such as axes[0]."
         )
     return ax
 

@@ -1,22 +1,28 @@
-"""Where an estimator of ours stands inside scikit-learn's: in a Pipeline, in a search, or by itself."""
+"""Which estimator of ours is inside what a person gives, a Pipeline or a search, and how it reads samples."""
 
 from typing import Any
 
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from sktransfer._backbone_estimator import BackboneEstimator
-from sktransfer._fine_tuned_estimator import FineTunedEstimator
+from sktransfer._computing._reuse import Pass
+from sktransfer._messages import shortened
+from sktransfer.backbones import Backbone
+from sktransfer.inputs._base import Reader, Samples
+from sktransfer.inputs._rows import Rows
 from sktransfer.inspection._read_samples import HowToRead
 
 
 def steps_of(estimator: Any) -> list[Any]:
-    """Return the steps that X passes, one after another.
+    """Return the steps that X passes when something is predicted, one after another.
 
     Parameters
     ----------
     estimator : estimator
-        A fitted search stands for its best estimator, a Pipeline for its steps.
+        A fitted search stands for its best estimator, one that has none for the estimator that it was given, a Pipeline
+        for its steps, a FrozenEstimator for what it holds.
 
     Returns
     -------
@@ -25,29 +31,65 @@ def steps_of(estimator: Any) -> list[Any]:
     """
     if hasattr(estimator, "best_estimator_"):
         return steps_of(estimator.best_estimator_)
-    if isinstance(estimator, FrozenEstimator):
+    # Searches have no class in common. TunedThresholdClassifierCV has these parameters too, but predicts by itself.
+    is_search = hasattr(estimator, "refit") and hasattr(estimator, "estimator") and not hasattr(estimator, "estimator_")
+    if is_search or isinstance(estimator, FrozenEstimator):
         return steps_of(estimator.estimator)
     if isinstance(estimator, Pipeline):
         given = [step for _, step in estimator.steps if step is not None and step != "passthrough"]
-        return [inner for step in given for inner in steps_of(step)] or [estimator]
+        # Samplers of imbalanced-learn do nothing when something is predicted.
+        return [one for step in given if not hasattr(step, "fit_resample") for one in steps_of(step)] or [estimator]
     return [estimator]
 
 
-def tuned_step(estimator: Any) -> FineTunedEstimator | None:
-    """Return the last step, if that is one of ours that tunes a network.
+def described(estimator: Any, step: Any) -> str:
+    """Name an estimator, and the step of it that a message is about.
 
     Parameters
     ----------
     estimator : estimator
-        Fitted or not.
+        What a person gave.
+    step : estimator
+        One of `steps_of`.
 
     Returns
     -------
-    FineTunedEstimator or None
-        Inside a Pipeline or a fitted search too.
+    str
+        Their types.
     """
-    last = steps_of(estimator)[-1]
-    return last if isinstance(last, FineTunedEstimator) else None
+    name = type(estimator).__name__
+    return name if step is estimator else f"{name} with {type(step).__name__} in it"
+
+
+def network_within(estimator: Any) -> tuple[BackboneEstimator, list[Any]]:
+    """Return the estimator that holds the network, and the steps behind it.
+
+    A pipeline that starts with anything else changes samples before the network sees them.
+
+    Parameters
+    ----------
+    estimator : estimator
+        One of this package, a `Pipeline` that begins with one, or a search over either.
+
+    Returns
+    -------
+    holder : PretrainedFeatureExtractor, FineTunedClassifier or FineTunedRegressor
+        The estimator with the network.
+    behind : list of estimator
+        The steps that follow it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such estimator, or another step comes before it.
+    """
+    first, *behind = steps_of(estimator)
+    if isinstance(first, BackboneEstimator):
+        return first, behind
+    raise ValueError(
+        f"Got {described(estimator, first)}; expected PretrainedFeatureExtractor, FineTunedClassifier or "
+        "FineTunedRegressor, or a Pipeline whose first step is one of them. Give that estimator alone."
+    )
 
 
 def how_it_reads(estimator: Any, how: HowToRead) -> HowToRead:
@@ -66,7 +108,7 @@ def how_it_reads(estimator: Any, how: HowToRead) -> HowToRead:
         What is known of X.
     """
     first = steps_of(estimator)[0]
-    if not isinstance(first, BackboneEstimator):
+    if not isinstance(first, BackboneEstimator) or not hasattr(first, "backbone_"):
         return how
     reader = first._reader
     learned = getattr(reader, "value_range", None)
@@ -76,3 +118,68 @@ def how_it_reads(estimator: Any, how: HowToRead) -> HowToRead:
         (learned or first.pixel_range) if isinstance(how.pixel_range, str) else how.pixel_range,
         first.sampling_rate if how.sampling_rate is None else how.sampling_rate,
     )
+
+
+def read_samples(holder: BackboneEstimator, X: Any) -> tuple[BackboneEstimator, Samples, Backbone, Reader]:
+    """Read X as an estimator does, and return its network with all blocks, whether it is fitted or not.
+
+    Parameters
+    ----------
+    holder : BackboneEstimator
+        It is not changed.
+    X : array-like
+        As its `fit` takes it.
+
+    Returns
+    -------
+    reading : BackboneEstimator
+        The estimator, or a copy that has seen X where it was not fitted.
+    samples : Samples
+        Of X.
+    backbone : Backbone
+        The pretrained network, as it was before tuning.
+    reader : Reader
+        That has read X.
+    """
+    if hasattr(holder, "backbone_"):
+        return holder, holder._read(X), holder.backbone_.whole(), holder._reader
+    reading: BackboneEstimator = clone(holder)
+    reading._check_parameters()
+    samples, backbone, reader = reading._learn(Rows(X, reading.image_shape))
+    return reading, samples, backbone, reader
+
+
+def way_to_all_blocks(reading: BackboneEstimator, samples: Samples, backbone: Backbone) -> Pass:
+    """Return the way of samples through a network on which each block leaves a vector.
+
+    Parameters
+    ----------
+    reading, samples, backbone : object
+        From `read_samples`.
+
+    Returns
+    -------
+    Pass
+        To the vectors of all blocks, joined from the input onwards. Maps are averaged where `pooling="flatten"`: each
+        number of a map would be a feature.
+    """
+    pooling = "avg" if reading.pooling == "flatten" else reading.pooling
+    part = backbone.feature_part(list(range(1, len(backbone.blocks) + 1)), pooling, in_order=True)
+    return reading._way_through(part, samples)
+
+
+def short_name(name: str) -> str:
+    """Return a network's name as it fits below a figure: of a folder the last two parts of its path.
+
+    Parameters
+    ----------
+    name : str
+        Of a backbone.
+
+    Returns
+    -------
+    str
+        Short.
+    """
+    parts = name.replace("\\", "/").split("/")
+    return shortened("/".join(parts[-2:]), 50)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktransfer.inspection._drawing import import_pyplot
-from sktransfer.inspection._networks_within import network_within, short_name
+from sktransfer.inspection._drawing import axes_for, import_pyplot
+from sktransfer.inspection._estimators import network_within, short_name
 from sktransfer.inspection._torch_module import torch_module
 
 # Columns of the grid of filters, and cells of it that are filled if nothing else is asked for.
@@ -19,7 +19,7 @@ CELLS = 24
 
 
 class FilterDisplay:
-    """Filters of a network's first convolution, and a picture's maps behind them.
+    """Filters of a network's first convolution, and how strongly a picture answers to each.
 
     Make one with :meth:`from_estimator`.
 
@@ -132,12 +132,9 @@ class FilterDisplay:
         FilterDisplay
             Itself.
         """
-        pyplot = import_pyplot()
         cells = self._cells()
         rows = -(-len(cells) // _COLUMNS)
-        if ax is None:
-            height = 1.05 * rows * cells[0].shape[0] / cells[0].shape[1]
-            _, ax = pyplot.subplots(figsize=(8.4, height + 0.6), layout="constrained")
+        ax = axes_for(ax, (8.4, 1.05 * rows * cells[0].shape[0] / cells[0].shape[1] + 0.6))
         ax.imshow(_mosaic(cells), interpolation="nearest")
         size = " x ".join(map(str, self.filters.shape[1:3]))
         network = f" of {self.network_name}" if self.network_name else ""
@@ -189,8 +186,8 @@ def _first_convolution(part: nn.Module) -> tuple[str, nn.Conv2d]:
         if isinstance(layer, nn.Conv2d):
             return name, layer
     raise ValueError(
-        "Got a network that does not begin with a convolution of pictures; expected one, such as ResNet or MobileNet. "
-        "Of others there are no filters to be drawn."
+        "Got a network that does not begin with a convolution of pictures; expected one that does, such as ResNet "
+        "or MobileNet. Other networks have no filters to draw."
     )
 
 

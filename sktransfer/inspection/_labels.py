@@ -146,5 +146,5 @@ def choose_rows(y: np.ndarray | None, n_samples: int, n: int, random: np.random.
 def _check_names(names: Sequence[str], expected: int, what: str) -> None:
     if len(names) != expected:
         raise ValueError(
-            f"Got display_labels of {len(names)} names for {expected} {what}; expected one for each, in their order."
+            f"Got display_labels of {len(names)} names for {expected} {what}; expected one for each, in the same order."
         )

@@ -53,7 +53,7 @@ def kind_of_target(y: Any, of_numbers: bool | None) -> str:
             "label. To predict numbers, give a FineTunedRegressor."
         )
     if len(np.unique(y)) < 2:
-        raise ValueError("Got y of one class; expected two at least, for a probe to tell apart.")
+        raise ValueError("Got y with one class; expected at least two classes, because a probe tells classes apart.")
     return "classes"
 
 

@@ -12,12 +12,11 @@ from sktransfer.inspection._estimators import how_it_reads
 from sktransfer.inspection._labels import in_words
 from sktransfer.inspection._predictions import KINDS, Predictions, predict
 from sktransfer.inspection._read_samples import HowToRead, ReadSample, read_samples
-from sktransfer.inspection._sample_grid import draw_samples
-from sktransfer.inspection._samples_display import check_count
+from sktransfer.inspection._sample_grid import check_count, draw_samples
 
 
 class MistakesDisplay:
-    """A grid of samples with what is true of them and what was predicted.
+    """A grid of samples with their true and their predicted labels or numbers.
 
     It is recommended to use :meth:`from_estimator` or :meth:`from_predictions` to make one.
 
@@ -96,25 +95,25 @@ class MistakesDisplay:
         n_columns: int | None = None,
         ax: Any = None,
     ) -> Self:
-        """Draw the samples that a fitted estimator is most wrong about, or least or most certain of.
+        """Draw the samples that a fitted estimator gets most wrong, or is least or most certain of.
 
         Parameters
         ----------
         estimator : estimator
-            A fitted classifier with `predict_proba`, or a regressor; a Pipeline or a search too. The label of greatest
-            probability is taken for its prediction.
+            A fitted classifier with `predict_proba`, or a regressor; a Pipeline or a search too. The label with the
+            highest probability counts as the prediction.
         X : array-like
             Samples that it was not fitted on, as it takes them.
         y : array-like of shape (n_samples,)
             Their labels, or numbers.
         kind : {"mistakes", "uncertain", "best"}, default="mistakes"
-            The wrong predictions of greatest probability, the predictions of least, or the right ones of greatest. Of a
-            regressor the largest errors, or, with "best", the smallest.
+            The wrong predictions with the highest probability, those with the lowest, or the right ones with the
+            highest. For a regressor, the largest errors, or with "best" the smallest.
         n_samples : int, default=12
             Samples that are shown, at most.
         image_shape : tuple of int or None, default=None
-            (height, width) or (height, width, channels): how to read flat rows, if the first step is not one of ours,
-            which knows it.
+            (height, width) or (height, width, channels): how to read flat rows. Not needed where the first step is
+            an estimator of this package: it knows.
         pixel_range : "auto" or tuple of float, default="auto"
             Values that stand for black and white, likewise.
         sampling_rate : int or None, default=None
@@ -208,16 +207,7 @@ class MistakesDisplay:
         how = HowToRead("auto", image_shape, pixel_range, sampling_rate)
         _check(kind, n_samples)
         rows = Rows(X, image_shape)
-        if (y_prob is None) == (y_pred is None):
-            raise ValueError(
-                f"Got {'neither y_prob nor y_pred' if y_prob is None else 'both y_prob and y_pred'}; expected y_prob, "
-                "the probabilities of labels, or y_pred, predicted numbers."
-            )
-        predictions = (
-            Predictions.of_numbers(y_true, y_pred, len(rows))
-            if y_prob is None
-            else Predictions.of_labels(y_true, y_prob, labels, len(rows))
-        )
+        predictions = Predictions.of(y_true, y_prob, y_pred, labels, len(rows))
         return cls._drawn(rows, predictions, kind, n_samples, how, n_columns, ax)
 
     @classmethod
@@ -257,8 +247,6 @@ class MistakesDisplay:
         MistakesDisplay
             The same.
         """
-        if n_columns is not None:
-            check_count("n_columns", n_columns)
         if self.samples:
             colours = [RED if wrong else BLACK for wrong in self._are_mistakes()]
             drawn = draw_samples(self.samples, self._captions(), ax, n_columns, self.title, colours)

@@ -1,4 +1,4 @@
-"""What a classifier makes of samples of which a part is hidden: a patch of a picture, a word, a stretch of sound.
+"""What a classifier predicts when a part of a sample is hidden: a patch of a picture, a word, a stretch of sound.
 
 Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014. It takes no gradients, so any
 network will do. Samples are hidden as the network sees them, resized and cropped; none of that enters the cache.
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import make_pipeline
 
 from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._fine_tuned_estimator import FineTunedEstimator
@@ -112,19 +112,19 @@ def hide_parts(holder: BackboneEstimator, X: Any, size: float, step: float) -> t
     if samples.kind == "texts":
         return _texts(holder, X)
     raise ValueError(
-        "Got X of rows of numbers; expected pictures, texts or sounds, of which a part can be hidden. For columns "
-        "there is sklearn.inspection.permutation_importance."
+        "Got X with rows of numbers; expected pictures, texts or sounds, because a part of each sample is hidden. For "
+        "columns of numbers, use sklearn.inspection.permutation_importance."
     )
 
 
-def probabilities(holder: BackboneEstimator, rest: Pipeline | None, samples: Samples) -> np.ndarray:
+def probabilities(holder: BackboneEstimator, behind: list[Any], samples: Samples) -> np.ndarray:
     """Classify samples that were read.
 
     Parameters
     ----------
     holder : BackboneEstimator
         A fitted one with a network.
-    rest : Pipeline or None
+    behind : list of estimator
         The steps that follow it.
     samples : Samples
         From `hide_parts`.
@@ -135,14 +135,13 @@ def probabilities(holder: BackboneEstimator, rest: Pipeline | None, samples: Sam
         Probability of each class, or of each label.
     """
     if isinstance(holder, FineTunedEstimator):
-        outputs = holder._compute_samples(samples, features=rest is not None)
-        if rest is None:
+        outputs = holder._compute_samples(samples, features=bool(behind))
+        if not behind:
             kind, _ = holder._meaning(vars(holder))
             return kind.results(torch.from_numpy(outputs).double()).numpy()
     else:
         outputs, _ = extract(holder._way_through(holder._part(), samples), tolerant=False)
-    assert rest is not None
-    return np.asarray(rest.predict_proba(outputs))
+    return np.asarray(make_pipeline(*behind).predict_proba(outputs))
 
 
 def _pictures(samples: ImageSamples, size: float, step: float) -> tuple[list[Hidden], Samples]:
@@ -193,8 +192,8 @@ def _texts(holder: BackboneEstimator, X: Any) -> tuple[list[Hidden], Samples]:
     for row, text in enumerate(hidden):
         if len(text.parts) < 2:
             raise ValueError(
-                f"Got X[{row}] = {texts[row][:80]!r}, a text of {len(text.parts)} word(s); expected two at least, one "
-                "of which can be left out. Words are separated by spaces. Leave its row out."
+                f"Got X[{row}] = {texts[row][:80]!r}, a text of {len(text.parts)} word(s); expected at least two "
+                "words, separated by spaces, because each word is left out in turn. Leave this row out."
             )
     order = _order(hidden)
     variants = [

@@ -92,34 +92,11 @@ def places_of(values: list[Any]) -> list[float]:
     return [float(value) for value in values] if by_size(values) else list(map(float, range(len(values))))
 
 
-def scale_axis(ax: Any, letter: str, name: str, values: list[Any]) -> None:
-    """Make an axis of numbers, logarithmic where they are; few values stand beside it as they are.
+def label_axis(ax: Any, letter: str, name: str, values: list[Any], by_name: bool = False) -> None:
+    """Let an axis show the values of a parameter: numbers by their size, everything else by name.
 
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        Where it is drawn.
-    letter : {"x", "y"}
-        Which axis.
-    name : str
-        The parameter, in full.
-    values : list of float
-        Its values, in order.
-    """
-    getattr(ax, f"set_{letter}label")(short_name(name))
-    axis = getattr(ax, f"{letter}axis")
-    if is_geometric(values):
-        getattr(ax, f"set_{letter}scale")("log")
-    if len(values) <= 8:
-        from matplotlib.ticker import NullLocator
-
-        axis.set_minor_locator(NullLocator())
-        axis.set_ticks([float(value) for value in values], [in_words(value) for value in values])
-    ax.margins(0.08)
-
-
-def name_values(ax: Any, letter: str, name: str, values: list[Any]) -> None:
-    """Make an axis of names, one for each value, at equal distances from 0.
+    Where there are few numbers, each one stands beside the axis. Names are at equal distances from 0, and begin at the
+    left or at the top.
 
     Parameters
     ----------
@@ -131,14 +108,28 @@ def name_values(ax: Any, letter: str, name: str, values: list[Any]) -> None:
         The parameter, in full.
     values : list
         Its values, in order.
+    by_name : bool, default=False
+        Whether numbers are names too.
     """
+    getattr(ax, f"set_{letter}label")(short_name(name))
     axis = getattr(ax, f"{letter}axis")
     words = [in_words(value) for value in values]
-    turned = letter == "x" and sum(map(len, words)) > 70
-    axis.set_ticks(range(len(values)), words, **({"rotation": 35, "ha": "right"} if turned else {}))
-    for label in axis.get_ticklabels():
-        label.set_parse_math(False)
-    getattr(ax, f"set_{letter}label")(short_name(name))
+    if by_name or not by_size(values):
+        turned = letter == "x" and sum(map(len, words)) > 70
+        axis.set_ticks(range(len(values)), words, **({"rotation": 35, "ha": "right"} if turned else {}))
+        for label in axis.get_ticklabels():
+            label.set_parse_math(False)
+        ends = -0.5, len(values) - 0.5
+        getattr(ax, f"set_{letter}lim")(ends if letter == "x" else ends[::-1])
+        return
+    if is_geometric(values):
+        getattr(ax, f"set_{letter}scale")("log")
+    if len(values) <= 8:
+        from matplotlib.ticker import NullLocator
+
+        axis.set_minor_locator(NullLocator())
+        axis.set_ticks([float(value) for value in values], words)
+    ax.margins(0.08)
 
 
 def short_name(name: str) -> str:

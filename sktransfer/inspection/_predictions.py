@@ -8,7 +8,7 @@ from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.validation import check_is_fitted
 
 from sktransfer._messages import shown
-from sktransfer.inspection._estimators import steps_of
+from sktransfer.inspection._estimators import described, steps_of
 from sktransfer.inspection._labels import check_length
 
 KINDS = ("mistakes", "uncertain", "best")
@@ -31,17 +31,19 @@ class Predictions:
     probability: np.ndarray | None
 
     @classmethod
-    def of_labels(cls, y_true: Any, y_prob: Any, labels: Any, n_samples: int) -> Self:
-        """Take the most probable label of each sample.
+    def of(cls, y_true: Any, y_prob: Any, y_pred: Any, labels: Any, n_samples: int) -> Self:
+        """Take the most probable label of each sample, or its predicted number.
 
         Parameters
         ----------
         y_true : array-like of shape (n_samples,)
-            Labels.
-        y_prob : array-like of shape (n_samples, n_labels) or (n_samples,)
-            Probabilities; of one dimension, those of the second of two labels.
+            Labels, or numbers.
+        y_prob : array-like of shape (n_samples, n_labels) or (n_samples,) or None
+            Probabilities of the labels; of one dimension, those of the second of two labels.
+        y_pred : array-like of shape (n_samples,) or None
+            Predicted numbers, in place of `y_prob`.
         labels : array-like of shape (n_labels,) or None
-            What the columns stand for; `None` is the sorted labels of y_true.
+            What the columns of `y_prob` stand for; `None` is the sorted labels of y_true.
         n_samples : int
             Number of samples of X.
 
@@ -53,10 +55,18 @@ class Predictions:
         Raises
         ------
         ValueError
-            If these do not fit each other.
+            If these do not fit each other, or there are several labels or numbers per sample.
         """
-        truth = _one_column(check_length("y_true", y_true, n_samples))
-        given = check_length("y_prob", y_prob, n_samples)
+        if (y_prob is None) == (y_pred is None):
+            raise ValueError(
+                f"Got {'neither y_prob nor y_pred' if y_prob is None else 'both y_prob and y_pred'}; expected y_prob, "
+                "the probabilities of labels, or y_pred, predicted numbers."
+            )
+        truth = check_length("y_true", y_true, n_samples)
+        if y_prob is None:
+            predicted = check_length("y_pred", y_pred, n_samples)
+            return cls(_numbers("y_true", truth), _numbers("y_pred", predicted), None)
+        truth, given = _one_column(truth), check_length("y_prob", y_prob, n_samples)
         if given.dtype.kind not in "fiub" or not np.isfinite(given).all() or given.min() < 0 or given.max() > 1.001:
             raise ValueError(
                 f"Got y_prob = {shown(given)}; expected probabilities, from 0 to 1, such as predict_proba returns."
@@ -70,47 +80,11 @@ class Predictions:
             )
         if not np.isin(truth, known).any():
             raise ValueError(
-                f"Got y_true with labels such as {shown(truth[0].item() if hasattr(truth[0], 'item') else truth[0])}, "
-                f"none of which was learned; expected labels such as {shown(known[:5].tolist())}. Give y as the "
-                "classifier was given it."
+                f"Got y_true with labels such as {shown(truth[0])}, but the classifier did not learn any of them; "
+                f"expected labels such as {shown(known[:5].tolist())}. Give y as in fit."
             )
         best = probabilities.argmax(axis=1)
         return cls(truth, known[best], probabilities[np.arange(n_samples), best].astype(float))
-
-    @classmethod
-    def of_numbers(cls, y_true: Any, y_pred: Any, n_samples: int) -> Self:
-        """Take predicted numbers.
-
-        Parameters
-        ----------
-        y_true, y_pred : array-like of shape (n_samples,)
-            Numbers.
-        n_samples : int
-            Number of samples of X.
-
-        Returns
-        -------
-        Predictions
-            One for each sample.
-
-        Raises
-        ------
-        ValueError
-            If there are several numbers per sample, or none.
-        """
-        truth, predicted = check_length("y_true", y_true, n_samples), check_length("y_pred", y_pred, n_samples)
-        for name, values in (("y_true", truth), ("y_pred", predicted)):
-            if values.ndim == 2:
-                raise ValueError(
-                    f"Got {name} of {values.shape[1]} columns; expected one number per sample. Draw one column at a "
-                    "time: MistakesDisplay.from_predictions(X, y[:, 0], y_pred=predicted[:, 0])."
-                )
-            if values.dtype.kind not in "fiub":
-                raise ValueError(
-                    f"Got {name} of type {values.dtype}; expected numbers. Of labels give their probabilities: "
-                    "y_prob=classifier.predict_proba(X)."
-                )
-        return cls(truth.astype(float), predicted.astype(float), None)
 
     @property
     def is_right(self) -> np.ndarray:
@@ -212,8 +186,8 @@ def predict(estimator: Any, X: Any, y: Any, n_samples: int) -> Predictions:
     """
     check_is_fitted(estimator)
     if is_regressor(estimator):
-        return Predictions.of_numbers(y, estimator.predict(X), n_samples)
-    name = type(steps_of(estimator)[-1]).__name__
+        return Predictions.of(y, None, estimator.predict(X), None, n_samples)
+    name = described(estimator, steps_of(estimator)[-1])
     if not is_classifier(estimator):
         raise ValueError(f"Got {name}; expected a fitted classifier or regressor.")
     if not hasattr(estimator, "predict_proba"):
@@ -222,12 +196,14 @@ def predict(estimator: Any, X: Any, y: Any, n_samples: int) -> Predictions:
             if hasattr(estimator, "cv_results_") and not hasattr(estimator, "best_estimator_")
             else "Put CalibratedClassifierCV around it, or set probability=True where it has that parameter."
         )
-        raise ValueError(f"Got {name} without predict_proba, by which mistakes are ordered. {advice}")
+        raise ValueError(
+            f"Got {name}, which has no predict_proba; expected probabilities, to sort mistakes by. {advice}"
+        )
     _one_column(check_length("y", y, n_samples))
     probabilities = estimator.predict_proba(X)
     if isinstance(probabilities, list):
         raise ValueError(_SEVERAL.format(len(probabilities)))
-    return Predictions.of_labels(y, probabilities, estimator.classes_, n_samples)
+    return Predictions.of(y, probabilities, None, estimator.classes_, n_samples)
 
 
 _SEVERAL = (
@@ -240,3 +216,17 @@ def _one_column(y: np.ndarray) -> np.ndarray:
     if y.ndim == 2:
         raise ValueError(_SEVERAL.format(y.shape[1]))
     return y
+
+
+def _numbers(name: str, values: np.ndarray) -> np.ndarray:
+    if values.ndim == 2:
+        raise ValueError(
+            f"Got {name} of {values.shape[1]} columns; expected one number per sample. Draw one column at a time: "
+            "MistakesDisplay.from_predictions(X, y[:, 0], y_pred=predicted[:, 0])."
+        )
+    if values.dtype.kind not in "fiub":
+        raise ValueError(
+            f"Got {name} of type {values.dtype}; expected numbers. For labels, give their probabilities: "
+            "y_prob=classifier.predict_proba(X)."
+        )
+    return values.astype(float)

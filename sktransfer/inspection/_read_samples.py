@@ -147,8 +147,9 @@ class HowToRead:
         if not isinstance(values, list):
             if getattr(values, "ndim", 0) == 2 and self.image_shape is None:
                 raise ValueError(
-                    f"Got X of shape {values.shape}, rows of numbers; expected images, texts or sounds. Of flat images "
-                    "give image_shape=(height, width), of sounds sampling_rate; other numbers cannot be shown so."
+                    f"Got X of shape {values.shape}, rows of numbers; expected images, texts or sounds. For flat "
+                    "images, give image_shape=(height, width); for sounds, sampling_rate. Other numbers cannot be "
+                    "drawn."
                 )
             return "images"
         kinds = Counter(kind for row in values[:_LOOKED_AT] if (kind := _look(row)))
@@ -193,7 +194,7 @@ def read_samples(rows: Rows, chosen: Sequence[int], how: HowToRead) -> list[Read
     found = [_read(kind, samples, place, row) for place, row in zip(places, chosen, strict=True)]
     if found and all(sample.kind == "unreadable" for sample in found):
         raise ValueError(
-            f"Got X of which none of {len(found)} samples can be read as {kind}. The first: {found[0].content} If X "
+            f"Got X, but none of {len(found)} samples can be read as {kind}. The first one: {found[0].content} If X "
             'holds something else, say so with kind="images", "texts" or "sounds".'
         )
     return found

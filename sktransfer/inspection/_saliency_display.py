@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktransfer._messages import closest, shortened
 from sktransfer.inspection._drawing import import_pyplot
-from sktransfer.inspection._networks_within import network_within
+from sktransfer.inspection._estimators import network_within
 from sktransfer.inspection._occlusion import hide_parts, probabilities, spread_drops
 
 # Samples that are drawn at once.
@@ -17,7 +17,7 @@ MOST_SAMPLES = 16
 
 
 class SaliencyDisplay:
-    """Samples, and how far the probability of a class drops where each part of them is hidden.
+    """How far the probability of a class drops when each part of a sample is hidden.
 
     Make one with :meth:`from_estimator`.
 
@@ -93,8 +93,8 @@ class SaliencyDisplay:
     ) -> Self:
         """Hide parts of samples one after another, and draw how far the probability of a class drops.
 
-        Of pictures a sliding square is hidden behind the picture's mean colour, of texts each word is left out, of
-        sounds a sliding stretch is silenced. A picture of 224 x 224 passes the network 82 times with the defaults, a
+        In pictures, a sliding square is filled with the picture's mean colour. In texts, each word is left out. In
+        sounds, a sliding stretch is silenced. A picture of 224 x 224 passes the network 82 times with the defaults, a
         sound 10 times, a text once for each word.
 
         Parameters
@@ -133,27 +133,26 @@ class SaliencyDisplay:
         for name, share in (("patch", patch), ("step", step)):
             if isinstance(share, bool) or not isinstance(share, int | float | np.number) or not 0 < share <= 1:
                 raise ValueError(f"Got {name}={share!r}; expected a share above 0, up to 1.")
-        holder, rest = network_within(estimator)
-        last = holder if rest is None else rest.steps[-1][1]
+        holder, behind = network_within(estimator)
+        last = behind[-1] if behind else holder
         if not is_classifier(last) or not hasattr(last, "predict_proba"):
             raise ValueError(_why_not(last))
         check_is_fitted(holder, "backbone_")
-        if rest is not None:
-            check_is_fitted(last)
+        check_is_fitted(last)
         classes = last.classes_
         column = None if target is None else _column_of(target, classes)
         if column is None and (isinstance(classes, list) or getattr(last, "_several", False)):
             raise ValueError(
-                "Got target=None for a classifier that gives several labels per sample; expected one of them. Set "
-                "target to the number of its column in y, from 0."
+                "Got target=None for a classifier that gives several labels per sample; expected one label. Set "
+                "target to the number of its column in y, counted from 0."
             )
         if hasattr(X, "__len__") and len(X) > MOST_SAMPLES:
             raise ValueError(
-                f"Got X of {len(X)} samples; expected at most {MOST_SAMPLES} to draw, each of which passes the network "
-                f"many times. Choose some, such as X[:{MOST_SAMPLES}]."
+                f"Got X of {len(X)} samples; expected at most {MOST_SAMPLES} samples, because each one passes the "
+                f"network many times. Choose some, such as X[:{MOST_SAMPLES}]."
             )
         hidden, variants = hide_parts(holder, X, float(patch), float(step))
-        found = probabilities(holder, rest, variants)
+        found = probabilities(holder, behind, variants)
         drops, targets, chances, start = [], [], [], 0
         for one in hidden:
             whole, *others = found[start : start + 1 + len(one.parts)]
@@ -212,7 +211,7 @@ def _column_of(target: Any, classes: Any) -> int:
     for column, name in enumerate(names):
         if isinstance(name, truth) == isinstance(target, truth) and name == target:
             return column
-    raise ValueError(f"Got target={target!r}; expected one of the classes: {closest(str(target), map(str, names))}.")
+    raise ValueError(f"Got target={target!r}; expected a class: {closest(str(target), map(str, names))}")
 
 
 def _why_not(last: Any) -> str:
@@ -224,8 +223,8 @@ def _why_not(last: Any) -> str:
         )
     if hasattr(last, "predict"):
         return (
-            f"Got {name}, which does not predict classes; expected a classifier: what is drawn is how far the "
-            "probability of a class drops. Give a FineTunedClassifier."
+            f"Got {name}, which does not predict classes; expected a classifier, because the display shows how far "
+            "the probability of a class drops. Give a FineTunedClassifier."
         )
     return (
         f"Got {name}, which predicts nothing; expected a classifier. Give a FineTunedClassifier, or "

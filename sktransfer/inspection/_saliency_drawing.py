@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-# Okabe and Ito's colours: what speaks for a class, and what speaks against it.
-FOR, AGAINST = "#D55E00", "#56B4E9"
+from sktransfer.inspection._drawing import RED, SKY
+
+# What speaks for a class, and what speaks against it.
+FOR, AGAINST = RED, SKY
 
 # The least drop of a probability that has the strongest colour: smaller ones are hardly worth a look.
 LEAST_SPAN = 0.02

@@ -1,6 +1,7 @@
 """A grid of samples with captions: pictures, texts and waveforms, and why a sample cannot be read."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,25 @@ _TITLE, _CAPTION, _LEAST, _POINTS = 10.5, 9.0, 6.5, 8.0
 
 # Points of a waveform: beyond, what lies between the least and the greatest value of a stretch is filled.
 _MOST_POINTS = 1500
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise if a number of samples or columns is none.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter.
+    value : object
+        What was given.
+
+    Raises
+    ------
+    ValueError
+        If it is no integer from 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"Got {name}={value!r}; expected an integer of at least 1.")
 
 
 def draw_samples(
@@ -60,6 +80,8 @@ def draw_samples(
     axes : object ndarray of shape (n_rows, n_columns)
         Axes of the grid; those without a sample are not drawn.
     """
+    if n_columns is not None:
+        check_count("n_columns", n_columns)
     import_pyplot()
     kinds = [sample.kind for sample in samples if sample.kind != "unreadable"]
     width, height, most = _CELLS[kinds[0] if kinds else "text"]

@@ -1,7 +1,6 @@
 """A look at the data before anything is fitted: some samples with their labels, as estimators read them."""
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +9,7 @@ from sklearn.utils import check_random_state
 from sktransfer.inputs._rows import Rows
 from sktransfer.inspection._labels import check_length, choose_rows, describe
 from sktransfer.inspection._read_samples import HowToRead, ReadSample, read_samples
-from sktransfer.inspection._sample_grid import draw_samples
+from sktransfer.inspection._sample_grid import check_count, draw_samples
 
 
 class SamplesDisplay:
@@ -148,27 +147,6 @@ class SamplesDisplay:
         SamplesDisplay
             The same.
         """
-        if n_columns is not None:
-            check_count("n_columns", n_columns)
         self.ax_, self.axes_ = draw_samples(self.samples, self.captions, ax, n_columns)
         self.figure_ = self.ax_.figure
         return self
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raise if a number of samples or columns is none.
-
-    Parameters
-    ----------
-    name : str
-        Of the parameter.
-    value : object
-        What was given.
-
-    Raises
-    ------
-    ValueError
-        If it is no integer from 1.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"Got {name}={value!r}; expected an integer of at least 1.")

@@ -8,10 +8,9 @@ from sktransfer.inspection._drawing import BLACK, BLUE, GREY, PALE, RED, axes_fo
 from sktransfer.inspection._parameter_axes import (
     by_size,
     is_number,
+    label_axis,
     legend_above,
-    name_values,
     places_of,
-    scale_axis,
     short_name,
 )
 from sktransfer.inspection._search_results import Cell, full_name, make_cells, names_of, read_search, values_of
@@ -103,8 +102,9 @@ class SearchDisplay:
     ) -> Self:
         """Draw what a search found.
 
-        Where x or y has no effect on a candidate of ours, as the learning rate of blocks has none where all are frozen,
-        all of its row, or column, is one cell. Cells of which all candidates failed say so.
+        Where x or y has no effect, the whole row or column is one cell: where all blocks are frozen, for example, their
+        learning rate has none. This is known for the estimators of this package. A cell says so if all its candidates
+        failed.
 
         Parameters
         ----------
@@ -112,8 +112,8 @@ class SearchDisplay:
             A fitted search of scikit-learn: GridSearchCV, RandomizedSearchCV, or one that halves, whose candidates are
             shown with the most samples that they were given.
         x, y : str or None, default=None
-            Names of parameters, in full (`"finetunedclassifier__lr"`) or by their end (`"lr"`). Without both, the first
-            two that the search varied; with x alone, it alone.
+            Names of parameters, in full (`"finetunedclassifier__lr"`) or by their end (`"lr"`). If both are
+            None, the first two that the search varied; with x alone, only x.
         metric : str or None, default=None
             Which of several scores; `None` is the one that `refit` names.
         include_values : bool, default=True
@@ -239,9 +239,8 @@ class SearchDisplay:
         for place in np.ndindex(wide, high) if in_words_too else ():
             if place not in tried:
                 ax.text(*place, "not tried", ha="center", va="center", fontsize=7, color=GREY)
-        ax.set(xlim=(-0.5, wide - 0.5), ylim=(high - 0.5, -0.5))
-        name_values(ax, "x", self.x, self.x_values)
-        name_values(ax, "y", str(self.y), self.y_values)
+        label_axis(ax, "x", self.x, self.x_values, by_name=True)
+        label_axis(ax, "y", str(self.y), self.y_values, by_name=True)
         ax.tick_params(length=0)
         legend_above(ax)
 
@@ -282,11 +281,7 @@ class SearchDisplay:
             where = [places[cell.columns[0]] for cell in failed]
             low = {"transform": ax.get_xaxis_transform(), "clip_on": False}
             ax.plot(where, [0.03] * len(where), marker="x", color=BLACK, linestyle="none", label="failed", **low)
-        if by_size(self.x_values):
-            scale_axis(ax, "x", self.x, self.x_values)
-        else:
-            name_values(ax, "x", self.x, self.x_values)
-            ax.set_xlim(-0.5, len(self.x_values) - 0.5)
+        label_axis(ax, "x", self.x, self.x_values)
         ax.set_ylabel(self._said())
         ax.grid(alpha=0.25, linewidth=0.6)
         legend_above(ax)
@@ -296,13 +291,8 @@ class SearchDisplay:
         colours, norm = self._colours()
         ax = self.ax_
         axes = [places_of(self.x_values), places_of(self.y_values)]
-        for letter, name, values in (("x", self.x, self.x_values), ("y", str(self.y), self.y_values)):
-            if by_size(values):
-                scale_axis(ax, letter, name, values)
-            else:
-                name_values(ax, letter, name, values)
-                ends = -0.5, len(values) - 0.5
-                getattr(ax, f"set_{letter}lim")(ends if letter == "x" else ends[::-1])
+        label_axis(ax, "x", self.x, self.x_values)
+        label_axis(ax, "y", str(self.y), self.y_values)
         for cell in self.cells:
             x, y = axes[0][cell.columns[0]], axes[1][cell.rows[0]]
             if len(cell.columns) > 1 or len(cell.rows) > 1:

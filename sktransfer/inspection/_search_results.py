@@ -146,9 +146,9 @@ def full_name(name: str, candidates: Sequence[Candidate]) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f"Got {name!r}, which is the end of several: {', '.join(found)}; expected the full name.")
+        raise ValueError(f"Got {name!r}, but several parameters end in it: {', '.join(found)}; expected a full name.")
     ends = [one.rpartition("__")[2] for one in known]
-    raise ValueError(f"Got {name!r}, which this search did not vary; {closest(name, [*ends, *known])}.")
+    raise ValueError(f"Got {name!r}, which this search did not vary; expected {closest(name, [*ends, *known])}")
 
 
 def names_of(candidates: Sequence[Candidate]) -> list[str]:

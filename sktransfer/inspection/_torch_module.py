@@ -20,7 +20,7 @@ from sktransfer._training._prediction import copy_suffix
 from sktransfer.backbones._feature_network import join, pool_output, run_part
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones.graphs._base import Cut, Pooled
-from sktransfer.inspection._networks_within import network_within
+from sktransfer.inspection._estimators import network_within
 
 
 class TorchModule(nn.Module):
@@ -69,7 +69,7 @@ class TorchModule(nn.Module):
         self.network_name = estimator.backbone_.name
 
     def forward(self, prepared: torch.Tensor) -> torch.Tensor:
-        """Compute what the estimator does of samples, with gradients.
+        """Compute the outputs of the estimator, with gradients.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class TorchModule(nn.Module):
             number = operator.index(block)  # type: ignore[arg-type]
         except TypeError:
             if block not in self._end_of:
-                raise ValueError(f"Got block={block!r}; expected one of {closest(str(block), names)}.") from None
+                raise ValueError(f"Got block={block!r}; expected {closest(str(block), names)}") from None
             return self.ends[self._end_of[str(block)]]
         if not 1 <= abs(number) <= len(names):
             raise ValueError(
@@ -150,7 +150,7 @@ class TorchModule(nn.Module):
 
 
 def torch_module(estimator: Any) -> TorchModule:
-    """Return what a fitted estimator computes as a module of torch, with gradients.
+    """Return a fitted estimator as a module of torch, with gradients.
 
     The parameters are copies: changing or training them leaves the estimator as it is, and they want gradients. The
     module is on the CPU, computes in float32 and is in eval mode. Layers that work in place no longer do, so that hooks
@@ -164,8 +164,9 @@ def torch_module(estimator: Any) -> TorchModule:
     Returns
     -------
     TorchModule
-        An `nn.Module` from prepared samples, which its `prepare(X)` makes of any X, to logits; a regressor's predicts
-        numbers, a feature extractor's gives features. Its `block(name)` is the module at the end of a block.
+        An `nn.Module` that takes what its `prepare(X)` returns. It returns the logits of a classifier, the numbers that
+        a regressor predicts, or the features of a feature extractor. Its `block(name)` is the module at the end
+        of a block.
 
     Raises
     ------
@@ -188,12 +189,12 @@ def torch_module(estimator: Any) -> TorchModule:
     >>> prepared.grad.shape == prepared.shape
     True
     """
-    holder, rest = network_within(estimator)
-    if rest is not None:
+    holder, behind = network_within(estimator)
+    if behind:
         raise ValueError(
-            f"Got a Pipeline whose network is followed by {', '.join(name for name, _ in rest.steps)}; expected one of "
-            "this package's estimators alone, all of which is torch. Give pipeline[0], which gives features, or use "
-            "FineTunedClassifier, whose head is part of the network."
+            f"Got a Pipeline whose network is followed by {', '.join(type(one).__name__ for one in behind)}; expected "
+            "one of this package's estimators alone, because all of it must be torch. Give pipeline[0], which computes "
+            "features, or use FineTunedClassifier, whose head is part of the network."
         )
     check_is_fitted(holder, "backbone_")
     example = holder._reader.example(1, getattr(holder, "n_features_in_", None))

@@ -7,9 +7,10 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sktransfer._fine_tuned_estimator import FineTunedEstimator
 from sktransfer._messages import closest
 from sktransfer.inspection._drawing import BLACK, BLUE, GREEN, GREY, ORANGE, RED, SKY, axes_for, grid_within
-from sktransfer.inspection._estimators import steps_of, tuned_step
+from sktransfer.inspection._estimators import described, steps_of
 
 # How names of `history_` are called in a figure.
 _SAID = {
@@ -89,7 +90,7 @@ class TrainingCurveDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, scores: str | Sequence[str] | None = None, ax: Any = None) -> Self:
-        """Draw what a fitted estimator was like after each epoch.
+        """Draw loss and score of a fitted estimator after each epoch.
 
         Parameters
         ----------
@@ -114,13 +115,13 @@ class TrainingCurveDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If it is another one, no epoch was trained, or a score is not in `history_`.
+            If it is another estimator, no epoch was trained, or a score is not in `history_`.
         """
         check_is_fitted(estimator)
-        model = tuned_step(estimator)
-        if model is None:
+        model = steps_of(estimator)[-1]
+        if not isinstance(model, FineTunedEstimator) or not hasattr(model, "history_"):
             raise ValueError(
-                f"Got {type(steps_of(estimator)[-1]).__name__}; expected a fitted FineTunedClassifier or "
+                f"Got {described(estimator, model)}; expected a fitted FineTunedClassifier or "
                 "FineTunedRegressor, a Pipeline that ends in one, or a search for one with refit=True."
             )
         history = model.history_
@@ -137,7 +138,9 @@ class TrainingCurveDisplay:
         wanted = [name for name in _SCORES if name in names] if scores is None else _listed(scores)
         for name in wanted:
             if name not in names:
-                raise ValueError(f"Got scores={scores!r}, but history_ has no {name!r}; {closest(name, names)}.")
+                raise ValueError(
+                    f"Got scores={scores!r}, but history_ has no {name!r}; expected {closest(name, names)}"
+                )
         best = _best_epoch(epochs, phases, losses, model.tol if model.early_stopping else 0.0)
         return cls(
             epochs=epochs,

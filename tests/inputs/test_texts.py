@@ -210,8 +210,8 @@ def test_an_empty_text_is_a_text_where_marks_stand_around_it(text, fitted):
 
 
 @pytest.mark.parametrize("text", ["", "   "])
-def test_an_empty_text_of_which_nothing_is_left_is_refused(text, gpt2):
-    with pytest.raises(ValueError, match=r"^Got X\[1\] = .*tokenizer leaves nothing; expected text"):
+def test_a_text_without_tokens_is_refused(text, gpt2):
+    with pytest.raises(ValueError, match=r"^Got X\[1\] = .*tokenizer finds no tokens in it; expected text"):
         PretrainedFeatureExtractor(gpt2).fit(["good", text])
     model = PretrainedFeatureExtractor(gpt2, on_bad_sample="nan").fit(["good"])
     with pytest.warns(UserWarning, match="1 of 2 samples"):

@@ -21,6 +21,12 @@ def classifier(**parameters):
     return FineTunedClassifier(tiny_cnn, random_state=0, **parameters)
 
 
+def two_layers_per_block():
+    """Two blocks, each of which a cut may part between convolution and BatchNorm."""
+    blocks = [nn.Sequential(nn.Conv2d(n, 4, 3), nn.BatchNorm2d(4), nn.ReLU()) for n in (3, 4)]
+    return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+
 @pytest.fixture(autouse=True)
 def _empty_cache():
     clear_cache()
@@ -108,6 +114,28 @@ def test_the_chosen_depth_is_marked(pictures, parameters, depth):
     assert set(line.get_xdata()) == {depth + 0.5}
 
 
+def test_a_cut_inside_a_block_counts_half(pictures):
+    X, y = pictures
+    display = DepthDisplay.from_estimator(FineTunedClassifier(two_layers_per_block, freeze_depth="0.0"), X, y, cv=3)
+    assert (display.block_names, display.depth) == (["0", "1"], 0.5)
+
+
+def test_each_block_has_its_mean_its_spread_and_its_name():
+    scores = np.array([[0.5, 0.7], [0.9, 0.7], [0.4, 0.4]])
+    display = DepthDisplay(["early", "middle", "late"], scores, "accuracy", layers=[1, 3]).plot()
+    means, best, chosen = display.ax_.lines
+    np.testing.assert_allclose(means.get_xydata(), [(1, 0.6), (2, 0.8), (3, 0.4)])
+    np.testing.assert_allclose(best.get_xydata(), [(2, 0.8)])
+    np.testing.assert_allclose(chosen.get_xydata(), [(1, 0.6), (3, 0.4)])
+    (band,) = display.ax_.collections
+    corners = {(x, round(y, 6)) for x, y in band.get_paths()[0].vertices.tolist()}
+    assert corners == {(1, 0.5), (1, 0.7), (2, 0.7), (2, 0.9), (3, 0.4)}
+    names = {text.get_position()[0]: text.get_text() for text in display.ax_.get_xticklabels()}
+    assert names == {1: "early", 2: "middle", 3: "late"}
+    assert display.best_block == "middle"
+    assert "best: middle" in legend_of(display)
+
+
 def test_a_linear_probe_keeps_all_frozen_whatever_the_depth(pictures):
     estimator = classifier(strategy="linear_probe", freeze_depth=1)
     assert DepthDisplay.from_estimator(estimator, *pictures).depth == 4
@@ -185,7 +213,7 @@ def test_names_of_many_blocks_are_thinned_out():
 def test_wrong_y_and_estimators_get_a_sentence_before_anything_runs(pictures, monkeypatch):
     X, y = pictures
     before = cache_info().misses
-    with pytest.raises(ValueError, match="Got y of one class; expected two"):
+    with pytest.raises(ValueError, match=r"^Got y with one class; expected at least two classes"):
         DepthDisplay.from_estimator(classifier(), X, np.zeros(24))
     with pytest.raises(ValueError, match="cannot be greater than the number of members in each class"):
         DepthDisplay.from_estimator(classifier(), X, y, cv=20)

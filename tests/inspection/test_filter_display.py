@@ -57,6 +57,19 @@ def test_filters_of_zeros_are_left_out_and_the_strongest_taken(pictures):
     np.testing.assert_allclose(np.sort(np.linalg.norm(few.reshape(2, -1), axis=1)), expected, rtol=1e-6)
 
 
+def test_filters_stand_side_by_side_with_white_between_them():
+    display = FilterDisplay(
+        np.stack([np.full((3, 3, 1), 1.0), np.full((3, 3, 1), -1.0), np.zeros((3, 3, 1))]), "0"
+    ).plot()
+    drawn = np.asarray(display.ax_.images[0].get_array())[..., 0]
+    assert [set(drawn[:, start : start + 4].ravel().tolist()) for start in (0, 4, 8, 12)] == [
+        {1},
+        {0, 1},
+        {0.5, 1},
+        {1},
+    ]
+
+
 def test_grey_pictures_have_grey_filters(pictures):
     X = pictures[0][..., 0]
     display = FilterDisplay.from_estimator(PretrainedFeatureExtractor(tiny_grey_cnn).fit(X), X)

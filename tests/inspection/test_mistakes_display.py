@@ -205,20 +205,24 @@ def several_numbers():
             np.stack([LABELS[:50] % 2] * 2, 1),
             "^Got 2 columns of labels",
         ),
-        (lambda: LinearSVC().fit(DIGITS[:50], LABELS[:50]), None, "^Got LinearSVC without predict_proba"),
+        (
+            lambda: LinearSVC().fit(DIGITS[:50], LABELS[:50]),
+            None,
+            "^Got LinearSVC, which has no predict_proba; expected probabilities",
+        ),
         (
             lambda: GridSearchCV(LogisticRegression(max_iter=2000), {"C": [1]}, cv=2, refit=False).fit(
                 DIGITS[:50], LABELS[:50]
             ),
             None,
-            "refit=True",
+            "^Got GridSearchCV with LogisticRegression in it, which has no predict_proba; .*refit=True",
         ),
         (lambda: StandardScaler().fit(DIGITS), None, "^Got StandardScaler; expected a fitted classifier"),
         (lambda: LogisticRegression(max_iter=2000).fit(DIGITS, LABELS), LABELS[:9], r"^Got y of shape \(9,\)"),
         (
             lambda: LogisticRegression(max_iter=2000).fit(DIGITS, LABELS),
             LABELS[:50].astype(str),
-            "none of which was learned; expected labels such as",
+            "but the classifier did not learn any of them; expected labels such as",
         ),
         (lambda: LinearRegression().fit(DIGITS, LABELS), LABELS[:50].astype(str), "expected numbers"),
     ],

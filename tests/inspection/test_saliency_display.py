@@ -18,7 +18,7 @@ from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor, cache_info
 from sktransfer.inspection import SaliencyDisplay
-from sktransfer.inspection._occlusion import hide_parts
+from sktransfer.inspection._occlusion import Hidden, hide_parts, spread_drops
 
 
 def places_net():
@@ -63,6 +63,10 @@ def test_the_corner_that_tells_is_found(model, corners):
     np.testing.assert_allclose(display.probabilities, model.predict_proba(X[y == "square"][:4])[:, 1], atol=1e-5)
     assert len(display.axes_) == 4
     assert [ax.get_title().split(":")[0] for ax in display.axes_] == ["square"] * 4
+    for ax in display.axes_:
+        depth_of_colour = np.asarray(ax.images[1].get_array())[..., 3]
+        assert lies_in_the_corner(depth_of_colour)
+        assert depth_of_colour.max() == pytest.approx(0.8)
 
 
 def test_what_is_hidden_passes_in_batches_and_stays_nowhere(model, corners):
@@ -106,7 +110,7 @@ def test_several_labels_are_looked_at_one_by_one(corners):
     X, y = corners
     labels = np.column_stack([y == "square", np.arange(60) % 3 == 0]).astype(int)
     model = FineTunedClassifier(places_net, random_state=0).fit(X, labels)
-    with pytest.raises(ValueError, match=r"several labels per sample; expected one of them. Set target"):
+    with pytest.raises(ValueError, match=r"several labels per sample; expected one label\. Set target"):
         SaliencyDisplay.from_estimator(model, X[1:2])
     display = SaliencyDisplay.from_estimator(model, X[1:2], target=0)
     assert display.targets == [0]
@@ -125,6 +129,8 @@ def test_the_word_that_tells_is_found(tmp_path):
     ]
     drawn = [text.get_text() for text in display.axes_[0].texts]
     assert drawn[:7] == texts[0].split()
+    grounds = [text.get_bbox_patch().get_facecolor()[3] for text in display.axes_[0].texts[:7]]
+    assert drawn[int(np.argmax(grounds))] == "good"
     display.figure_.canvas.draw()
     renderer = display.figure_.canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in display.axes_[0].texts[:7]]
@@ -147,6 +153,8 @@ def test_the_stretch_of_sound_that_tells_is_found(tmp_path):
     assert display.rate == 1000
     assert display.drops[0].shape == (600,)
     assert 380 <= display.drops[0].argmax() < 520
+    highest = max(path.vertices[:, 1].max() for path in display.axes_[0].collections[0].get_paths())
+    assert highest == pytest.approx(display.drops[0].max())
 
 
 def test_a_stretch_is_silent_in_each_window_that_holds_it(tmp_path):
@@ -161,6 +169,21 @@ def test_a_stretch_is_silent_in_each_window_that_holds_it(tmp_path):
         expected = np.zeros(1500, dtype=bool)
         expected[part] = True
         np.testing.assert_array_equal(silent, [expected[start : start + 600] for start in starts])
+
+
+def test_a_patch_has_the_mean_colour_and_the_rest_is_as_it_was(model, corners):
+    (hidden,), variants = hide_parts(model, corners[0][:1], 0.3, 0.5)
+    whole = variants.load(0).numpy()
+    np.testing.assert_array_equal(whole, corners[0][0].transpose(2, 0, 1))
+    for number, part in enumerate(hidden.parts, start=1):
+        expected = whole.copy()
+        expected[(slice(None), *part)] = whole.mean(axis=(1, 2)).round()[:, None, None]
+        np.testing.assert_array_equal(variants.load(number), expected)
+
+
+def test_where_parts_overlap_the_drop_is_their_mean():
+    hidden = Hidden(np.zeros(5, dtype=np.float32), [slice(0, 2), slice(1, 4), slice(3, 5)])
+    assert spread_drops(hidden, np.array([1.0, 3.0, -1.0])).tolist() == [1, 2, 3, 1, -1]
 
 
 def test_ones_own_axes_and_drawing_again(model, corners):
@@ -195,7 +218,9 @@ def test_what_cannot_be_drawn_gets_a_sentence(model, corners, tmp_path, monkeypa
         of(PretrainedFeatureExtractor(places_net).fit(X), X[:1])
     with pytest.raises(ValueError, match="Got LinearSVC, which gives no probabilities"):
         of(make_pipeline(PretrainedFeatureExtractor(places_net), LinearSVC()).fit(X, y), X[:1])
-    with pytest.raises(ValueError, match=r"Got target='sqare'; expected one of the classes: .*'square'"):
+    with pytest.raises(
+        ValueError, match=r"^Got target='sqare'; expected a class: 'plain' or 'square'\. Did you mean 'square'\?$"
+    ):
         of(model, X[:1], target="sqare")
     with pytest.raises(ValueError, match=r"Got X of 60 samples; expected at most 16 .* such as X\[:16\]"):
         of(model, X)
@@ -204,7 +229,7 @@ def test_what_cannot_be_drawn_gets_a_sentence(model, corners, tmp_path, monkeypa
             of(model, X[:1], **wrong)
     rows = np.random.default_rng(0).normal(size=(24, 4))
     vectors = FineTunedClassifier(tiny_vectors, random_state=0).fit(rows, y[:24])
-    with pytest.raises(ValueError, match="Got X of rows of numbers; expected pictures, texts or sounds"):
+    with pytest.raises(ValueError, match="Got X with rows of numbers; expected pictures, texts or sounds"):
         of(vectors, rows[:2])
     texts, labels = make_texts()
     reader = FineTunedClassifier(make_text_model("bert", tmp_path), random_state=0).fit(texts, labels)
@@ -220,5 +245,5 @@ def test_classes_that_are_true_and_false_can_be_targets(corners):
     X, y = corners
     model = FineTunedClassifier(places_net, random_state=0).fit(X, y == "square")
     assert SaliencyDisplay.from_estimator(model, X[1:2], target=True).targets == [True]
-    with pytest.raises(ValueError, match="Got target=1; expected one of the classes"):
+    with pytest.raises(ValueError, match=r"^Got target=1; expected a class: 'False' or 'True'\.$"):
         SaliencyDisplay.from_estimator(model, X[1:2], target=1)

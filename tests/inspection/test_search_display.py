@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from figures import overlaps, texts_of
-from matplotlib.colors import to_rgb
+from matplotlib import colormaps
+from matplotlib.colors import Normalize, to_rgb
 from networks import tiny_cnn
 from scipy.stats import loguniform
 from sklearn.datasets import load_digits
@@ -49,14 +50,18 @@ def test_two_parameters_are_a_map(search):
         assert cell.score == pytest.approx(results["mean_test_score"][place])
         assert cell.error == pytest.approx(results["std_test_score"][place] / np.sqrt(3))
         assert cell.is_best == (place == search.best_index_)
-        shown = f"{cell.score:.3f}\n± {cell.error:.3f}"
-        assert shown in [text.get_text() for text in display.ax_.texts]
+        (shown,) = [text for text in display.ax_.texts if text.get_position() == (cell.columns[0], cell.rows[0])]
+        assert shown.get_text() == f"{cell.score:.3f}\n± {cell.error:.3f}"
+        colour = filled(display)[(cell.columns[0] - 0.5, cell.rows[0] - 0.5)].get_facecolor()
+        assert colour == colormaps["cividis"](Normalize(*display.limits_)(cell.score))
     assert len(filled(display)) == 6
     assert [text.get_text() for text in display.ax_.get_xticklabels()] == ["0.1", "1", "10"]
     assert [text.get_text() for text in display.ax_.get_yticklabels()] == ["0.0001", "0.01"]
     assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("C", "gamma")
     frames = [patch for patch in display.ax_.patches if not patch.get_fill()]
     assert [to_rgb(frame.get_edgecolor()) for frame in frames] == [to_rgb(RED)]
+    (best,) = [cell for cell in display.cells if cell.is_best]
+    np.testing.assert_allclose(frames[0].get_center(), (best.columns[0], best.rows[0]))
     assert "chosen by the search" in texts_of(display)
     assert overlaps(display) == []
 
@@ -182,6 +187,8 @@ def test_a_random_search_is_points_on_axes_of_numbers():
     display = SearchDisplay.from_search(search, x="C", y="gamma")
     assert (display.ax_.get_xscale(), display.ax_.get_yscale()) == ("log", "log")
     assert len(display.ax_.collections) == 9
+    points = sorted(tuple(point.get_offsets()[0]) for point in display.ax_.collections)
+    np.testing.assert_allclose(points, sorted((one["C"], one["gamma"]) for one in search.cv_results_["params"]))
     assert "chosen by the search" in texts_of(display)
     assert overlaps(display) == []
 
@@ -263,7 +270,7 @@ def test_values_that_are_no_numbers_are_named_and_stay_in_their_order():
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"x": "lr"}, "^Got 'lr', which this search did not vary; "),
+        ({"x": "lr"}, r"^Got 'lr', which this search did not vary; expected 'C', 'gamma', 'svc__C' or 'svc__gamma'\.$"),
         ({"x": "C", "y": "svc__C"}, "^Got 'svc__C' as x and as y"),
         ({"metric": "accuracy"}, "^Got metric='accuracy'; expected 'score' or None"),
     ],
@@ -280,7 +287,10 @@ def test_an_ending_of_several_names_is_refused():
     search.cv_results_["params"] = [
         {**one, "other__C": one["logisticregression__C"]} for one in search.cv_results_["params"]
     ]
-    with pytest.raises(ValueError, match="which is the end of several: logisticregression__C, other__C"):
+    with pytest.raises(
+        ValueError,
+        match=r"^Got 'C', but several parameters end in it: logisticregression__C, other__C; expected a full name",
+    ):
         SearchDisplay.from_search(search, x="C")
 
 

@@ -99,6 +99,7 @@ def test_several_labels_numbers_vectors_and_features(pictures):
         extractor = PretrainedFeatureExtractor(tiny_cnn, layer=layer, precision="float32").fit(X)
         module = torch_module(extractor)
         np.testing.assert_allclose(module(module.prepare(X)).detach(), extractor.transform(X), atol=1e-5)
+        assert all(parameter.requires_grad for parameter in module.parameters())
 
 
 def test_gradients_are_on_and_the_estimator_stays_as_it_is(pictures):
@@ -124,6 +125,8 @@ def test_a_hook_at_the_end_of_a_block_sees_what_the_block_gives(pictures):
     X, y = pictures
     model = FineTunedClassifier("resnet18", weights=None, random_state=0, precision="float32").fit(X, y)
     module, seen = torch_module(model), {}
+    assert not any(getattr(layer, "inplace", False) for layer in module.modules())
+    assert any(getattr(layer, "inplace", False) for layer in model.backbone_.network.modules())
     for name in ("layer2.0", "layer4.1"):
         module.block(name).register_forward_hook(lambda _, __, output, name=name: seen.update({name: output}))
     module(module.prepare(X))
@@ -135,7 +138,9 @@ def test_a_hook_at_the_end_of_a_block_sees_what_the_block_gives(pictures):
         np.testing.assert_allclose(output.detach(), values[0], atol=1e-4)
         assert output.ndim == 4  # of the last block too, behind which the network pools
     assert module.block(-1) is module.block("layer4.1") is module.block(len(module.block_names))
-    with pytest.raises(ValueError, match=r"Got block='layer4\.7'; expected one of the closest are|'layer4\.1'"):
+    with pytest.raises(
+        ValueError, match=r"^Got block='layer4\.7'; expected one of 9 names\. Did you mean .*'layer4\.1'.*\?$"
+    ):
         module.block("layer4.7")
     for number in (0, 99, -99):
         with pytest.raises(ValueError, match="expected a number from 1 to"):
@@ -147,7 +152,7 @@ def test_what_is_not_fitted_or_not_all_torch_gets_a_sentence(pictures):
     with pytest.raises(NotFittedError):
         torch_module(FineTunedClassifier(tiny_cnn))
     pipeline = make_pipeline(PretrainedFeatureExtractor(tiny_cnn), LogisticRegression()).fit(X, y)
-    with pytest.raises(ValueError, match="followed by logisticregression; expected one of"):
+    with pytest.raises(ValueError, match="followed by LogisticRegression; expected one of"):
         torch_module(pipeline)
     search = GridSearchCV(FineTunedClassifier(tiny_cnn, random_state=0), {"layer": [None]}, cv=2).fit(X, y)
     same_probabilities(search.best_estimator_, X)

@@ -24,7 +24,7 @@ def classifier(**how):
 
 def line(panel, label):
     (found,) = [line for line in panel.get_lines() if line.get_label() == label]
-    return found.get_xdata().tolist(), found.get_ydata().tolist()
+    return list(found.get_xdata()), list(found.get_ydata())
 
 
 def legend(display):
@@ -40,6 +40,8 @@ def test_loss_and_accuracy_are_drawn_by_epoch_through_both_phases(pictures):
     assert line(loss, "training loss") == (display.epochs.tolist(), [entry["train_loss"] for entry in history])
     assert line(loss, "held-out loss")[1] == [entry["valid_loss"] for entry in history]
     assert line(accuracy, "held-out accuracy")[1] == [entry["valid_accuracy"] for entry in history]
+    unnamed = [line.get_xdata() for line in loss.get_lines() if line.get_label().startswith("_")]
+    assert [4.5, 4.5] in [list(places) for places in unnamed]  # between the phases
     said = texts_of(display)
     assert {"head", "head and blocks", "epoch", "loss", "held-out accuracy"} <= set(said)
     assert overlaps(display) == []
@@ -63,6 +65,9 @@ def test_the_best_epoch_is_that_which_early_stopping_kept(pictures):
         is_kept=True,
     ).plot()
     assert "best epoch: 2; its weights were kept" in legend(held_out_again)
+    assert line(held_out_again.ax_, "best epoch: 2; its weights were kept")[0] == [2, 2]
+    (star,) = [line for line in held_out_again.ax_.get_lines() if line.get_marker() == "*"]
+    assert star.get_xydata().tolist() == [[2, 0.5]]
 
 
 def test_a_loss_that_is_less_by_no_more_than_tol_is_not_better(pictures):
@@ -122,7 +127,7 @@ def test_other_scores_are_drawn_by_their_name(pictures):
         "train accuracy",
         "held-out accuracy",
     ]
-    with pytest.raises(ValueError, match=r"^Got scores='f1', but history_ has no 'f1'; "):
+    with pytest.raises(ValueError, match=r"^Got scores='f1', but history_ has no 'f1'; expected .*'valid_loss'"):
         TrainingCurveDisplay.from_estimator(model, scores="f1")
 
 
