@@ -82,12 +82,4 @@ def domain_gap(
     >>> len(found.as_frame())
     9
     """
-    return measure(
-        estimator_or_backbone,
-        X,
-        y,
-        reference=reference,
-        cv=cv,
-        max_samples=max_samples,
-        random_state=random_state,
-    )
+    return measure(estimator_or_backbone, X, y, reference, cv, max_samples, random_state)

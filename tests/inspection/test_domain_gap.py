@@ -13,7 +13,7 @@ from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatur
 from sktransfer._similarity import _passes
 from sktransfer._similarity._domain_gap import BlockGap
 from sktransfer._similarity._probes import Score
-from sktransfer._similarity._reading import read
+from sktransfer._similarity._reading import as_estimator, read
 from sktransfer.backbones import load_backbone
 from sktransfer.inputs._base import load_batch
 from sktransfer.inspection import DomainGap, domain_gap
@@ -62,7 +62,7 @@ def noise(n, seed=0):
 
 def prepared(network, X):
     """Pictures as they enter a network."""
-    samples = read(network, X).samples
+    samples = read(as_estimator(network), X).samples
     return samples.prepare(load_batch(samples, range(len(X))))
 
 
@@ -228,6 +228,7 @@ def test_estimators_fitted_or_not_modules_functions_and_backbones_say_the_same(t
 def test_numbers_and_several_labels_are_scored_as_such(trained):
     X = noise(24)
     assert domain_gap(trained, X, np.linspace(0, 1, 24), cv=3).score_name == "R2"
+    assert domain_gap(trained, X, np.random.default_rng(0).normal(size=(24, 2)), cv=3).score_name == "R2"
     assert domain_gap(FineTunedRegressor(trained), X, np.arange(24), cv=3).score_name == "R2"
     assert domain_gap(trained, X, np.random.default_rng(0).integers(0, 2, (24, 3)), cv=3).score_name == "micro F1"
 
@@ -278,6 +279,13 @@ def test_bad_input_is_a_sentence(trained, change, message):
     given = {"estimator_or_backbone": trained, "X": noise(12), "y": None} | change
     with pytest.raises(ValueError, match=message):
         domain_gap(**given)
+
+
+@pytest.mark.parametrize("y", [[0] * 12, [0, 1] * 5, [0] * 10 + [1] * 2], ids=str)
+def test_y_is_refused_before_a_network_is_loaded(y, monkeypatch):
+    monkeypatch.setattr("sktransfer._backbone_estimator.load_backbone", lambda *args, **how: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match=r"only one class|\[12, 10\]|cv=5 with 2 samples of class 1"):
+        domain_gap("resnet18", noise(12), y)
 
 
 def test_a_reference_needs_batchnorms():
