@@ -19,6 +19,7 @@ from sktransfer import (
     clear_cache,
     rank_backbones,
 )
+from sktransfer._ranking._backbone_ranking import Row
 from sktransfer._ranking._probes import score_fold
 
 
@@ -76,6 +77,12 @@ def test_scores_are_those_of_cross_validation(pictures, probe):
     if probe == "logistic":
         model = FineTunedClassifier(tiny_cnn, layer=None, random_state=0)
         assert ranking.fold_scores_["tiny_cnn"] == pytest.approx(cross_val_score(model, *pictures, cv=folds))
+
+
+def test_spread_is_that_of_a_sample_of_folds():
+    row = Row("network", np.array([0.5, 0.7, 0.9]))
+    assert (row.score, row.std, row.standard_error) == pytest.approx((0.7, 0.2, 0.2 / np.sqrt(3)))
+    assert (Row("network", np.array([0.5])).std, Row("network", np.array([0.5])).standard_error) == (0, 0)
 
 
 def test_the_table_holds_what_each_backbone_costs(pictures):

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor, suggest_settings
+from sktransfer import (
+    FineTunedClassifier,
+    FineTunedRegressor,
+    PretrainedFeatureExtractor,
+    cache_info,
+    suggest_settings,
+)
 from sktransfer._similarity._domain_gap import BlockGap, DomainGap
 from sktransfer._similarity._probes import Score
 from sktransfer._suggesting import _measuring
@@ -112,6 +118,29 @@ def test_the_same_data_gives_the_same_settings(network, pictures):
     assert dict(one) == dict(two)
     assert one.reasons == two.reasons
     assert repr(one.gap) == repr(two.gap)
+
+
+def test_what_is_measured_and_counted_is_what_chooses(network, pictures, monkeypatch):
+    X, y = np.concatenate([pictures[0]] * 3), np.tile(pictures[1], 3)
+    monkeypatch.setattr(_measuring, "expected_seconds", lambda kind, settings, X, targets: 12.0 * len(targets.values))
+    for found, depth in ((NEAR, "all"), (FAR, 0)):
+        monkeypatch.setattr(_measuring, "measure_read", lambda *args, found=found: found)
+        suggestion = suggest_settings(X, y, network)
+        assert suggestion["freeze_depth"] == depth
+        assert suggestion.gap is found
+        assert suggestion.seconds == 12 * 72
+        assert "about 14 minutes" in repr(suggestion)
+
+
+def test_a_timed_fit_finds_nothing_in_the_cache(network, pictures):
+    X, y = pictures
+    targets = _measuring.read_targets(y, len(X))
+    FineTunedClassifier(network, random_state=0).fit(X, y)
+    before = cache_info()
+    _measuring.expected_seconds(FineTunedClassifier, {"backbone": network, "random_state": 0}, X, targets)
+    after = cache_info()
+    assert (after.hits, after.continued) == (before.hits, before.continued)
+    assert after.n_activations == before.n_activations
 
 
 def test_numbers_and_several_labels(network, pictures):
