@@ -182,11 +182,11 @@ class DomainGap:
 
     def _of_looks(self) -> str:
         if self._is_random:
-            return f"{self.backbone} has random weights, which have seen nothing that samples could be far from."
+            return f"{self.backbone} has random weights. It was not trained on any data, so no gap is measured."
         if self.level is None:
             return (
-                f"{self.backbone} has no BatchNorm, so how unlike its training data these {self.n_samples} samples "
-                "look was not measured."
+                f"{self.backbone} has no BatchNorm, so the gap between these {self.n_samples} samples and its training "
+                "data cannot be measured."
             )
         more = "" if self.reference_gap is None else f", {self.relative_gap:.1f} times that of the reference"
         return f"{self.level}: gap {self.gap:.2f} of {self.n_samples} samples to {self.backbone}{more}."
@@ -264,7 +264,7 @@ def measure(given: Any, X: Any, y: Any, reference: Any, cv: Any, max_samples: An
     estimator = as_estimator(given)
     n_samples = len(Rows(X, estimator.image_shape))
     if n_samples < 2:
-        raise ValueError("Got 1 sample; expected at least 2, whose mean and variance say something. Give more.")
+        raise ValueError("Got 1 sample; expected at least 2, to compute a mean and a variance. Give more samples.")
     targets = None if y is None else read_targets(y, n_samples, predicts_numbers(estimator))
     return measure_read(estimator, X, targets, reference, cv, max_samples, random_state)
 

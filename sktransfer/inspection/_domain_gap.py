@@ -48,7 +48,7 @@ def domain_gap(
     cv : int, splitter or iterable, default=5
         Folds of the probes, as scikit-learn takes them.
     max_samples : int, default=500
-        Samples that are looked at, at most, with classes in the shares that they have.
+        The largest number of samples that are measured. Each class keeps its share.
     random_state : int, RandomState instance or None, default=0
         Chooses these samples.
 
