@@ -18,9 +18,10 @@ from sktransfer._computing._progress import progress_bar
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
 from sktransfer._messages import check_choice, first_line, named_extra, shortened, shown
 from sktransfer._ranking._candidates import named_extractors
-from sktransfer._ranking._folds import TASKS, Fold, Target, folds_of, read_groups, read_target
+from sktransfer._ranking._folds import TASKS, Fold, folds_of, read_groups, read_target
 from sktransfer._ranking._one_pass import Cost, pass_once
 from sktransfer._ranking._probes import PROBES, make_probe, score_fold
+from sktransfer._similarity._targets import Targets
 from sktransfer.inputs._rows import Rows
 
 
@@ -261,7 +262,7 @@ def _sentence(error: Exception) -> str:
 
 def _judge(
     features: np.ndarray,
-    target: Target,
+    target: Targets,
     groups: np.ndarray | None,
     folds: list[Fold],
     probe: str,
@@ -272,7 +273,7 @@ def _judge(
         for category in (ConvergenceWarning, FitFailedWarning):
             warnings.simplefilter("ignore", category)
         scores = Parallel(n_jobs=n_jobs)(
-            delayed(score_fold)(features, target.y, groups, fold, probe, target.task, scorer) for fold in folds
+            delayed(score_fold)(features, target.given, groups, fold, probe, target.kind, scorer) for fold in folds
         )
     found = np.array(scores, dtype=np.float64)
     if np.isnan(found).any():
@@ -283,15 +284,15 @@ def _judge(
     return found
 
 
-def _scorer_of(scoring: Any, probe: str, target: Target) -> Any:
+def _scorer_of(scoring: Any, probe: str, target: Targets) -> Any:
     if scoring is not None and not isinstance(scoring, str) and not callable(scoring):
         raise ValueError(f"Got scoring={shown(scoring)}; expected the name of one scorer, a callable or None.")
-    return check_scoring(make_probe(probe, target.task, 1), scoring=scoring)
+    return check_scoring(make_probe(probe, target.kind, 1), scoring=scoring)
 
 
-def _metric_of(scoring: Any, target: Target) -> str:
+def _metric_of(scoring: Any, target: Targets) -> str:
     if scoring is None:
-        return {"classes": "accuracy", "labels": "share of samples with all labels right", "numbers": "R²"}[target.task]
+        return {"classes": "accuracy", "labels": "share of samples with all labels right", "numbers": "R²"}[target.kind]
     if isinstance(scoring, str):
         return scoring.replace("_", " ")
     return str(getattr(scoring, "__name__", "score"))

@@ -1,43 +1,21 @@
 """What is to be predicted, and the folds that judge it: read once, the same for all backbones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.model_selection import check_cv
-from sklearn.utils.multiclass import type_of_target
 
 from sktransfer._messages import shown
-from sktransfer._training.tasks._indicator_matrix import read_indicators
-from sktransfer._training.tasks._labels import read_labels
-from sktransfer._training.tasks._number_matrix import read_numbers
-from sktransfer._training.tasks._weights import check_lengths
+from sktransfer._similarity._targets import Targets, read_targets
 
 TASKS = ("auto", "classes", "labels", "numbers")
 
 Fold = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is to be predicted.
-
-    Parameters
-    ----------
-    task : {"classes", "labels", "numbers"}
-        One class per sample, several labels, or numbers.
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        Checked.
-    """
-
-    task: str
-    y: np.ndarray
-
-
-def read_target(y: Any, task: str, n_samples: int) -> Target:
+def read_target(y: Any, task: str, n_samples: int) -> Targets:
     """Check y, and tell what it asks for.
 
     Parameters
@@ -51,7 +29,7 @@ def read_target(y: Any, task: str, n_samples: int) -> Target:
 
     Returns
     -------
-    Target
+    Targets
         What is to be predicted.
 
     Raises
@@ -59,35 +37,15 @@ def read_target(y: Any, task: str, n_samples: int) -> Target:
     ValueError
         If y is nothing of the kind, has one class alone, or another length than X.
     """
-    if task == "auto":
-        task = _task_of(y)
-    if task == "numbers":
-        numbers, _ = read_numbers(y)
-        found = numbers.ravel() if numbers.shape[1] == 1 else numbers
-        if len(found) and (found == found[:1]).all():
-            raise ValueError(f"Got y that is {shown(found[0].tolist())} for all samples; expected numbers that differ.")
-    elif task == "labels":
-        indicators = read_indicators(y)
-        if indicators is None:
-            raise ValueError('Got task="labels" and y of one column; expected columns of 0 and 1, one for each label.')
-        found = indicators
-    else:
-        classes, labels = read_labels(y)
-        found = classes[labels]
-    check_lengths(n_samples, len(found))
-    return Target(task, found)
-
-
-def _task_of(y: Any) -> str:
-    if issparse(y):
-        return "labels"
-    try:
-        kind = type_of_target(y)
-    except (ValueError, TypeError):  # whoever reads it says what is wrong, in plainer words
-        return "classes"
-    if kind.startswith("continuous"):
-        return "numbers"
-    return "labels" if kind in ("multilabel-indicator", "multiclass-multioutput") else "classes"
+    targets = read_targets(y, n_samples, {"auto": None, "numbers": True}.get(task, False))
+    if task not in ("auto", targets.kind):
+        got = "one column" if task == "labels" else "several columns"
+        wanted = "columns of 0 and 1, one for each label" if task == "labels" else "one class per sample"
+        raise ValueError(f'Got task="{task}" and y of {got}; expected {wanted}.')
+    values = targets.values
+    if targets.kind == "numbers" and len(values) and (values == values[:1]).all():
+        raise ValueError(f"Got y that is {shown(values[0].tolist())} for all samples; expected numbers that differ.")
+    return targets
 
 
 def read_groups(groups: Any, n_samples: int) -> np.ndarray | None:
@@ -120,12 +78,12 @@ def read_groups(groups: Any, n_samples: int) -> np.ndarray | None:
     return np.unique(given, return_inverse=True)[1]
 
 
-def folds_of(target: Target, cv: Any, groups: np.ndarray | None) -> list[Fold]:
+def folds_of(target: Targets, cv: Any, groups: np.ndarray | None) -> list[Fold]:
     """Divide samples into training and test parts.
 
     Parameters
     ----------
-    target : Target
+    target : Targets
         What is to be predicted.
     cv : int, splitter or iterable
         A number gives folds as scikit-learn makes them: of classes each fold has its share, groups stay together.
@@ -142,34 +100,35 @@ def folds_of(target: Target, cv: Any, groups: np.ndarray | None) -> list[Fold]:
     ValueError
         If there are fewer samples, groups or samples of any class than folds, or a part to train on has one class.
     """
+    y = target.given
     if isinstance(cv, Integral) and not isinstance(cv, bool):
         _check_enough(target, int(cv), groups)
         splitter = _splitter(target, int(cv), groups)
     else:
-        splitter = check_cv(cv, target.y, classifier=target.task == "classes")
-    folds = [(np.asarray(train), np.asarray(test)) for train, test in splitter.split(target.y, target.y, groups)]
+        splitter = check_cv(cv, y, classifier=target.kind == "classes")
+    folds = [(np.asarray(train), np.asarray(test)) for train, test in splitter.split(y, y, groups)]
     if not folds:
         raise ValueError(f"Got cv={shown(cv)}, which gives no fold; expected at least one.")
-    if target.task == "classes":
-        _refuse_one_class(target.y, folds)
+    if target.kind == "classes":
+        _refuse_one_class(y, folds)
     return folds
 
 
-def _splitter(target: Target, cv: int, groups: np.ndarray | None) -> Any:
+def _splitter(target: Targets, cv: int, groups: np.ndarray | None) -> Any:
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     if groups is None:
-        return check_cv(cv, target.y, classifier=target.task == "classes")
-    return (StratifiedGroupKFold if target.task == "classes" else GroupKFold)(n_splits=cv)
+        return check_cv(cv, target.values, classifier=target.kind == "classes")
+    return (StratifiedGroupKFold if target.kind == "classes" else GroupKFold)(n_splits=cv)
 
 
-def _check_enough(target: Target, cv: int, groups: np.ndarray | None) -> None:
+def _check_enough(target: Targets, cv: int, groups: np.ndarray | None) -> None:
     if cv < 2:
         raise ValueError(f"Got cv={cv}; expected at least 2 folds.")
-    n_samples = len(target.y)
+    n_samples = len(target.values)
     counted = [(n_samples, f"{n_samples} samples", "at least one sample")]
-    if target.task == "classes":
-        largest = int(np.unique(target.y, return_counts=True)[1].max())
+    if target.kind == "classes":
+        largest = int(np.unique(target.values, return_counts=True)[1].max())
         counted.append((largest, f"classes of at most {largest} samples", "a class with at least one sample"))
     if groups is not None:
         n_groups = int(groups.max()) + 1
@@ -177,7 +136,7 @@ def _check_enough(target: Target, cv: int, groups: np.ndarray | None) -> None:
     count, got, wanted = min(counted)
     if count < cv:
         advice = f"Give cv={count}." if count >= 2 else "Give more samples."
-        if target.task == "classes" and target.y.dtype.kind in "iu":
+        if target.kind == "classes" and target.given.dtype.kind in "iu":
             advice += ' Where y holds numbers to be predicted, give task="numbers".'
         raise ValueError(f"Got {got} and cv={cv}; expected {wanted} per fold. {advice}")
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer._messages import named_extra, shown
+from sktransfer._backbone_estimator import BackboneEstimator
+from sktransfer._messages import named_extra
 from sktransfer._similarity._passes import Seen, chosen_depths, look
 from sktransfer._similarity._probes import Score, make_folds, score, words
-from sktransfer._similarity._reading import Read, choose_rows, read
+from sktransfer._similarity._reading import Read, as_estimator, check_most, choose_rows, predicts_numbers, read
 from sktransfer._similarity._targets import Targets, read_targets
 from sktransfer.backbones import Backbone
+from sktransfer.inputs._rows import Rows
 
 # From this gap on samples are called so. See benchmarks/results/domain_gap.md: photos 0.2, crops of photos 0.3, photos
 # of 32 x 32 pixels and drawings 0.5, textures, spectrograms and radiographs 0.5 to 0.7, noise 0.8.
@@ -180,11 +182,11 @@ class DomainGap:
 
     def _of_looks(self) -> str:
         if self._is_random:
-            return f"{self.backbone} has random weights, which have seen nothing that samples could be far from."
+            return f"{self.backbone} has random weights. It was not trained on any data, so no gap is measured."
         if self.level is None:
             return (
-                f"{self.backbone} has no BatchNorm, so how unlike its training data these {self.n_samples} samples "
-                "look was not measured."
+                f"{self.backbone} has no BatchNorm, so the gap between these {self.n_samples} samples and its training "
+                "data cannot be measured."
             )
         more = "" if self.reference_gap is None else f", {self.relative_gap:.1f} times that of the reference"
         return f"{self.level}: gap {self.gap:.2f} of {self.n_samples} samples to {self.backbone}{more}."
@@ -245,51 +247,44 @@ class DomainGap:
         return f"<p>{html.escape(self.describe())}</p><table>{body}</table>"
 
 
-def measure(
-    given: Any,
-    X: Any,
-    y: Any = None,
-    *,
-    reference: Any = None,
-    cv: Any = 5,
-    max_samples: int = 500,
-    random_state: Any = 0,
-    numbers: bool | None = None,
-) -> DomainGap:
-    """Measure how far X is from what a network was trained on.
+def measure(given: Any, X: Any, y: Any, reference: Any, cv: Any, max_samples: Any, random_state: Any) -> DomainGap:
+    """Measure how far X is from what a network was trained on; y is checked before the network is loaded.
 
     Parameters
     ----------
     given, X, y, reference, cv, max_samples, random_state : object
         As `sktransfer.inspection.domain_gap` takes them.
-    numbers : bool or None, default=None
-        Whether y holds numbers to predict; `None` leaves it to the estimator, or to y.
 
     Returns
     -------
     DomainGap
         What was found.
     """
-    if not isinstance(max_samples, int | np.integer) or isinstance(max_samples, bool) or max_samples < 2:
-        raise ValueError(f"Got max_samples={shown(max_samples)}; expected a whole number of at least 2.")
-    opened = read(given, X)
-    n_samples = len(opened.samples)
+    check_most(max_samples)
+    estimator = as_estimator(given)
+    n_samples = len(Rows(X, estimator.image_shape))
     if n_samples < 2:
-        raise ValueError("Got 1 sample; expected at least 2, whose mean and variance say something. Give more.")
-    numbers = opened.predicts_numbers if numbers is None else numbers
-    targets = None if y is None else read_targets(y, n_samples, numbers)
-    return measure_read(opened, targets, given, reference, cv, max_samples, random_state)
+        raise ValueError("Got 1 sample; expected at least 2, to compute a mean and a variance. Give more samples.")
+    targets = None if y is None else read_targets(y, n_samples, predicts_numbers(estimator))
+    return measure_read(estimator, X, targets, reference, cv, max_samples, random_state)
 
 
 def measure_read(
-    opened: Read, targets: Targets | None, given: Any, reference: Any, cv: Any, max_samples: int, random_state: Any
+    estimator: BackboneEstimator,
+    X: Any,
+    targets: Targets | None,
+    reference: Any,
+    cv: Any,
+    max_samples: int,
+    random_state: Any,
 ) -> DomainGap:
-    """Do what `measure` does, of samples and targets that are read already."""
-    rows = choose_rows(len(opened.samples), int(max_samples), targets, random_state)
-    backbone = opened.backbone
+    """Do what `measure` does, of targets that are read already."""
+    rows = choose_rows(len(Rows(X, estimator.image_shape)), int(max_samples), targets, random_state)
     targets = None if targets is None else targets.of(rows)
     folds = None if targets is None else make_folds(cv, targets)
-    known = None if reference is None else _reference_gap(given, reference, max_samples, random_state)
+    opened = read(estimator, X)
+    backbone = opened.backbone
+    known = None if reference is None else _reference_gap(estimator, reference, max_samples, random_state)
     depths = chosen_depths(len(backbone.blocks), MOST_DEPTHS)
     seen = look(backbone, depths, opened.samples, rows, opened.execution)
     scores: dict[int, Score] = {}
@@ -317,12 +312,12 @@ def measure_read(
     )
 
 
-def _reference_gap(given: Any, reference: Any, max_samples: int, random_state: Any) -> float:
+def _reference_gap(estimator: BackboneEstimator, reference: Any, max_samples: int, random_state: Any) -> float:
     """Return the gap of other samples, or the one that was measured before."""
     found = (
         reference
         if isinstance(reference, DomainGap)
-        else measure(given, reference, max_samples=max_samples, random_state=random_state)
+        else measure(estimator, reference, None, None, None, max_samples, random_state)
     )
     if math.isnan(found.gap):
         raise ValueError(

@@ -65,7 +65,7 @@ def make_folds(cv: Any, targets: Targets) -> list[tuple[np.ndarray, np.ndarray]]
             fewest = f" of class {shown(targets.names[targets.counts.argmin()].item())}" if of_classes else ""
             raise ValueError(
                 f"Got cv={cv!r} with {least} samples{fewest}; expected a number of folds from 2 to {max(2, least)}. "
-                f"Give cv={max(2, min(least, 5))}" + ("." if least > 1 else ", and two samples of each class at least.")
+                f"Give cv={max(2, min(least, 5))}" + ("." if least > 1 else ", and at least two samples of each class.")
             )
     splitter = check_cv(cv, targets.values, classifier=targets.kind == "classes")
     return list(splitter.split(np.zeros(len(targets.values)), targets.values))

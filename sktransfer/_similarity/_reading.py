@@ -35,15 +35,12 @@ class Read:
         X itself, where it holds texts.
     execution : Execution
         How the network is run, in float32.
-    predicts_numbers : bool or None
-        Whether the estimator predicts numbers; `None` where none was given that predicts.
     """
 
     backbone: Backbone
     samples: Samples
     texts: list[str] | None
     execution: Execution
-    predicts_numbers: bool | None
 
 
 class _OfLoaded(PretrainedFeatureExtractor):
@@ -55,14 +52,13 @@ class _OfLoaded(PretrainedFeatureExtractor):
     _loaded: Backbone
 
 
-def read(given: Any, X: Any) -> Read:
-    """Read X as an estimator or a backbone does, and change neither.
+def read(estimator: BackboneEstimator, X: Any) -> Read:
+    """Load the network and read X as an estimator does, which is not changed.
 
     Parameters
     ----------
-    given : estimator, str, nn.Module, callable or Backbone
-        An estimator of this package, fitted or not; or what its parameter `backbone` takes; or what `load_backbone`
-        returns.
+    estimator : BackboneEstimator
+        From `as_estimator`.
     X : array-like
         As the estimators take it.
 
@@ -74,9 +70,8 @@ def read(given: Any, X: Any) -> Read:
     Raises
     ------
     ValueError
-        If what is given is neither, or X is not as described.
+        If the network cannot be loaded, or X is not as described.
     """
-    estimator = _as_estimator(given)
     rows = Rows(X, estimator.image_shape)
     if hasattr(estimator, "backbone_"):
         samples, backbone = estimator._read(X), estimator.backbone_
@@ -88,11 +83,33 @@ def read(given: Any, X: Any) -> Read:
         estimator.batch_size, estimator.n_jobs, estimator.device, "float32", int(estimator.verbose)
     )
     texts = [str(text) for text in rows.values] if samples.kind == "texts" else None
-    numbers = False if is_classifier(estimator) else True if is_regressor(estimator) else None
-    return Read(backbone, samples, texts, execution, numbers)
+    return Read(backbone, samples, texts, execution)
 
 
-def _as_estimator(given: Any) -> BackboneEstimator:
+def predicts_numbers(estimator: BackboneEstimator) -> bool | None:
+    """Tell whether an estimator predicts numbers; `None` where it does not predict."""
+    return False if is_classifier(estimator) else True if is_regressor(estimator) else None
+
+
+def as_estimator(given: Any) -> BackboneEstimator:
+    """Return an estimator that reads X as what was given does; nothing is loaded.
+
+    Parameters
+    ----------
+    given : estimator, str, nn.Module, callable or Backbone
+        An estimator of this package, fitted or not; or what its parameter `backbone` takes; or what `load_backbone`
+        returns.
+
+    Returns
+    -------
+    BackboneEstimator
+        What was given, or a new one.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+    """
     if isinstance(given, BackboneEstimator):
         return given
     if isinstance(given, Backbone):
@@ -110,6 +127,12 @@ def _as_estimator(given: Any) -> BackboneEstimator:
         f"Got {shown(given)} of type {type(given).__name__} as a backbone; expected an estimator of sktransfer, a name "
         'such as "resnet18", a torch.nn.Module, a function that returns one, or what load_backbone returns.'
     )
+
+
+def check_most(max_samples: Any) -> None:
+    """Raise unless `max_samples` is a number of samples that have a mean and a variance."""
+    if not isinstance(max_samples, int | np.integer) or isinstance(max_samples, bool) or max_samples < 2:
+        raise ValueError(f"Got max_samples={shown(max_samples)}; expected a whole number of at least 2.")
 
 
 def choose_rows(n_samples: int, most: int, targets: Targets | None, seed: Any) -> np.ndarray:

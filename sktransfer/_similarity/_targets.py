@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils.multiclass import type_of_target
 
 from sktransfer._training.tasks._indicator_matrix import read_indicators
@@ -40,6 +41,11 @@ class Targets:
         return self.values.sum(axis=0).astype(int) if self.kind == "labels" else np.array([len(self.values)])
 
     @property
+    def given(self) -> np.ndarray:
+        """As they were given: classes by their names."""
+        return self.names[self.values] if self.kind == "classes" else self.values
+
+    @property
     def score_name(self) -> str:
         """How a probe is scored."""
         return {"classes": "accuracy", "labels": "micro F1", "numbers": "R2"}[self.kind]
@@ -71,12 +77,11 @@ def read_targets(y: Any, n_samples: int, numbers: bool | None = None) -> Targets
     ValueError
         If y has another length than X, one class alone, or holds something else.
     """
-    indicators = None if numbers else read_indicators(y)
-    if indicators is not None:
-        targets = Targets("labels", np.asarray(indicators), np.array([]))
-    elif numbers or (numbers is None and _are_numbers(y)):
-        matrix, single = read_numbers(y)
-        targets = Targets("numbers", matrix[:, 0] if single else matrix, np.array([]))
+    if numbers or (numbers is None and _are_numbers(y)):
+        matrix, _ = read_numbers(y)
+        targets = Targets("numbers", matrix[:, 0] if matrix.shape[1] == 1 else matrix, np.array([]))
+    elif (indicators := read_indicators(y)) is not None:
+        targets = Targets("labels", indicators, np.array([]))
     else:
         classes, labels = read_labels(y)
         targets = Targets("classes", labels, classes)
@@ -86,6 +91,6 @@ def read_targets(y: Any, n_samples: int, numbers: bool | None = None) -> Targets
 
 def _are_numbers(y: Any) -> bool:
     try:
-        return type_of_target(y) in ("continuous", "continuous-multioutput", "multiclass-multioutput")
+        return not issparse(y) and type_of_target(y).startswith("continuous")
     except (ValueError, TypeError):  # whoever reads labels says what is wrong with them
         return False

@@ -12,8 +12,8 @@ def suggest_settings(X: Any, y: Any, backbone: Any, *, max_samples: int = 500, r
     The choice depends on the number of samples per class, on how even the classes are, and on how near the data is to
     what the network was trained on, which :func:`sktransfer.inspection.domain_gap` measures. It follows the table of
     size and similarity that textbooks give, corrected by this package's own measurements (see the page "Which
-    approach?" of the documentation). The same data gives the same parameters. It is where to begin, not the end of a
-    search.
+    approach?" of the documentation). The same data gives the same parameters. They are a starting point, not the
+    result of a search.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def suggest_settings(X: Any, y: Any, backbone: Any, *, max_samples: int = 500, r
         What the parameter `backbone` of the estimators takes; or what :func:`sktransfer.backbones.load_backbone`
         returns; or an estimator of this package, whose other settings (`weights`, `image_shape`, ...) are kept.
     max_samples : int, default=500
-        Samples on which nearness is measured, at most.
+        The largest number of samples on which nearness is measured.
     random_state : int, RandomState instance or None, default=0
         Chooses these samples.
 

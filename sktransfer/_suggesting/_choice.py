@@ -81,7 +81,7 @@ class Situation:
             return f"the data is {self.gap.level} (gap {self.gap.gap:.2f})"
         if self.gap.best_block is not None:
             return "features are best at the end of the network"
-        return "nothing says that the data is unlike the network's own"
+        return "there is no sign that the data is unlike the network's training data"
 
 
 def choose(situation: Situation) -> dict[str, tuple[Any, str]]:
@@ -111,8 +111,8 @@ def choose(situation: Situation) -> dict[str, tuple[Any, str]]:
         chosen["lr"] = (3e-5, "the default, with which the gains above were measured")
         chosen["max_epochs"] = (10, "the default, with which the gains above were measured")
     if situation.kind == "classes" and (ratio := _ratio(situation.counts)) >= UNEVEN:
-        why = f"the largest class has {ratio:.0f} times as many samples as the smallest; rare ones count as much"
-        chosen["class_weight"] = ("balanced", why + " (overall accuracy may fall)")
+        why = f"the largest class has {ratio:.0f} times as many samples as the smallest,"
+        chosen["class_weight"] = ("balanced", f"{why} so all classes count the same (overall accuracy may fall)")
     return chosen
 
 

@@ -11,9 +11,8 @@ from sklearn.base import BaseEstimator
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._fine_tuned_estimator import FineTunedEstimator
 from sktransfer._fine_tuned_regressor import FineTunedRegressor
-from sktransfer._messages import shown
 from sktransfer._similarity._domain_gap import measure_read
-from sktransfer._similarity._reading import choose_rows, read
+from sktransfer._similarity._reading import as_estimator, check_most, choose_rows, predicts_numbers
 from sktransfer._similarity._targets import Targets, read_targets
 from sktransfer._suggesting._choice import Situation, choose
 from sktransfer._suggesting._suggestion import Suggestion
@@ -42,15 +41,15 @@ def suggest(X: Any, y: Any, backbone: Any, max_samples: int, random_state: Any) 
     Suggestion
         Parameters with reasons.
     """
-    if not isinstance(max_samples, int | np.integer) or isinstance(max_samples, bool) or max_samples < 2:
-        raise ValueError(f"Got max_samples={shown(max_samples)}; expected a whole number of at least 2.")
+    check_most(max_samples)
     if y is None:
         raise ValueError("Got y=None; expected targets, as FineTunedClassifier or FineTunedRegressor take them.")
-    opened = read(backbone, X)
-    targets = read_targets(y, len(opened.samples), opened.predicts_numbers)
+    estimator = as_estimator(backbone)
+    targets = read_targets(y, len(Rows(X, estimator.image_shape)), predicts_numbers(estimator))
     least = int(targets.counts.min()) if targets.kind == "classes" else len(targets.values)
     looked_at = targets if least > 1 else None  # a class of one sample has no folds
-    gap = measure_read(opened, looked_at, backbone, None, _n_folds(targets, max_samples), max_samples, random_state)
+    n_folds = _n_folds(targets, max_samples)
+    gap = measure_read(estimator, X, looked_at, None, n_folds, max_samples, random_state)
     settings, reasons = _given(backbone), dict[str, str]()
     reasons |= dict.fromkeys(settings, "as given")
     for name, (value, why) in choose(Situation.of(targets, gap)).items():
@@ -130,8 +129,7 @@ def _timed(model: FineTunedEstimator, X: Any, targets: Targets, rows: np.ndarray
     """Fit some samples; return the seconds outside tuning, and those of each epoch of it."""
     values = Rows(X, model.image_shape).values
     some = [values[row] for row in rows] if isinstance(values, list) else values[rows]
-    y = targets.values[rows]
-    y = targets.names[y] if targets.kind == "classes" else y
+    y = targets.given[rows]
     trial = type(model)(**{**model.get_params(deep=False), "feature_cache": None, "max_epochs": TIMED_EPOCHS})
     trial.set_params(verbose=0, callbacks=None, warm_start=False)
     with warnings.catch_warnings():

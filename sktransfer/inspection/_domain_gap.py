@@ -48,7 +48,7 @@ def domain_gap(
     cv : int, splitter or iterable, default=5
         Folds of the probes, as scikit-learn takes them.
     max_samples : int, default=500
-        Samples that are looked at, at most, with classes in the shares that they have.
+        The largest number of samples that are measured. Each class keeps its share.
     random_state : int, RandomState instance or None, default=0
         Chooses these samples.
 
@@ -82,12 +82,4 @@ def domain_gap(
     >>> len(found.as_frame())
     9
     """
-    return measure(
-        estimator_or_backbone,
-        X,
-        y,
-        reference=reference,
-        cv=cv,
-        max_samples=max_samples,
-        random_state=random_state,
-    )
+    return measure(estimator_or_backbone, X, y, reference, cv, max_samples, random_state)

@@ -72,7 +72,7 @@ def duplicate_groups(X: Any, *, backbone: Any = None, threshold: float = 0.95) -
     array([0, 1, 0])
     """
     if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.number) or not 0 < threshold <= 1:
-        raise ValueError(f"Got threshold={shown(threshold)}; expected a cosine similarity above 0, at most 1.")
+        raise ValueError(f"Got threshold={shown(threshold)}; expected a cosine similarity above 0 and at most 1.")
     rows = Rows(X)
     groups = _numbered(_contents(rows.values))
     if backbone is None:

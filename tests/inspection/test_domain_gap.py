@@ -12,8 +12,9 @@ from torch import nn
 from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktransfer._similarity import _passes
 from sktransfer._similarity._domain_gap import BlockGap
-from sktransfer._similarity._probes import Score
-from sktransfer._similarity._reading import read
+from sktransfer._similarity._probes import Score, make_folds, score
+from sktransfer._similarity._reading import as_estimator, choose_rows, read
+from sktransfer._similarity._targets import read_targets
 from sktransfer.backbones import load_backbone
 from sktransfer.inputs._base import load_batch
 from sktransfer.inspection import DomainGap, domain_gap
@@ -36,8 +37,9 @@ class WithNorms(nn.Module):
 class WithFunctions(nn.Module):
     """The same first layer, whose BatchNorm is a call of torch's function."""
 
-    def __init__(self):
+    def __init__(self, by_batch=False):
         super().__init__()
+        self.by_batch = by_batch
         self.convolution = nn.Conv2d(3, 6, 3)
         self.norm = nn.BatchNorm2d(6)
         self.classifier = nn.Linear(6, 5)
@@ -45,7 +47,7 @@ class WithFunctions(nn.Module):
     def forward(self, x):
         norm = self.norm
         x = self.convolution(x)
-        x = nn.functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.1, 1e-5)
+        x = nn.functional.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, self.by_batch)
         return self.classifier(torch.relu(x).mean(dim=(2, 3)))
 
 
@@ -62,7 +64,7 @@ def noise(n, seed=0):
 
 def prepared(network, X):
     """Pictures as they enter a network."""
-    samples = read(network, X).samples
+    samples = read(as_estimator(network), X).samples
     return samples.prepare(load_batch(samples, range(len(X))))
 
 
@@ -153,6 +155,14 @@ def test_a_batchnorm_that_is_called_as_a_function_counts():
     assert not math.isnan(found.gap)
 
 
+def test_a_batch_that_is_normalised_by_itself_tells_nothing():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = WithFunctions(by_batch=True).eval()
+    assert math.isnan(domain_gap(network, noise(10)).gap)
+    assert torch.equal(network.norm.running_mean, torch.zeros(6))
+
+
 def test_results_do_not_depend_on_threads_or_batches(trained):
     y = np.tile([0, 1], 20)
     found = [domain_gap(PretrainedFeatureExtractor(trained, batch_size=size), noise(40), y, cv=2) for size in (3, 32)]
@@ -189,6 +199,39 @@ def test_probes_tell_what_the_network_is_worth(trained):
     assert "<table>" in found._repr_html_()
 
 
+def own_scores(given, X, y, n_blocks, cv=4):
+    """The score of each block, from features that an extractor computes."""
+    targets = read_targets(np.asarray(y), len(X))
+    rows = choose_rows(len(X), 500, targets, 0)
+    targets = targets.of(rows)
+    folds = make_folds(cv, targets)
+    features = [
+        PretrainedFeatureExtractor(given, layer=block, pooling="avg").fit_transform(X)[rows]
+        for block in (*range(1, n_blocks), None)
+    ]
+    return [score(one, targets, folds).mean for one in features]
+
+
+def test_each_probe_sees_the_features_of_its_own_block(trained):
+    X, y = smooth(40, seed=3), np.random.default_rng(0).permutation(40) % 2
+    found = domain_gap(trained, X, y, cv=4)
+    scores = [block.score.mean for block in found.blocks]
+    assert scores == pytest.approx(own_scores(trained, X, y, len(scores)))
+    assert len(set(scores)) > 1
+    assert max(scores) < 0.9, "labels by chance are not learned from the rows that are scored"
+
+
+def test_features_of_texts_of_several_lengths_keep_their_targets(tmp_path):
+    pytest.importorskip("transformers")
+    texts, y = make_texts(30)
+    texts = [text if number % 3 else f"{text} {text} {text}" for number, text in enumerate(texts)]
+    model = make_text_model("bert", tmp_path)
+    found = domain_gap(model, texts, y, cv=4)
+    scored = [block.score.mean for block in found.blocks if block.score]
+    assert len(scored) == len(found.blocks)
+    assert scored == pytest.approx(own_scores(model, texts, y, len(scored)))
+
+
 def test_negative_transfer_is_said():
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -202,6 +245,7 @@ def test_negative_transfer_is_said():
     assert "Negative transfer" in repr(found)
     assert "below" in repr(found)
     assert "Random weights do as well" in repr(found)
+    assert found.last_block.random_score.mean > found.best_block.score.mean + 0.2
 
 
 def test_features_that_get_worse_are_said():
@@ -228,6 +272,7 @@ def test_estimators_fitted_or_not_modules_functions_and_backbones_say_the_same(t
 def test_numbers_and_several_labels_are_scored_as_such(trained):
     X = noise(24)
     assert domain_gap(trained, X, np.linspace(0, 1, 24), cv=3).score_name == "R2"
+    assert domain_gap(trained, X, np.random.default_rng(0).normal(size=(24, 2)), cv=3).score_name == "R2"
     assert domain_gap(FineTunedRegressor(trained), X, np.arange(24), cv=3).score_name == "R2"
     assert domain_gap(trained, X, np.random.default_rng(0).integers(0, 2, (24, 3)), cv=3).score_name == "micro F1"
 
@@ -278,6 +323,13 @@ def test_bad_input_is_a_sentence(trained, change, message):
     given = {"estimator_or_backbone": trained, "X": noise(12), "y": None} | change
     with pytest.raises(ValueError, match=message):
         domain_gap(**given)
+
+
+@pytest.mark.parametrize("y", [[0] * 12, [0, 1] * 5, [0] * 10 + [1] * 2], ids=str)
+def test_y_is_refused_before_a_network_is_loaded(y, monkeypatch):
+    monkeypatch.setattr("sktransfer._backbone_estimator.load_backbone", lambda *args, **how: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match=r"only one class|\[12, 10\]|cv=5 with 2 samples of class 1"):
+        domain_gap("resnet18", noise(12), y)
 
 
 def test_a_reference_needs_batchnorms():

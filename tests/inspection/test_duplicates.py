@@ -106,7 +106,7 @@ def test_groups_keep_copies_together_in_folds(pictures):
 
 @pytest.mark.parametrize("threshold", [0, 1.1, "high", True, np.nan])
 def test_a_threshold_is_a_cosine(threshold):
-    with pytest.raises(ValueError, match=r"Got threshold=.*; expected a cosine similarity above 0, at most 1\."):
+    with pytest.raises(ValueError, match=r"Got threshold=.*; expected a cosine similarity above 0 and at most 1\."):
         duplicate_groups(["a"], threshold=threshold)
 
 

@@ -10,6 +10,7 @@ from pretrained_models import make_sound_model, make_sounds, make_text_model, ma
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
+from torch import nn
 
 from sktransfer import (
     FineTunedClassifier,
@@ -18,6 +19,8 @@ from sktransfer import (
     clear_cache,
     rank_backbones,
 )
+from sktransfer._ranking._backbone_ranking import Row
+from sktransfer._ranking._probes import score_fold
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +79,12 @@ def test_scores_are_those_of_cross_validation(pictures, probe):
         assert ranking.fold_scores_["tiny_cnn"] == pytest.approx(cross_val_score(model, *pictures, cv=folds))
 
 
+def test_spread_is_that_of_a_sample_of_folds():
+    row = Row("network", np.array([0.5, 0.7, 0.9]))
+    assert (row.score, row.std, row.standard_error) == pytest.approx((0.7, 0.2, 0.2 / np.sqrt(3)))
+    assert (Row("network", np.array([0.5])).std, Row("network", np.array([0.5])).standard_error) == (0, 0)
+
+
 def test_the_table_holds_what_each_backbone_costs(pictures):
     table = rank(*pictures).results_
     made = tiny_cnn()
@@ -91,6 +100,22 @@ def test_the_table_holds_what_each_backbone_costs(pictures):
     assert row["seconds"] > 0
     assert row["samples_per_second"] == pytest.approx(24 / row["seconds"])
     assert (row["size_rank"], table.loc["wide_cnn", "size_rank"]) == (2, 1)
+
+
+def test_the_best_stands_first_whatever_the_order_in_which_backbones_were_given(pictures):
+    """A network that passes nothing on is at chance."""
+    X, y = pictures
+    deaf = tiny_cnn()
+    with torch.no_grad():
+        deaf[0].weight.zero_()
+    for given in (["deaf", "hears"], ["hears", "deaf"]):
+        ranking = rank(X, y, {name: {"deaf": deaf, "hears": tiny_cnn}[name] for name in given})
+        table = ranking.results_
+        assert table.index.tolist() == ["hears", "deaf"]
+        assert ranking.best_ == "hears"
+        assert ranking.best_extractor_ is ranking.extractors_["hears"]
+        assert table.loc["hears", "score"] > table.loc["deaf", "score"] + 0.2
+        assert re.search(r"^hears .*\n^deaf ", repr(ranking), re.M)
 
 
 def test_parameters_are_those_of_the_layers_that_make_the_features(pictures):
@@ -130,6 +155,14 @@ def test_size_is_the_baseline(pictures):
     assert re.search(
         r"^By size alone, the most parameters: wide_cnn(, which is the best here too)?, \d", repr(ranking), re.M
     )
+
+
+def test_size_is_the_number_of_parameters_and_not_of_features(pictures):
+    narrow = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    ranking = rank(*pictures, {"narrow": nn.Sequential(*narrow, nn.Linear(4, 2)), "tiny": tiny_cnn})
+    assert ranking.results_["n_features"].to_dict() == {"narrow": 4, "tiny": 16}
+    assert ranking.by_size_ == "narrow"
+    assert ranking.size_ranks == {"narrow": 1, "tiny": 2}
 
 
 def test_a_backbone_that_fails_is_a_row_with_its_sentence(pictures, tmp_path):
@@ -303,6 +336,25 @@ def test_a_number_of_folds_keeps_groups_together(pictures, task):
     assert scores[1] < 0.8
 
 
+@pytest.mark.parametrize("task", ["classes", "labels"])
+def test_copies_do_not_choose_the_penalty(task):
+    """Noise is learned by heart where copies of it are held out, and hardly at all where copies stay together."""
+    rng = np.random.default_rng(0)
+    features = np.repeat(rng.normal(size=(30, 40)), 4, axis=0)
+    features = (features + rng.normal(scale=0.05, size=features.shape)).astype(np.float32)
+    y = np.repeat(rng.permutation(30) % 2, 4)
+    y = y if task == "classes" else np.stack([y, 1 - y], axis=1)
+    fold = np.arange(100), np.arange(100, 120)
+
+    def size(model, X, y):
+        return float(model.head_(torch.eye(40)).detach().std())
+
+    alone, together = (
+        score_fold(features, y, groups, fold, "logistic", task, size) for groups in (None, np.repeat(np.arange(30), 4))
+    )
+    assert together < alone / 2
+
+
 def test_groups_of_several_sizes_are_held_out_together_where_penalties_are_chosen(pictures):
     X, y = pictures
     groups = np.array([0] * 8 + [1] * 8 + [2, 2, 3, 3, 4, 4, 5, 5])
@@ -332,7 +384,9 @@ def test_groups_of_several_sizes_are_held_out_together_where_penalties_are_chose
         ({"backbones": [tiny_cnn, tiny_cnn]}, "Got 2 backbones named 'tiny_cnn'; expected different names"),
         ({"probe": "logme"}, "Got probe='logme'"),
         ({"task": "class"}, "Got task='class'"),
-        ({"task": "labels"}, 'Got task="labels" and y of one column'),
+        ({"task": "labels"}, 'Got task="labels" and y of one column; expected columns of 0 and 1'),
+        ({"task": "classes", "y": [[0, 1], [1, 1]] * 12}, 'Got task="classes" and y of several columns; expected one'),
+        ({"y": [[0, 1], [1, 2]] * 12}, r"y\[1, 1\] = 2; expected labels"),
         ({"groups": [1, 2]}, r"Got groups of shape \(2,\); expected one for each of the 24 samples"),
         ({"groups": [0] * 12 + [1] * 12}, r"Got 2 groups and cv=3; expected at least one group per fold\. Give cv=2\."),
         ({"scoring": ["accuracy", "f1"]}, "expected the name of one scorer"),
@@ -340,12 +394,12 @@ def test_groups_of_several_sizes_are_held_out_together_where_penalties_are_chose
         ({"scoring": "no_such"}, "no_such"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_ranked_is_refused_before_anything_passes(pictures, changes, message):
+def test_what_cannot_be_ranked_is_refused_before_anything_is_loaded(pictures, changes, message, monkeypatch):
     X, y = pictures
+    monkeypatch.setattr("sktransfer._backbone_estimator.load_backbone", lambda *args, **how: pytest.fail("loaded"))
     given = {"X": X, "y": y, "backbones": [tiny_cnn], **changes}
     with pytest.raises(ValueError, match=message):
         rank(given.pop("X"), given.pop("y"), given.pop("backbones"), **given)
-    assert cache_info().misses == 0
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor, suggest_settings
+from sktransfer import (
+    FineTunedClassifier,
+    FineTunedRegressor,
+    PretrainedFeatureExtractor,
+    cache_info,
+    suggest_settings,
+)
 from sktransfer._similarity._domain_gap import BlockGap, DomainGap
 from sktransfer._similarity._probes import Score
 from sktransfer._suggesting import _measuring
@@ -114,6 +120,29 @@ def test_the_same_data_gives_the_same_settings(network, pictures):
     assert repr(one.gap) == repr(two.gap)
 
 
+def test_what_is_measured_and_counted_is_what_chooses(network, pictures, monkeypatch):
+    X, y = np.concatenate([pictures[0]] * 3), np.tile(pictures[1], 3)
+    monkeypatch.setattr(_measuring, "expected_seconds", lambda kind, settings, X, targets: 12.0 * len(targets.values))
+    for found, depth in ((NEAR, "all"), (FAR, 0)):
+        monkeypatch.setattr(_measuring, "measure_read", lambda *args, found=found: found)
+        suggestion = suggest_settings(X, y, network)
+        assert suggestion["freeze_depth"] == depth
+        assert suggestion.gap is found
+        assert suggestion.seconds == 12 * 72
+        assert "about 14 minutes" in repr(suggestion)
+
+
+def test_a_timed_fit_finds_nothing_in_the_cache(network, pictures):
+    X, y = pictures
+    targets = _measuring.read_targets(y, len(X))
+    FineTunedClassifier(network, random_state=0).fit(X, y)
+    before = cache_info()
+    _measuring.expected_seconds(FineTunedClassifier, {"backbone": network, "random_state": 0}, X, targets)
+    after = cache_info()
+    assert (after.hits, after.continued) == (before.hits, before.continued)
+    assert after.n_activations == before.n_activations
+
+
 def test_numbers_and_several_labels(network, pictures):
     X = pictures[0]
     numbers = suggest_settings(X, np.linspace(0, 1, len(X)), network)
@@ -205,3 +234,11 @@ def test_bad_input_is_a_sentence(network, pictures, change, message):
     given = {"X": pictures[0], "y": pictures[1], "backbone": network} | change
     with pytest.raises(ValueError, match=message):
         suggest_settings(**given)
+
+
+@pytest.mark.parametrize("y", [None, ["leaf"] * 24, ["leaf", "stone"], [[0, 1], [1, 2]] * 12], ids=str)
+@pytest.mark.parametrize("kind", [str, FineTunedClassifier])
+def test_y_is_refused_before_a_network_is_loaded(pictures, kind, y, monkeypatch):
+    monkeypatch.setattr("sktransfer._backbone_estimator.load_backbone", lambda *args, **how: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match=r"y=None|only one class: 'leaf'|\[24, 2\]|y\[1, 1\] = 2"):
+        suggest_settings(pictures[0], y, kind("resnet18"))
