@@ -1,6 +1,9 @@
 """Where weights come from: what libraries and model cards say, and nothing that they do not."""
 
 import pytest
+import torch
+from networks import tiny_cnn
+from pretrained_models import make_text_model
 
 from sktransfer.backbones import load_backbone
 from sktransfer.backbones.sources._origin import data_of_tag, read_card
@@ -42,6 +45,35 @@ def test_timms_weights_name_tag_licence_and_hub():
     assert "https://" in origin.source
     assert origin.data == "ImageNet-22K, then ImageNet-1K"
     assert origin.licence == "apache-2.0"
+
+
+def test_of_a_file_for_a_network_of_timm_or_ones_own_nothing_is_said_but_its_name(tmp_path):
+    torch.save(tiny_cnn().state_dict(), tmp_path / "mine.pth")
+    for origin in (
+        load_backbone(tiny_cnn, weights=tmp_path / "mine.pth").summary().origin,
+        _timm_source("timm:convnext_tiny", str(tmp_path / "mine.pth")).origin,
+    ):
+        assert origin.source.startswith("the file ")
+        assert "mine.pth" in origin.source
+        assert (origin.data, origin.licence) == (None, None)
+    assert load_backbone(tiny_cnn).summary().origin.source == "the network that was given"
+
+
+def _timm_source(name, weights):
+    pytest.importorskip("timm")
+    from sktransfer.backbones.sources._timm import TimmSource
+
+    return TimmSource(name, weights)
+
+
+def test_a_folder_of_the_hubs_form_says_what_its_card_says(tmp_path):
+    pytest.importorskip("transformers")
+    name = make_text_model("bert", tmp_path)
+    (tmp_path / "README.md").write_text("---\nlicense: mit\ndatasets:\n- s2orc\n---\n")
+    origin = load_backbone(name).summary().origin
+    assert origin.source.startswith("the folder ")
+    assert (origin.data, origin.licence) == ("s2orc", "mit")
+    assert load_backbone(name, weights=None).summary().origin.source == "random, seed 0"
 
 
 def test_unknown_parts_of_a_tag_say_nothing():
