@@ -248,8 +248,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         if not folder or "\0" in folder or (folder.lower() == "auto" and folder != "auto"):
             raise ValueError(
                 f'Got feature_cache={shown(self.feature_cache)}; expected a folder, "auto" for this process\'s '
-                "memory, or "
-                "None."
+                "memory, or None."
             )
 
     def _check_choice(self, name: str, known: Sequence[str]) -> None:
@@ -337,8 +336,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         advice = f" To pool maps, take a layer that gives one, such as layer={shown(map_layer)}." if map_layer else ""
         warnings.warn(
             f"Got pooling={shown(self.pooling)}, which has no effect on the features of {name!r}: they are vectors "
-            "already, "
-            f"as the network itself makes them.{advice}",
+            f"already, as the network itself makes them.{advice}",
             UserWarning,
             stacklevel=stacklevel,
         )

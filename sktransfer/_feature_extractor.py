@@ -214,7 +214,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         return self
 
     def _prepare(self, X: Any, stacklevel: int) -> tuple[dict[str, Any], Pass]:
-        """Load the backbone and look at X; return what was learned and the way through, of which nothing was passed."""
+        """Load the backbone and look at X; return both with the pass, which has not begun."""
         self._check_parameters()
         samples, backbone, reader = self._learn(Rows(X, self.image_shape), tolerant=self.on_bad_sample == "nan")
         layers = self._shown(backbone, "all", reader).layers(self.layer, self.pooling)

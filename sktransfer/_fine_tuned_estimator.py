@@ -196,8 +196,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         if not self.backbone_.trained_blocks(module.freeze_depth):
             raise ValueError(
                 f"Got interpolation_={shown(factor)} for a network of which only the head was trained; expected one "
-                "whose "
-                "blocks were tuned too. Set a freeze_depth below 'all', such as 0.75, and fit again."
+                "whose blocks were tuned too. Set a freeze_depth below 'all', such as 0.75, and fit again."
             )
         module.interpolate(float(factor), self.backbone_)
 

@@ -1,6 +1,6 @@
 """What a notebook shows of an estimator: the parameters that matter first, the others folded, and links to their pages.
 
-scikit-learn draws the table and its tool tips, in pipelines and searches too; here is only what of it stands where.
+scikit-learn draws the table and its tool tips, in pipelines and searches too; this file decides the order alone.
 """
 
 import copy

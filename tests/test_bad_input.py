@@ -125,7 +125,7 @@ SPOILT = {
 def test_a_file_that_is_no_whole_image_is_named_with_its_row(estimator_class, spoil, files):
     spoil(files[0])
     wanted = (
-        r"Got '.*0\.png' \(row 0\), which is no whole image .*; expected a file that Pillow can decode, of type "
+        r"Got '.*0\.png' \(row 0\), which is not a whole image .*; expected a file that Pillow can decode, of type "
         r".*JPEG.*\. Replace it"
     )
     refused(estimator_class(small_cnn), files, match=wanted)
@@ -138,14 +138,14 @@ def test_a_later_row_that_is_no_image_is_named_too(estimator_class, n_jobs, file
     fitted = estimator_class(small_cnn, n_jobs=n_jobs, batch_size=2).fit(good, labels(good))
     cut_short(files[5])
     for result_of in results_of(fitted):
-        with pytest.raises(ValueError, match=r"Got '.*5\.png' \(row 5\), which is no whole image"):
+        with pytest.raises(ValueError, match=r"Got '.*5\.png' \(row 5\), which is not a whole image"):
             result_of(files)
 
 
 @pytest.mark.parametrize("parameters", [{}, {"strategy": "fine_tune", "freeze_depth": 0, "augment": "light"}])
 def test_training_with_a_broken_file_leaves_nothing_behind(parameters, files):
     cut_short(files[6])
-    refused(FineTunedClassifier(small_cnn, **parameters), files, match=r"6\.png' \(row 6\), which is no whole image")
+    refused(FineTunedClassifier(small_cnn, **parameters), files, match=r"6\.png' \(row 6\), which is not a whole image")
 
 
 @both
@@ -153,7 +153,7 @@ def test_an_opened_picture_that_is_truncated_is_named_by_its_row(estimator_class
     cut_short(files[1])
     X = [Image.open(file) for file in files]
     estimator = estimator_class(small_cnn)
-    with pytest.raises(ValueError, match=r"Got the picture in row 1, which is no whole image"):
+    with pytest.raises(ValueError, match=r"Got the picture in row 1, which is not a whole image"):
         estimator.fit(X, labels(X)).transform(X)
 
 

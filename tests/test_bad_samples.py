@@ -132,7 +132,7 @@ def test_pictures_and_arrays_that_are_bad_are_nan_too(extractor, files):
     X = [Image.open(file) for file in files[:3]]
     features, messages = told(extractor, X)
     assert np.flatnonzero(np.isnan(features).any(axis=1)).tolist() == [0]
-    assert "Got the picture in row 0, which is no whole image" in messages[0]
+    assert "Got the picture in row 0, which is not a whole image" in messages[0]
 
 
 def test_an_imputer_behind_it_makes_a_whole_pipeline(files, pictures):
@@ -155,7 +155,7 @@ def test_a_classifier_and_a_strict_extractor_raise_with_row_and_path(files, pict
     spoil(files[0])
     extractor = PretrainedFeatureExtractor(tiny_cnn, random_state=0)
     for run in (lambda: extractor.fit(files), lambda: classifier.fit(files, y), lambda: classifier.predict(files)):
-        with pytest.raises(ValueError, match=r"Got '.*00\.png' \(row 0\), which is no whole image"):
+        with pytest.raises(ValueError, match=r"Got '.*00\.png' \(row 0\), which is not a whole image"):
             run()
 
 

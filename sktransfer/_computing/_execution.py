@@ -113,8 +113,7 @@ class Execution:
         if chosen.type == "cuda" and cuda_was_lost():
             raise ValueError(
                 f"Got device={shown(device)} in a process that was forked from one that had used CUDA, which cannot "
-                "be used "
-                'here. Start processes with multiprocessing.get_context("spawn"), or set device="cpu".'
+                'be used here. Start processes with multiprocessing.get_context("spawn"), or set device="cpu".'
             )
         if chosen.type == "cuda" and not (cuda and (chosen.index or 0) < torch.cuda.device_count()):
             raise ValueError(

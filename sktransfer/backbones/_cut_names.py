@@ -86,8 +86,7 @@ class CutNames:
         raise ValueError(
             f"Got {parameter}={shown(depth)}; expected a number of blocks from 0 to {count} (int; negative ones count "
             f'from the end), a share of them from 0.0 to 1.0 (float), a name, or "all". {shown(self._network)} has '
-            f"{count} "
-            "blocks."
+            f"{count} blocks."
         )
 
     def _unknown(self, name: str, parameter: str, blocks: Sequence[str]) -> str:
@@ -131,8 +130,7 @@ class CutNames:
         if not 1 <= number <= count:
             raise ValueError(
                 f"Got layer={layer}; expected a block from 1 to {count}, the blocks of {shown(self._network)}, or "
-                "from -1, "
-                f"the last, to -{count}."
+                f"from -1, the last, to -{count}."
             )
         return self.at_depth(number, "layer")
 

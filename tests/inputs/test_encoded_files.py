@@ -166,14 +166,17 @@ def half(content):
 
 
 DAMAGED = {
-    "half": (lambda content: half(content), "Got the file in row 2, which is no whole image"),
-    "nothing": (lambda content: b"", "Got the file in row 2, which is no whole image"),
-    "a text": (lambda content: b"no picture", "Got the file in row 2, which is no whole image.*cannot tell its format"),
+    "half": (lambda content: half(content), "Got the file in row 2, which is not a whole image"),
+    "nothing": (lambda content: b"", "Got the file in row 2, which is not a whole image"),
+    "a text": (
+        lambda content: b"no picture",
+        "Got the file in row 2, which is not a whole image.*cannot tell its format",
+    ),
     "half a cell": (
         lambda content: {"bytes": half(content), "path": "x.png"},
         r"Got 'x.png' \(row 2\), which is no wh",
     ),
-    "half a file": (lambda content: io.BytesIO(half(content)), "Got the file in row 2, which is no whole image"),
+    "half a file": (lambda content: io.BytesIO(half(content)), "Got the file in row 2, which is not a whole image"),
     "opened as text": (lambda content: io.StringIO("a"), "Could not read the file in row 2: it was opened as text"),
     "closed": (lambda content: closed(content), "Could not read the file in row 2: .*closed file"),
     "an empty cell": (lambda content: {"bytes": None, "path": None}, r"Got X\[2\] = {'bytes': None, 'path': None}"),
@@ -288,7 +291,7 @@ def test_arrays_in_cells_have_the_rate_that_the_cell_says(sound_files, listener)
 def test_damaged_sounds_are_named_or_become_nan(sound_files, listener):
     X = [file.read_bytes() for file in sound_files]
     X[2] = X[2][:-500]
-    with pytest.raises(ValueError, match="Got the file in row 2, which is no whole sound"):
+    with pytest.raises(ValueError, match="Got the file in row 2, which is not a whole sound"):
         listener.transform(X)
     X[1] = {"array": np.zeros(900), "sampling_rate": None}
     tolerant = PretrainedFeatureExtractor(listener.backbone, on_bad_sample="nan").fit(X)

@@ -196,7 +196,7 @@ def test_files_that_cannot_be_read_are_named_or_become_nan(server, extractor):
     with pytest.warns(UserWarning, match=r"1 of 2 samples could not be read.*1\.png' \(row 1\): 403"):
         assert np.isnan(tolerant.transform(X)).all(axis=1).tolist() == [False, True]
     server.contents["2.png"] = server.contents["2.png"][:100]
-    with pytest.raises(ValueError, match=r"Got 'http://.*/2\.png' \(row 0\), which is no whole image"):
+    with pytest.raises(ValueError, match=r"Got 'http://.*/2\.png' \(row 0\), which is not a whole image"):
         extractor.transform([server.address("2.png")])
 
 

@@ -170,6 +170,5 @@ class TorchvisionSource:
             return None
         raise ValueError(
             f"Got weights={shown(self.weights)} for {shown(self.name)}; expected a path, None, or a name of its "
-            "weights: "
-            f"{closest(self.weights, known.__members__)}"
+            f"weights: {closest(self.weights, known.__members__)}"
         )

@@ -176,7 +176,7 @@ def _naming(name: str) -> Iterator[None]:
 
 def _not_whole(name: str, why: str) -> UnreadableSampleError:
     return UnreadableSampleError(
-        f"Got {name}, which is no whole image ({why}); expected a file that Pillow can decode, of type "
+        f"Got {name}, which is not a whole image ({why}); expected a file that Pillow can decode, of type "
         f"{', '.join(FORMATS)}. Replace it, or leave its row out."
     )
 

@@ -150,7 +150,7 @@ def test_floats_that_are_no_sound_are_refused(value, message, tmp_path):
     wave = np.full(16000, 0.1, dtype=np.float32)
     wave[12345] = value
     soundfile.write(tmp_path / "x.wav", wave, RATE, subtype="FLOAT")
-    with pytest.raises(ValueError, match=rf"x.wav' \(row 0\), which is no whole sound \(.*{message}"):
+    with pytest.raises(ValueError, match=rf"x.wav' \(row 0\), which is not a whole sound \(.*{message}"):
         load(tmp_path / "x.wav")
 
 
@@ -218,5 +218,5 @@ def test_fit_and_predict_raise_with_row_and_path(name, files):
     files[5].write_bytes(files[5].read_bytes()[:-100])
     extractor = PretrainedFeatureExtractor(name, random_state=0)
     for run in (lambda: extractor.fit_transform(files, y), lambda: classifier.predict(files)):
-        with pytest.raises(ValueError, match=r"5\.wav' \(row 5\), which is no whole sound"):
+        with pytest.raises(ValueError, match=r"5\.wav' \(row 5\), which is not a whole sound"):
             run()
