@@ -308,7 +308,7 @@ def test_fit_of_damaged_files_alone_says_so(files):
     for file in files:
         spoil(file)
     with pytest.raises(
-        ValueError, match=r"Got 24 samples, none of which could be read.*row 0\), which is no whole"
+        ValueError, match=r"Got 24 samples, none of which could be read.*row 0\), which is not a whole"
     ) as e:
         PretrainedFeatureExtractor(tiny_cnn, on_bad_sample="nan").fit(files)
     assert len(str(e.value)) < 600

@@ -57,7 +57,8 @@ def in_three(grey):
 def stated(path, row):
     """The only two things that may be said of a file, as a pattern."""
     named = re.escape(f"{str(path)!r} (row {row})")
-    return rf"(?s)^(Got {named}, which is not a whole image \(.*\); expected a file that Pillow can decode|Refused {named}: )"
+    damaged = rf"Got {named}, which is not a whole image \(.*\); expected a file that Pillow can decode"
+    return rf"(?s)^({damaged}|Refused {named}: )"
 
 
 def encode(pixels, form, **parameters):

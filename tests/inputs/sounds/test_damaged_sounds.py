@@ -58,7 +58,7 @@ def test_a_file_that_ends_early_is_refused_wherever_it_ends(kind, tmp_path):
     content = encode(kind)
     for length in {0, 1, 4, 12, 40, *np.linspace(0, len(content) - 1, 20).astype(int).tolist()}:
         (tmp_path / "x").write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"Got '.*x' \(row 0\), which (is no whole|holds no) sound"):
+        with pytest.raises(ValueError, match=r"Got '.*x' \(row 0\), which (is not a whole|holds no) sound"):
             load(tmp_path / "x")
 
 
@@ -92,7 +92,7 @@ WRONG = {
     "text": (b"This is a text, and nobody reads it aloud." * 9, "it does not begin like a sound"),
     "head alone": (WAV[: WAV.index(b"data") + 8], "it holds 0 of 16000 bytes"),
     "no samples": (claiming(WAV[: WAV.index(b"data") + 8], 0), "which holds no sound"),
-    "no chunk of samples": (without_data(WAV) + b"LIST\4\0\0\0abcd", "no whole sound"),
+    "no chunk of samples": (without_data(WAV) + b"LIST\4\0\0\0abcd", "not a whole sound"),
     "4 GB in few bytes": (claiming(WAV[:100], 0xFFFFFFF0), "it holds 56 of 4294967280 bytes"),
     "another format": (MATLAB.getvalue(), "it is of type MAT5|does not begin like a sound"),
     "rate of nothing": (WAV[:24] + bytes(4) + WAV[28:], "row 0"),
