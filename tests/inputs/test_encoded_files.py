@@ -174,7 +174,7 @@ DAMAGED = {
     ),
     "half a cell": (
         lambda content: {"bytes": half(content), "path": "x.png"},
-        r"Got 'x.png' \(row 2\), which is no wh",
+        r"Got 'x.png' \(row 2\), which is not a whole image",
     ),
     "half a file": (lambda content: io.BytesIO(half(content)), "Got the file in row 2, which is not a whole image"),
     "opened as text": (lambda content: io.StringIO("a"), "Could not read the file in row 2: it was opened as text"),
