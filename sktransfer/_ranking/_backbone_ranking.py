@@ -5,7 +5,6 @@ What a person sees of the result is in `_table.py` and `_chart.py`.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,53 +15,17 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sktransfer._computing._progress import progress_bar
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
-from sktransfer._messages import check_choice, first_line, named_extra, shortened, shown
+from sktransfer._messages import check_choice, first_line, shortened, shown
 from sktransfer._ranking._candidates import named_extractors
+from sktransfer._ranking._comparison import Comparison, Row
 from sktransfer._ranking._folds import TASKS, Fold, folds_of, read_groups, read_target
-from sktransfer._ranking._one_pass import Cost, pass_once
+from sktransfer._ranking._one_pass import pass_once
 from sktransfer._ranking._probes import PROBES, make_probe, score_fold
 from sktransfer._similarity._targets import Targets
 from sktransfer.inputs._rows import Rows
 
 
-@dataclass(frozen=True)
-class Row:
-    """What is known of one backbone.
-
-    Parameters
-    ----------
-    name : str
-        Of the backbone.
-    scores : float64 ndarray of shape (n_folds,)
-        One per fold; empty where it failed.
-    cost : Cost or None, default=None
-        `None` where it failed.
-    error : str, default=""
-        Why it failed, in a sentence.
-    """
-
-    name: str
-    scores: np.ndarray
-    cost: Cost | None = None
-    error: str = ""
-
-    @property
-    def score(self) -> float:
-        """Mean over folds."""
-        return float(self.scores.mean())
-
-    @property
-    def std(self) -> float:
-        """Standard deviation over folds; 0 of a single one."""
-        return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else 0.0
-
-    @property
-    def standard_error(self) -> float:
-        """Of the mean."""
-        return self.std / float(np.sqrt(len(self.scores)))
-
-
-class BackboneRanking:
+class BackboneRanking(Comparison):
     """What `rank_backbones` returns.
 
     Parameters
@@ -91,63 +54,6 @@ class BackboneRanking:
     results_ : DataFrame
         One row per backbone.
     """
-
-    def __init__(
-        self,
-        rows: list[Row],
-        extractors: dict[str, PretrainedFeatureExtractor],
-        metric: str,
-        probe: str,
-        kind: str,
-        n_samples: int,
-    ):
-        done = sorted((row for row in rows if row.cost), key=lambda row: -row.score)
-        self.rows = [*done, *(row for row in rows if not row.cost)]
-        self.n_samples, self.n_folds = n_samples, len(done[0].scores)
-        self.metric, self.probe, self.kind = metric, probe, kind
-        self.extractors_ = extractors
-        self.best_ = done[0].name
-        self.best_extractor_ = extractors[self.best_]
-        self.by_size_ = max(done, key=_n_parameters).name
-        self.fold_scores_ = {row.name: row.scores for row in done}
-
-    @property
-    def size_ranks(self) -> dict[str, int]:
-        """By name, the place of each backbone by its number of parameters; 1 has the most."""
-        order = sorted((row for row in self.rows if row.cost), key=_n_parameters, reverse=True)
-        return {row.name: place for place, row in enumerate(order, 1)}
-
-    @property
-    def results_(self) -> Any:
-        """DataFrame with one row per backbone, the best first and failed ones last, indexed by name.
-
-        Columns: `score`, `std` and `standard_error` over folds; `seconds` of one pass of all samples without loading
-        and `samples_per_second`, both NaN where they are not known; `n_passed`, samples that were computed and not
-        found in the cache; `n_parameters` of the layers that make the features, and `size_rank` by it (1 has the most);
-        `megabytes` of the whole network's `state_dict`; `input_size`; `n_features`; and `error`, why it failed.
-        """
-        with named_extra("A table of results is made by the package pandas", "plot"):
-            import pandas as pd
-        return pd.DataFrame([self._record(row) for row in self.rows]).set_index("backbone")
-
-    def _record(self, row: Row) -> dict[str, Any]:
-        cost = row.cost
-        failed = cost is None
-        return {
-            "backbone": row.name,
-            "score": np.nan if failed else row.score,
-            "std": np.nan if failed else row.std,
-            "standard_error": np.nan if failed else row.standard_error,
-            "seconds": np.nan if cost is None else cost.seconds,
-            "samples_per_second": np.nan if cost is None else cost.samples_per_second,
-            "n_passed": 0 if cost is None else cost.n_passed,
-            "n_parameters": np.nan if cost is None else cost.n_parameters,
-            "size_rank": np.nan if failed else self.size_ranks[row.name],
-            "megabytes": np.nan if cost is None else cost.n_bytes / 1e6,
-            "input_size": "" if cost is None else cost.input_size,
-            "n_features": np.nan if cost is None else cost.n_features,
-            "error": row.error,
-        }
 
     def plot(self, *, ax: Any = None) -> "BackboneRanking":
         """Draw score against number of parameters, and against samples per second.
@@ -185,10 +91,6 @@ class BackboneRanking:
         from sktransfer._ranking._table import as_html
 
         return as_html(self)
-
-
-def _n_parameters(row: Row) -> int:
-    return row.cost.n_parameters if row.cost else 0
 
 
 def rank(

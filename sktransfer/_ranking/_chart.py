@@ -13,7 +13,7 @@ import numpy as np
 from sktransfer._messages import named_extra, shortened
 
 if TYPE_CHECKING:
-    from sktransfer._ranking._backbone_ranking import BackboneRanking, Row
+    from sktransfer._ranking._comparison import Comparison, Row
 
 # Blue of Okabe and Ito, which is dark in grey print; what is not on the frontier is a lighter grey.
 _FRONTIER, _OTHER, _LINE = "#0072B2", "#7F7F7F", "#56B4E9"
@@ -42,12 +42,12 @@ _PLACES = [
 ]  # fmt: skip
 
 
-def draw(ranking: "BackboneRanking", ax: Any) -> Any:
+def draw(ranking: "Comparison", ax: Any) -> Any:
     """Draw both panels.
 
     Parameters
     ----------
-    ranking : BackboneRanking
+    ranking : Comparison
         What to draw.
     ax : sequence of two matplotlib Axes, or None
         Where; `None` makes a figure.

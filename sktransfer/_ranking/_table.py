@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sktransfer._messages import shortened
 
 if TYPE_CHECKING:
-    from sktransfer._ranking._backbone_ranking import BackboneRanking, Row
+    from sktransfer._ranking._comparison import Comparison, Row
 
 _PROBES = {"logistic": "a linear probe", "knn": "5 nearest neighbours"}
 
@@ -15,12 +15,12 @@ _PROBES = {"logistic": "a linear probe", "knn": "5 nearest neighbours"}
 _NAME = 32
 
 
-def as_text(ranking: "BackboneRanking") -> str:
+def as_text(ranking: "Comparison") -> str:
     """Return the table as lines of text.
 
     Parameters
     ----------
-    ranking : BackboneRanking
+    ranking : Comparison
         What to show.
 
     Returns
@@ -44,12 +44,12 @@ def as_text(ranking: "BackboneRanking") -> str:
     return "\n".join([_title(ranking), rule, lines[0], rule, *lines[1:], *failed, rule, *_sentences(ranking)])
 
 
-def as_html(ranking: "BackboneRanking") -> str:
+def as_html(ranking: "Comparison") -> str:
     """Return the table as HTML.
 
     Parameters
     ----------
-    ranking : BackboneRanking
+    ranking : Comparison
         What to show.
 
     Returns
@@ -78,7 +78,7 @@ def as_html(ranking: "BackboneRanking") -> str:
 _FAILED = "Failed: "
 
 
-def _title(ranking: "BackboneRanking") -> str:
+def _title(ranking: "Comparison") -> str:
     folds = f"{ranking.n_folds} fold" + ("s" if ranking.n_folds > 1 else "")
     return (
         f"{len(ranking.rows)} backbones on {ranking.n_samples:,} {ranking.kind}: {ranking.metric} of "
@@ -86,13 +86,13 @@ def _title(ranking: "BackboneRanking") -> str:
     )
 
 
-def _header(ranking: "BackboneRanking") -> list[str]:
+def _header(ranking: "Comparison") -> list[str]:
     return [
         "backbone", "score", "std", "seconds", f"{ranking.kind}/s", "parameters", "by size", "MB", "input", "features",
     ]  # fmt: skip
 
 
-def _cells(ranking: "BackboneRanking", row: "Row") -> list[str]:
+def _cells(ranking: "Comparison", row: "Row") -> list[str]:
     cost = row.cost
     assert cost is not None
     unknown = isnan(cost.seconds)
@@ -110,7 +110,7 @@ def _cells(ranking: "BackboneRanking", row: "Row") -> list[str]:
     ]
 
 
-def _sentences(ranking: "BackboneRanking") -> list[str]:
+def _sentences(ranking: "Comparison") -> list[str]:
     by_name = {row.name: row for row in ranking.rows}
     best, largest = by_name[ranking.best_], by_name[ranking.by_size_]
     score = f"{largest.score:.3f} ± {largest.standard_error:.3f}"

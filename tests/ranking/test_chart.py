@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer._ranking._backbone_ranking import BackboneRanking, Row
+from sktransfer._ranking._backbone_ranking import BackboneRanking
 from sktransfer._ranking._chart import frontier
+from sktransfer._ranking._comparison import Row
 from sktransfer._ranking._one_pass import Cost
 
 mpl = pytest.importorskip("matplotlib", reason="pictures are drawn with it")

@@ -19,7 +19,7 @@ from sktransfer import (
     clear_cache,
     rank_backbones,
 )
-from sktransfer._ranking._backbone_ranking import Row
+from sktransfer._ranking._comparison import Row
 from sktransfer._ranking._probes import score_fold
 
 
