@@ -16,12 +16,12 @@ from sklearn.utils.parallel import Parallel, delayed
 from sktransfer._computing._progress import progress_bar
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
 from sktransfer._messages import check_choice, first_line, shortened, shown
+from sktransfer._probing._folds import TASKS, Fold, folds_of, read_groups, read_target
+from sktransfer._probing._targets import Targets
 from sktransfer._ranking._candidates import named_extractors
 from sktransfer._ranking._comparison import Comparison, Row
-from sktransfer._ranking._folds import TASKS, Fold, folds_of, read_groups, read_target
 from sktransfer._ranking._one_pass import pass_once
 from sktransfer._ranking._probes import PROBES, make_probe, score_fold
-from sktransfer._similarity._targets import Targets
 from sktransfer.inputs._rows import Rows
 
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._messages import named_extra
+from sktransfer._probing._folds import folds_of
+from sktransfer._probing._targets import Targets, read_targets
 from sktransfer._similarity._passes import Seen, chosen_depths, look
-from sktransfer._similarity._probes import Score, make_folds, score, words
+from sktransfer._similarity._probes import Score, score, words
 from sktransfer._similarity._reading import Read, as_estimator, check_most, choose_rows, predicts_numbers, read
-from sktransfer._similarity._targets import Targets, read_targets
 from sktransfer.backbones import Backbone
 from sktransfer.inputs._rows import Rows
 
@@ -281,7 +282,7 @@ def measure_read(
     """Do what `measure` does, of targets that are read already."""
     rows = choose_rows(len(Rows(X, estimator.image_shape)), int(max_samples), targets, random_state)
     targets = None if targets is None else targets.of(rows)
-    folds = None if targets is None else make_folds(cv, targets)
+    folds = None if targets is None else folds_of(targets, cv, None)
     opened = read(estimator, X)
     backbone = opened.backbone
     known = None if reference is None else _reference_gap(estimator, reference, max_samples, random_state)

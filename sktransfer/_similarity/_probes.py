@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer._messages import shown
-from sktransfer._similarity._targets import Targets
+from sktransfer._probing._targets import Targets
 
 # Penalties that are tried, on features of variance 1.
 PENALTIES = np.logspace(-1, 5, 7)
@@ -36,41 +35,6 @@ class Score:
         return f"{self.mean:.3f} ± {self.error:.3f}"
 
 
-def make_folds(cv: Any, targets: Targets) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Divide samples into folds.
-
-    Parameters
-    ----------
-    cv : int, splitter or iterable
-        As scikit-learn takes it; a number of folds is stratified by classes.
-    targets : Targets
-        Of the samples.
-
-    Returns
-    -------
-    list of tuple of ndarray
-        Rows that are trained on, and rows that are scored.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer samples, or fewer of a class, than folds.
-    """
-    from sklearn.model_selection import check_cv
-
-    if isinstance(cv, int | np.integer):
-        of_classes = targets.kind == "classes"
-        least = int(targets.counts.min()) if of_classes else len(targets.values)
-        if cv < 2 or least < cv:
-            fewest = f" of class {shown(targets.names[targets.counts.argmin()].item())}" if of_classes else ""
-            raise ValueError(
-                f"Got cv={cv!r} with {least} samples{fewest}; expected a number of folds from 2 to {max(2, least)}. "
-                f"Give cv={max(2, min(least, 5))}" + ("." if least > 1 else ", and at least two samples of each class.")
-            )
-    splitter = check_cv(cv, targets.values, classifier=targets.kind == "classes")
-    return list(splitter.split(np.zeros(len(targets.values)), targets.values))
-
-
 def score(
     features: Any, targets: Targets, folds: Sequence[tuple[np.ndarray, np.ndarray]], pixels: bool = False
 ) -> Score:
@@ -83,7 +47,7 @@ def score(
     targets : Targets
         Of all samples.
     folds : sequence of tuple of ndarray
-        From `make_folds`.
+        From `folds_of`.
     pixels : bool, default=False
         Whether to take the first principal components instead of scaled features.
 

@@ -12,7 +12,7 @@ from sktransfer._backbone_estimator import BackboneEstimator
 from sktransfer._computing._execution import Execution
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
 from sktransfer._messages import shown
-from sktransfer._similarity._targets import Targets
+from sktransfer._probing._targets import Targets
 from sktransfer.backbones import Backbone
 from sktransfer.inputs._base import Samples
 from sktransfer.inputs._rows import Rows

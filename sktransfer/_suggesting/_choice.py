@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sktransfer._probing._targets import Targets
 from sktransfer._similarity._domain_gap import DomainGap
-from sktransfer._similarity._targets import Targets
 
 # Samples per class below which tuning was worth nothing (with 20; with 36 to 60 it was), and beyond which nothing was
 # measured here and the textbooks' table stands alone.

@@ -11,9 +11,9 @@ from sklearn.base import BaseEstimator
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._fine_tuned_estimator import FineTunedEstimator
 from sktransfer._fine_tuned_regressor import FineTunedRegressor
+from sktransfer._probing._targets import Targets, read_targets
 from sktransfer._similarity._domain_gap import measure_read
 from sktransfer._similarity._reading import as_estimator, check_most, choose_rows, predicts_numbers
-from sktransfer._similarity._targets import Targets, read_targets
 from sktransfer._suggesting._choice import Situation, choose
 from sktransfer._suggesting._suggestion import Suggestion
 from sktransfer.backbones import Backbone

@@ -9,16 +9,16 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
-from sklearn.utils import check_consistent_length
 
 from sktransfer._backbone_estimator import BackboneEstimator
+from sktransfer._probing._folds import folds_of, read_groups
+from sktransfer._probing._targets import read_targets
 from sktransfer.backbones import Backbone
 from sktransfer.inputs._base import Reader
+from sktransfer.inputs._rows import Rows
 from sktransfer.inspection._drawing import BLUE, GREEN, RED, axes_for, import_pyplot
 from sktransfer.inspection._estimators import network_within, read_samples, short_name, way_to_all_blocks
 from sktransfer.inspection._linear_probes import (
-    divide,
-    kind_of_target,
     score_blocks,
     score_without_samples,
     usual_probe,
@@ -149,9 +149,10 @@ class DepthDisplay:
         import_pyplot()  # said before the network runs
         holder, _ = network_within(estimator)
         known = True if is_regressor(holder) else False if is_classifier(holder) else None
-        kind = kind_of_target(y, known)
-        check_consistent_length(X, y)
-        folds = divide(y, cv, kind, groups)
+        n_samples = len(Rows(X, holder.image_shape))
+        target = read_targets(y, n_samples, known)
+        kind, y = target.kind, target.given
+        folds = folds_of(target, cv, read_groups(groups, n_samples))
         usual, name = usual_scoring(kind)
         scoring, name = (usual, name) if scoring is None else (scoring, _name_of(scoring))
         reading, samples, backbone, reader = read_samples(holder, X)

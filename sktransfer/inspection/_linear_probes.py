@@ -13,48 +13,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils.multiclass import type_of_target
 
 from sktransfer._computing._frozen_pass import stream
 from sktransfer._computing._reuse import Pass
 
 # Bytes of a table that is held in memory.
 IN_MEMORY = 2**30
-
-
-def kind_of_target(y: Any, of_numbers: bool | None) -> str:
-    """Tell what is to be learned.
-
-    Parameters
-    ----------
-    y : array-like
-        Targets.
-    of_numbers : bool or None
-        Whether they are numbers, where the estimator says it; `None` looks at y.
-
-    Returns
-    -------
-    {"classes", "labels", "numbers"}
-        One class per sample, several labels, or numbers.
-
-    Raises
-    ------
-    ValueError
-        If y has one class, or is none of these.
-    """
-    kind = type_of_target(y, input_name="y")
-    if of_numbers or (of_numbers is None and kind.startswith("continuous")):
-        return "numbers"
-    if kind == "multilabel-indicator":
-        return "labels"
-    if kind not in ("binary", "multiclass"):
-        raise ValueError(
-            f"Got y that scikit-learn calls {kind!r}; expected one class per sample, or a column of 0 and 1 for each "
-            "label. To predict numbers, give a FineTunedRegressor."
-        )
-    if len(np.unique(y)) < 2:
-        raise ValueError("Got y with one class; expected at least two classes, because a probe tells classes apart.")
-    return "classes"
 
 
 def usual_probe(kind: str) -> Any:
@@ -105,33 +69,6 @@ def usual_scoring(kind: str) -> tuple[Any, str]:
     return ("accuracy", "accuracy") if kind == "classes" else ("r2", "R2")
 
 
-def divide(y: Any, cv: Any, kind: str, groups: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Divide samples into folds, before anything is computed.
-
-    Parameters
-    ----------
-    y, cv : object
-        As scikit-learn's `cross_validate` takes them.
-    kind : {"classes", "labels", "numbers"}
-        What is learned.
-    groups : array-like or None
-        As scikit-learn's `cross_validate` takes them.
-
-    Returns
-    -------
-    list of tuple of ndarray
-        Rows to learn from, and rows to score, of each fold.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer samples than folds.
-    """
-    from sklearn.model_selection import check_cv
-
-    return list(check_cv(cv, y, classifier=kind != "numbers").split(np.zeros(len(y)), y, groups))
-
-
 @contextmanager
 def vectors_of_blocks(work: Pass) -> Iterator[list[np.ndarray]]:
     """Run samples through a network once, and lend what each block leaves of them.
@@ -178,7 +115,7 @@ def score_blocks(
     y : array-like
         Targets.
     folds : list of tuple of ndarray
-        From `divide`.
+        From `folds_of`.
     probe : estimator
         It is not changed.
     scoring : str or callable

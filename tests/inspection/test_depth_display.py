@@ -213,13 +213,13 @@ def test_names_of_many_blocks_are_thinned_out():
 def test_wrong_y_and_estimators_get_a_sentence_before_anything_runs(pictures, monkeypatch):
     X, y = pictures
     before = cache_info().misses
-    with pytest.raises(ValueError, match=r"^Got y with one class; expected at least two classes"):
+    with pytest.raises(ValueError, match="only one class"):
         DepthDisplay.from_estimator(classifier(), X, np.zeros(24))
-    with pytest.raises(ValueError, match="cannot be greater than the number of members in each class"):
+    with pytest.raises(ValueError, match="expected a class with at least one sample per fold"):
         DepthDisplay.from_estimator(classifier(), X, y, cv=20)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         DepthDisplay.from_estimator(classifier(), X, y[:20])
-    with pytest.raises(ValueError, match="Got y that scikit-learn calls 'multiclass-multioutput'"):
+    with pytest.raises(ValueError, match=r"Got y of shape \(24, 2\) .*expected labels"):
         DepthDisplay.from_estimator(classifier(), X, np.column_stack([np.arange(24), np.arange(24)]))
     with pytest.raises(ValueError, match="Got LogisticRegression; expected PretrainedFeatureExtractor"):
         DepthDisplay.from_estimator(LogisticRegression(), X, y)

@@ -10,11 +10,12 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
+from sktransfer._probing._folds import folds_of
+from sktransfer._probing._targets import read_targets
 from sktransfer._similarity import _passes
 from sktransfer._similarity._domain_gap import BlockGap
-from sktransfer._similarity._probes import Score, make_folds, score
+from sktransfer._similarity._probes import Score, score
 from sktransfer._similarity._reading import as_estimator, choose_rows, read
-from sktransfer._similarity._targets import read_targets
 from sktransfer.backbones import load_backbone
 from sktransfer.inputs._base import load_batch
 from sktransfer.inspection import DomainGap, domain_gap
@@ -204,7 +205,7 @@ def own_scores(given, X, y, n_blocks, cv=4):
     targets = read_targets(np.asarray(y), len(X))
     rows = choose_rows(len(X), 500, targets, 0)
     targets = targets.of(rows)
-    folds = make_folds(cv, targets)
+    folds = folds_of(targets, cv, None)
     features = [
         PretrainedFeatureExtractor(given, layer=block, pooling="avg").fit_transform(X)[rows]
         for block in (*range(1, n_blocks), None)
@@ -313,7 +314,7 @@ def test_random_weights_have_no_gap():
         ({"X": noise(1)}, "at least 2"),
         ({"y": [0] * 12}, "only one class"),
         ({"y": [0, 1] * 5}, r"inconsistent numbers of samples: \[12, 10\]"),
-        ({"y": [0] * 10 + [1] * 2}, "cv=5 with 2 samples of class 1; expected a number of folds from 2 to 2"),
+        ({"y": [0] * 11 + [1]}, "Got fold . with 1 class 0 to train on; expected at least two"),
         ({"y": [0, 1] * 6, "cv": 1}, "cv=1"),
         ({"max_samples": 1}, "max_samples=1"),
         ({"max_samples": "all"}, "max_samples='all'"),
@@ -325,10 +326,10 @@ def test_bad_input_is_a_sentence(trained, change, message):
         domain_gap(**given)
 
 
-@pytest.mark.parametrize("y", [[0] * 12, [0, 1] * 5, [0] * 10 + [1] * 2], ids=str)
+@pytest.mark.parametrize("y", [[0] * 12, [0, 1] * 5, [0] * 11 + [1]], ids=str)
 def test_y_is_refused_before_a_network_is_loaded(y, monkeypatch):
     monkeypatch.setattr("sktransfer._backbone_estimator.load_backbone", lambda *args, **how: pytest.fail("loaded"))
-    with pytest.raises(ValueError, match=r"only one class|\[12, 10\]|cv=5 with 2 samples of class 1"):
+    with pytest.raises(ValueError, match=r"only one class|\[12, 10\]|Got fold . with 1 class"):
         domain_gap("resnet18", noise(12), y)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.model_selection import check_cv
 
 from sktransfer._messages import shown
-from sktransfer._similarity._targets import Targets, read_targets
+from sktransfer._probing._targets import Targets, read_targets
 
 TASKS = ("auto", "classes", "labels", "numbers")
 
