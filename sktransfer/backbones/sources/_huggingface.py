@@ -22,9 +22,10 @@ from sktransfer.backbones.graphs._layer_check import check
 from sktransfer.backbones.graphs._layer_graph import LayerGraph
 from sktransfer.backbones.sources._base import file_key
 from sktransfer.backbones.sources._hub_architectures import build_config, check_memory, encoder, main_input, on_paper
-from sktransfer.backbones.sources._hub_files import PREFIX, ModelFiles, explained
+from sktransfer.backbones.sources._hub_downloads import find
+from sktransfer.backbones.sources._hub_files import ModelFiles, check_revision, explained
 from sktransfer.backbones.sources._hub_models import read_description
-from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files
+from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files, weight_files_here
 from sktransfer.backbones.sources._origin import Origin, random_origin, read_card
 from sktransfer.backbones.sources._sentence_models import SentencePooling
 from sktransfer.backbones.sources._weights import fill, read_state_dict
@@ -40,7 +41,7 @@ class HuggingFaceSource:
     Parameters
     ----------
     name : str
-        `"hf:"` and the name of a model on the hub, or a folder.
+        `"hf:"` and a folder, or the name of a model on the hub, perhaps with `"@"` and a branch, a tag or a commit.
     weights : str, path-like or None
         `"DEFAULT"`, a path, or `None` for random weights.
     seed : int, default=0
@@ -53,6 +54,8 @@ class HuggingFaceSource:
         What the network wants of a sample; `None` reads it from the model.
     below : str, default=""
         The sub-folder that holds the network, where it is a model of sentence-transformers.
+    commit : str or None, default=None
+        The commit of the hub's model that all is read from; `None` is for a folder, or one that is not known.
     """
 
     name: str
@@ -62,6 +65,7 @@ class HuggingFaceSource:
     finish: dict[str, Any] | None = None
     prepared: Preprocessing | None = None
     below: str = ""
+    commit: str | None = None
     kind: ClassVar[str] = "hf"
     keeps_network = False
 
@@ -71,8 +75,9 @@ class HuggingFaceSource:
             raise ValueError(
                 f'Got weights={shown(self.weights)} for {shown(self.name)}; expected "DEFAULT", a path, or None.'
             )
+        check_revision(self._files)
         if self.config is None:
-            for name, value in read_description(self._files.place).items():
+            for name, value in read_description(self.name).items():
                 object.__setattr__(self, name, value)
 
     @property
@@ -89,7 +94,10 @@ class HuggingFaceSource:
             return self.name, None, self.seed, said
         if self.weights != "DEFAULT":
             return self.name, said, (file_key(self.weights),)
-        return (self.name, said, tuple(map(file_key, weight_files(self._files)))) if self._files.is_folder else None
+        if not self._files.is_folder:  # a commit holds what it holds; what is not here yet is fetched first
+            here = None if self.commit is None else weight_files_here(self._files)
+            return None if here is None else (self.name, said, self.commit, tuple(map(file_key, here)))
+        return self.name, said, tuple(map(file_key, weight_files(self._files)))
 
     @property
     def origin(self) -> Origin:
@@ -100,11 +108,10 @@ class HuggingFaceSource:
         if self._files.is_folder:
             card = read_card(Path(self._files.place, "README.md"))
             return replace(card, source=f"the folder {shown(self._files.place)}")
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(self._files.place, "README.md")  # which asks nobody
-        card = read_card(Path(found) if isinstance(found, str) else None)
-        return replace(card, source=f"https://huggingface.co/{self._files.place}")
+        files = self._files
+        card = read_card(find(files.place, "README.md", files.commit or files.revision))
+        revision = "" if files.revision is None else f"/tree/{files.revision}"
+        return replace(card, source=f"https://huggingface.co/{files.place}{revision}")
 
     @property
     def config_text(self) -> str:
@@ -176,7 +183,7 @@ class HuggingFaceSource:
     @property
     def _files(self) -> ModelFiles:
         """Of the network: in a folder, wherever this process is by now, or on the hub."""
-        return ModelFiles(os.path.expanduser(self.name.removeprefix(PREFIX)), self.below)  # noqa: PTH111 (never raises)
+        return ModelFiles.named(self.name, self.below, self.commit)
 
 
 def _import_transformers() -> Any:

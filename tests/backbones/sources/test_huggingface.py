@@ -7,13 +7,12 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from model_hub import playing_hub
 from networks import rest_exhaustive
 from pretrained_models import (
     SOUND_FAMILIES,
@@ -401,35 +400,6 @@ def test_names_of_torchvision_are_listed_as_before():
 # The hub
 
 
-class Hub(BaseHTTPRequestHandler):
-    """Plays the hub: files of one model, with the headers that the library looks at."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        self.answer(body=True)
-
-    def answer(self, body):
-        prefix = "/someone/tiny-bert/resolve/main/"
-        content = self.server.files.get(self.path.removeprefix(prefix)) if self.path.startswith(prefix) else None
-        self.send_response(404 if content is None else 200)
-        if content is None:
-            self.send_header("X-Error-Code", "EntryNotFound")
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("ETag", '"' + f"{abs(hash(self.path)):040x}"[:40] + '"')
-        self.send_header("Content-Length", str(len(content or b"")))
-        self.end_headers()
-        if body and content is not None:
-            self.wfile.write(content)
-
-    def log_message(self, *args):
-        pass
-
-
 CODE = """
     import os, sys
     home, address = sys.argv[1:]
@@ -457,17 +427,10 @@ CODE = """
 
 @pytest.mark.exhaustive
 def test_a_model_is_fetched_from_the_hub_once(folder_of, tmp_path):
-    folder = Path(folder_of("bert").removeprefix("hf:"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-    server.asked = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        address = f"http://127.0.0.1:{server.server_port}"
-        command = [sys.executable, "-c", textwrap.dedent(CODE), str(tmp_path / "home"), address]
+    with playing_hub() as hub:
+        hub.add("someone/tiny-bert", main=Path(folder_of("bert").removeprefix("hf:")))
+        command = [sys.executable, "-c", textwrap.dedent(CODE), str(tmp_path / "home"), hub.address]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
-    finally:
-        server.shutdown()
     cases = ("first", "again", "absent", "clear")
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if line.split(" ")[0] in cases)
     assert done.returncode == 0, done.stderr
@@ -475,4 +438,4 @@ def test_a_model_is_fetched_from_the_hub_once(folder_of, tmp_path):
     assert "Refused to fetch" in said["clear"]
     assert "Could not fetch" in said["absent"]
     assert 'backbone="hf:FOLDER"' in said["absent"]
-    assert any(path.endswith("model.safetensors") for path in server.asked)
+    assert any(path.endswith("model.safetensors") for path in hub.asked)
