@@ -17,7 +17,6 @@ class Layers(Protocol):
     entry: Any
     stack: str
     ends: Any
-    finish: nn.Module | None
     takes_autocast: bool
     hands_weights: bool
     layers_keep_state: bool
@@ -60,6 +59,8 @@ class LayerPart(nn.Module):
         Layers by their number in the stack.
     after : tuple of str and nn.Module, or None
         What follows the last layer, for a part that ends there.
+    finish : nn.Module or None
+        What makes vectors of hidden states at the end of the network.
     pooled : Pooled, default=NOTHING
         Cuts from `start` on whose values are returned too, as vectors.
     """
@@ -72,6 +73,7 @@ class LayerPart(nn.Module):
         opening: Opening | None,
         layers: Mapping[int, nn.Module],
         after: tuple[str, nn.Module] | None,
+        finish: nn.Module | None,
         pooled: Pooled = NOTHING,
     ):
         super().__init__()
@@ -81,7 +83,7 @@ class LayerPart(nn.Module):
         self._first, self._last = graph.call_range(start, end)
         self._ends = graph.ends
         self._stack, self._after = graph.stack, None if after is None else after[0]
-        self.finish = graph.finish if start < end and graph.is_last(end) else None
+        self.finish = finish if start < end and graph.is_last(end) else None
         if opening is not None:
             for name, module in _beside(opening.skeleton, graph.stack):
                 if not (after and name == after[0]):

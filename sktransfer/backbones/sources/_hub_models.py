@@ -63,7 +63,8 @@ def read_description(place: str) -> dict[str, Any]:
     prepared: Preprocessing
     if argument == "input_ids":
         prepared = texts = _read_tokenizer(files, network, config, model)
-        finish = model.finish(texts.prompt_tokens)
+        width = getattr(config, "hidden_size", None)
+        finish = model.finish(texts.prompt_tokens, width if isinstance(width, int) else None)
     elif model.poolings:
         raise ValueError(
             f"Got backbone={files}, a model of sentence-transformers around a {type(network).__name__}, which takes "

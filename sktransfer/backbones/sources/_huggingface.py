@@ -27,11 +27,15 @@ from sktransfer.backbones.sources._hub_files import ModelFiles, check_revision, 
 from sktransfer.backbones.sources._hub_models import read_description
 from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files, weight_files_here
 from sktransfer.backbones.sources._origin import Origin, random_origin, read_card
+from sktransfer.backbones.sources._sentence_layers import weight_file
 from sktransfer.backbones.sources._sentence_models import SentencePooling
 from sktransfer.backbones.sources._weights import fill, read_state_dict
 from sktransfer.backbones.sources._weights_file import is_path
 from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
 from sktransfer.inputs._base import Preprocessing
+
+# The name of what follows a network's pooling, in the network, where that has weights.
+END = "finish"
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,10 @@ class HuggingFaceSource:
     @property
     def key(self) -> Hashable | None:
         # What files of settings say is here as they said it, so the files themselves need not be looked at again.
-        said = self.config_text, json.dumps(self.finish, sort_keys=True), self.prepared
+        said: tuple[Any, ...] = self.config_text, json.dumps(self.finish, sort_keys=True), self.prepared
+        if self._layers and self.weights is not None:
+            ends = [weight_file(replace(self._whole, asks=False).within(one["path"])) for one in self._layers]
+            said += (tuple(None if file is None else file_key(file) for file in ends),)
         if self.weights is None:
             return self.name, None, self.seed, said
         if self.weights != "DEFAULT":
@@ -130,7 +137,8 @@ class HuggingFaceSource:
         config = build_config(self.config or {}, self._files)
         check_memory(on_paper(config, self._files), self._files)
         with seeded(self.seed), explained(self._files, "config.json"):
-            return encoder(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
+            network = encoder(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
+            return self._with_end(network, read=False)
 
     def pretrained(self) -> nn.Module:
         if self.weights is None:
@@ -140,10 +148,13 @@ class HuggingFaceSource:
             paper = on_paper(build_config(self.config or {}, self._files), self._files)
             check_claims(paper, sum(tensor.numel() for tensor in state.values()), f"weights={whose}")
             network = self.architecture().eval()
+            if self._layers and not any(name.startswith(f"{END}.") for name in state):  # of the network alone
+                network = self._with_end(network, read=True)
+                state = {**state, **{f"{END}.{name}": one for name, one in getattr(network, END).state_dict().items()}}
             fill(network, state, self._graph(network).used_names(), whose)
             return network
         network, padding = load_weights(self._files, build_config(self.config or {}, self._files))
-        network = encoder(network).eval()
+        network = self._with_end(encoder(network), read=True).eval()
         used = self._graph(network).used_names()
         missing = [name for name in padding if name in used or name.removeprefix("encoder.") in used]
         if missing:
@@ -165,7 +176,7 @@ class HuggingFaceSource:
         else:
             assert isinstance(self.prepared, SoundPreprocessing)
             entry = Windows(self.prepared, main_input(network))
-        finish = None if self.finish is None else SentencePooling(**self.finish)
+        finish = getattr(network, END, None) if self._layers else self._end()
         try:
             return LayerGraph(network, entry, finish)
         except UntraceableError:
@@ -176,6 +187,21 @@ class HuggingFaceSource:
                 f"({first_line(error)}); expected a network for texts or sounds. Give another model."
             ) from error
 
+    def _end(self) -> SentencePooling | None:
+        return None if self.finish is None else SentencePooling(**self.finish)
+
+    def _with_end(self, network: Any, read: bool) -> Any:
+        """Return a network with the layers behind its pooling, if it has some; with their own weights if asked for."""
+        if self._layers and (end := self._end()) is not None:
+            if read:
+                end.load_from(self._whole, self._layers)
+            network.add_module(END, end)
+        return network
+
+    @property
+    def _layers(self) -> list[dict[str, Any]]:
+        return (self.finish or {}).get("layers", [])
+
     def preprocessing(self, network: nn.Module) -> Preprocessing:
         assert self.prepared is not None
         return self.prepared
@@ -184,6 +210,11 @@ class HuggingFaceSource:
     def _files(self) -> ModelFiles:
         """Of the network: in a folder, wherever this process is by now, or on the hub."""
         return ModelFiles.named(self.name, self.below, self.commit)
+
+    @property
+    def _whole(self) -> ModelFiles:
+        """Of the model that the network may be a part of."""
+        return ModelFiles.named(self.name, "", self.commit)
 
 
 def _import_transformers() -> Any:

