@@ -32,6 +32,8 @@ TEXT_FAMILIES = {
     "electra": {"embedding_size": 8},
     "mpnet": {},
     "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 3, "num_heads": 2},
+    "mt5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 3, "num_heads": 2},
+    "umt5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 3, "num_heads": 2},
     "llama": {"num_key_value_heads": 2},
     "longformer": {"attention_window": 4},
     "convbert": {"embedding_size": 16},
@@ -56,6 +58,11 @@ SOUND_FAMILIES = {
         "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
         "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [10, 4], "num_feat_extract_layers": 2,
         "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+    },
+    "wavlm": {
+        "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
+        "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [10, 4], "num_feat_extract_layers": 2,
+        "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "num_buckets": 8, "max_bucket_distance": 16,
     },
     "audio-spectrogram-transformer": {
         "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 8,

@@ -34,6 +34,7 @@ from sktransfer.backbones.graphs._layer_calls import (
     with_replaced,
 )
 from sktransfer.backbones.graphs._layer_part import LayerPart
+from sktransfer.backbones.graphs._layer_relays import Relayed
 
 # Lengths of which it is remembered what layers are given, and how much memory that may take.
 _LENGTHS_KEPT = 64
@@ -91,6 +92,7 @@ class LayerGraph:
         self._after = seen.after
         self._layers = dict(enumerate(layers))
         self._n_returned, self._n_calls = seen.n_returned, len(seen.numbers)
+        self.relays = Relayed(seen.relays, self._layers)
         self._sequence, self.ends = seen.numbers, segments(seen.numbers, layers)
         self._end = next((name for name, module in network.named_children() if module is finish), None)
         self.opening = self._make_opening(network)
@@ -215,6 +217,7 @@ class LayerGraph:
 
     def forget_calls(self) -> None:
         """Forget what layers are called with."""
+        self.relays.forget()
         with self._lock:
             self._known.clear()
 
@@ -238,6 +241,10 @@ class LayerGraph:
     def call_range(self, start: int, end: int) -> tuple[int, int]:
         """Return which calls of layers lie between two depths."""
         return (self.ends[start - 1] if start else 0), (self.ends[end - 1] if end else 0)
+
+    def layer(self, number: int) -> nn.Module:
+        """Return a layer of the stack by its number."""
+        return self._layers[number]
 
     def is_last(self, depth: int) -> bool:
         """Tell whether nothing of the network follows behind some blocks."""
