@@ -142,7 +142,7 @@ def _no_tokenizer(files: ModelFiles) -> ValueError:
     files.expect_all("the tokenizer")
     return ValueError(
         f"Got backbone={files} without a tokenizer that the package tokenizers can run; expected "
-        f"tokenizer.json beside config.json. {_TOKENIZER_ADVICE}"
+        f"tokenizer.json beside config.json. {_TOKENIZER_ADVICE} Models of bytes, such as ByT5, have none."
     )
 
 

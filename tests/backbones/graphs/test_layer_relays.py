@@ -1,6 +1,7 @@
 """What layers hand on besides hidden states: taken where it depends on the number of positions alone, else refused."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -58,6 +59,22 @@ def test_every_cut_gives_the_bits_of_the_library(kind, folder_of):
             for depth in range(len(backbone.blocks) + 1):
                 prefix, suffix = backbone.split(depth)
                 np.testing.assert_array_equal(suffix(prefix(rows))[there], expected[there], err_msg=str(depth))
+
+
+@pytest.mark.parametrize("kind", rest_exhaustive(["t5", "mt5"], "t5"))
+def test_an_encoder_that_was_saved_alone_is_the_same(kind, folder_of, tmp_path):
+    """As models of sentence-transformers are, whose description says that there is no decoder."""
+    import transformers
+
+    name = folder_of(kind)
+    shutil.copytree(name.removeprefix("hf:"), tmp_path / "alone")
+    getattr(transformers, f"{kind.upper()}EncoderModel").from_pretrained(name.removeprefix("hf:")).save_pretrained(
+        tmp_path / "alone"
+    )
+    settings = {"precision": "float32", "feature_cache": None}
+    expected = PretrainedFeatureExtractor(name, **settings).fit_transform(make_texts(6)[0])
+    found = PretrainedFeatureExtractor(f"hf:{tmp_path / 'alone'}", **settings).fit_transform(make_texts(6)[0])
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("kind", HANDING_ON)
