@@ -33,9 +33,9 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     backbone : str, nn.Module or callable, default="resnet18"
         A name from :func:`sktransfer.backbones.list_backbones`; `"timm:"` and a name of timm's, such as
         `"timm:convnext_tiny.fb_in22k"`; `"hf:"` and a name on transformers' hub, or a folder, for texts and sounds,
-        such as `"hf:distilbert-base-uncased"`; a network; or an importable function that returns one (it is given
-        `n_features=`, the width of a 2-D X, where it takes that keyword). A network of one's own that ends in a linear
-        layer is taken for a classifier, and the features are what enters that layer.
+        such as `"hf:distilbert-base-uncased"` or `"hf:OWNER/NAME@REVISION"`; a network; or an importable function that
+        returns one (it is given `n_features=`, the width of a 2-D X, where it takes that keyword). A network of one's
+        own that ends in a linear layer is taken for a classifier, and the features are what enters that layer.
     weights : str, path-like or None, default="DEFAULT"
         `"DEFAULT"` or another of torchvision's weight names, such as `"IMAGENET1K_V1"`; a path to a `.pth` or
         `.safetensors` file; `None` for random weights, drawn from `random_state`. The size, crop and normalisation of

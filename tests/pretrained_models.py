@@ -32,6 +32,8 @@ TEXT_FAMILIES = {
     "electra": {"embedding_size": 8},
     "mpnet": {},
     "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 3, "num_heads": 2},
+    "mt5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 3, "num_heads": 2},
+    "umt5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 3, "num_heads": 2},
     "llama": {"num_key_value_heads": 2},
     "longformer": {"attention_window": 4},
     "convbert": {"embedding_size": 16},
@@ -56,6 +58,11 @@ SOUND_FAMILIES = {
         "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
         "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [10, 4], "num_feat_extract_layers": 2,
         "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+    },
+    "wavlm": {
+        "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32,
+        "conv_dim": [8, 8], "conv_kernel": [10, 3], "conv_stride": [10, 4], "num_feat_extract_layers": 2,
+        "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "num_buckets": 8, "max_bucket_distance": 16,
     },
     "audio-spectrogram-transformer": {
         "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "patch_size": 8,
@@ -156,12 +163,52 @@ def make_sentence_model(folder, pooling="mean", normalize=True, new_names=False)
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 12, "do_lower_case": False}))
     (folder / "1_Pooling").mkdir(exist_ok=True)
-    names = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens", "last": "lasttoken"}
+    names = {
+        "mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens", "last": "lasttoken",
+        "weightedmean": "weightedmean_tokens", "mean_sqrt_len": "mean_sqrt_len_tokens",
+    }  # fmt: skip
     old = {f"pooling_mode_{one}": key == pooling for key, one in names.items()}
-    new = {"embedding_dimension": 16, "pooling_mode": {"last": "lasttoken"}.get(pooling, pooling)}
+    renamed = {"last": "lasttoken", "mean_sqrt_len": "mean_sqrt_len_tokens"}
+    new = {"embedding_dimension": 16, "pooling_mode": renamed.get(pooling, pooling)}
     config = new if new_names else {"word_embedding_dimension": 16, **old}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(config))
     return name
+
+
+def add_sentence_layers(folder, *kinds, width=16, **settings):
+    """Put layers behind the pooling of a model that `make_sentence_model` saved, with random weights."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    modules = json.loads((folder / "modules.json").read_text())[:2]
+    generator = torch.Generator().manual_seed(0)
+    for number, kind in enumerate(kinds, start=2):
+        path = f"{number}_{kind}"
+        modules.append(
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        )
+        (folder / path).mkdir(exist_ok=True)
+        weights = {}
+        if kind == "Dense":
+            out = settings.get("out_features", width + 4)
+            config = {"in_features": width, "out_features": out, "bias": True, **settings}
+            weights = {"linear.weight": (out, width)}
+            if config["bias"]:
+                weights["linear.bias"] = (out,)
+            if config.get("use_residual") and out != width:
+                weights["residual.weight"] = (out, width)
+            width = out
+        elif kind == "LayerNorm":
+            config, weights = {"dimension": width}, {"norm.weight": (width,), "norm.bias": (width,)}
+        else:
+            config = {"dropout": 0.3} if kind == "Dropout" else None
+        if config is not None:
+            (folder / path / "config.json").write_text(json.dumps(config))
+        if weights:
+            drawn = {name: torch.randn(shape, generator=generator) for name, shape in weights.items()}
+            save_file(drawn, folder / path / "model.safetensors")
+    (folder / "modules.json").write_text(json.dumps(modules))
 
 
 def make_texts(n=24, seed=0):

@@ -4,6 +4,7 @@ Classes and functions of that kind are imported here, and from here. Attributes 
 for each name, and compares this list with the sources of the package.
 """
 
+import sys
 from dataclasses import dataclass
 
 from sklearn.utils._param_validation import Interval as Interval  # the same name twice: others import it from here
@@ -29,6 +30,21 @@ def scorers_and_calibrators() -> list[type]:
     scorers = [one for one in vars(_scorer).values() if isinstance(one, type) and one.__module__ == _scorer.__name__]
     known = [getattr(calibration, name, None) for name in ("_CalibratedClassifier", "_SigmoidCalibration")]
     return scorers + [one for one in known if one is not None]
+
+
+def hub_is_asked_otherwise() -> bool:
+    """Tell whether somebody has set how huggingface_hub asks the hub, as by a proxy that is named nowhere else.
+
+    Returns
+    -------
+    bool
+        False where that cannot be seen.
+    """
+    import huggingface_hub
+
+    asks = sys.modules.get(huggingface_hub.get_session.__module__)
+    usual = getattr(asks, "default_client_factory", None)
+    return getattr(asks, "_GLOBAL_CLIENT_FACTORY", usual) is not usual
 
 
 @dataclass(frozen=True)
@@ -195,14 +211,6 @@ PRIVATE_NAMES = (
         "They are exported and not documented. AutoConfig.for_model, and AutoModel.from_config with its errors.",
     ),
     PrivateNames(
-        "transformers.utils.hub.cached_files", ("_raise_exceptions_for_missing_entries",), _TRANSFORMERS,
-        "huggingface_hub.hf_hub_download, and catch its EntryNotFoundError.",
-    ),
-    PrivateNames(
-        "transformers.utils", ("cached_file",), _TRANSFORMERS,
-        "It is exported and not documented. huggingface_hub.hf_hub_download.",
-    ),
-    PrivateNames(
         "transformers.PreTrainedConfig", ("_commit_hash", "_name_or_path"), _TRANSFORMERS,
         "Leave it out of the set that names it.",
     ),
@@ -218,6 +226,11 @@ PRIVATE_NAMES = (
     PrivateNames(
         "transformers.OPTConfig", ("_remove_final_layer_norm",), _TRANSFORMERS,
         "Leave it out of the tuple that names it: no description has it then.",
+    ),
+    # huggingface_hub
+    PrivateNames(
+        "huggingface_hub.utils._http", ("_GLOBAL_CLIENT_FACTORY", "default_client_factory"), "huggingface_hub 2.4.0",
+        "Take it for unset. Behind a proxy that set_client_factory alone names, the hub then counts as out of reach.",
     ),
     # timm
     PrivateNames(

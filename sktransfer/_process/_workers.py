@@ -108,6 +108,41 @@ def team(
         helpers.end()
 
 
+def within(seconds: float, work: Callable[[], R], *, name: str) -> R:
+    """Do work in a thread, and wait for it no longer than some seconds.
+
+    Where it takes longer, the thread is left to itself: only for work that ends by itself, and is nowhere in torch.
+
+    Parameters
+    ----------
+    seconds : float
+        The longest wait. A process that was stopped for longer waits once more.
+    work : callable
+        Without arguments.
+    name : str
+        Of the thread.
+
+    Returns
+    -------
+    object
+        What `work` returned; what it raised is raised here.
+
+    Raises
+    ------
+    TimeoutError
+        If it has not ended in time.
+    """
+    task: _Task[None, R] = _Task(lambda _: work(), None)
+    began = time.monotonic()
+    threading.Thread(target=task.do, args=(None,), name=name, daemon=True).start()
+    with contextlib.suppress(queue.Empty):
+        return task.answer(seconds)
+    if time.monotonic() - began > 2 * seconds:
+        with contextlib.suppress(queue.Empty):
+            return task.answer(seconds)
+    raise TimeoutError(f"not done within {seconds:g} s")
+
+
 class _Task(Generic[T, R]):
     """One piece of work, and who took it.
 
@@ -143,6 +178,10 @@ class _Task(Generic[T, R]):
             if gone and (self._claim() or not (self._taker is None or self._taker.is_alive())):
                 return self._work(self._item)
         return self._told(*answer)
+
+    def answer(self, seconds: float) -> R:
+        """Return the answer of a thread; where there is none in time, raise `queue.Empty`."""
+        return self._told(*self._answer.get(timeout=seconds))
 
     def do_or_wait(self, threads: Sequence[threading.Thread]) -> R:
         """Do the work here if no thread has begun it, else wait for the answer."""

@@ -84,7 +84,8 @@ def load_backbone(
     Parameters
     ----------
     backbone : str, nn.Module or callable
-        A name from `list_backbones()`, `"timm:"` and a name of timm's, a network, or a function that returns one.
+        A name from `list_backbones()`; `"timm:"` and a name of timm's; `"hf:"` and a folder, or a name on the Hugging
+        Face Hub, perhaps with `"@"` and a branch, a tag or a commit; a network, or a function that returns one.
     weights : str, path-like or None, default="DEFAULT"
         `"DEFAULT"` or another of torchvision's weight names, or of timm's tags, downloaded once into torch's folder or
         the Hugging Face Hub's; a path to a `.pth` or `.safetensors` file; or `None` for random weights. A network of
@@ -102,13 +103,14 @@ def load_backbone(
     Raises
     ------
     ValueError
-        If the name is unknown, the weights do not match, or a file holds more than tensors, or NaN or infinity.
+        If the name is unknown, or one that is written otherwise here; if the hub has no such model or revision; if the
+        weights do not match, or a file holds more than tensors, or NaN or infinity.
     FileNotFoundError
         If there is no such file.
     PermissionError
-        If it may not be read.
+        If it may not be read, or the hub gives it to nobody who has not accepted its conditions and logged in.
     ConnectionError
-        If the weights have to be downloaded and cannot be.
+        If something has to be downloaded and cannot be.
     ImportError
         If the name is one of timm's, which is not installed: `pip install "sktransfer[timm]"`.
 

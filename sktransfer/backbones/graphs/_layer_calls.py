@@ -27,6 +27,22 @@ class Call:
     kwargs: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Relay:
+    """Something besides hidden states that one call of a layer returns and a later one is given.
+
+    Attributes
+    ----------
+    slot : int or str
+        Under which argument: its place behind hidden states, or its name.
+    source : tuple of int
+        The first call that returned it, and its place in the tuple that this returned.
+    """
+
+    slot: int | str
+    source: tuple[int, int]
+
+
 class _Reached(Exception):  # noqa: N818
     """The last layer has been called; nothing behind it is needed."""
 
@@ -124,6 +140,8 @@ class Seen:
         Whether layers are given something, besides hidden states, that depends on parameters.
     after : str or None
         The module that follows the last layer.
+    relays : dict of int to list of Relay
+        What layers are given that layers before them have returned besides hidden states, by call.
     """
 
     numbers: list[int]
@@ -132,6 +150,7 @@ class Seen:
     used: set[str]
     hands_weights: bool
     after: str | None
+    relays: "dict[int, list[Relay]]"
 
 
 def find_stack(network: nn.Module, arguments: dict[str, torch.Tensor]) -> tuple[str, Seen]:
@@ -167,11 +186,12 @@ def watch(network: nn.Module, stack: str, arguments: dict[str, torch.Tensor]) ->
             "cut: use another network."
         )
     names = {id(parameter): name for name, parameter in reversed(list(network.named_parameters()))}
-    handed = {names[one] for tensor in run.others for one in _parameters_of(tensor) if one in names}
+    relays, others = run.relays()
+    handed = {names[one] for tensor in others for one in _parameters_of(tensor) if one in names}
     before = handed | {names[one] for one in _parameters_of(run.entered[0]) if one in names}
     used = {names[one] for one in _parameters_of(output) if one in names}
     after = None if _same(run.left[-1], output) else _find_follower(kind, run.followers, run.left[-1], output)
-    return Seen(run.numbers, run.returned[0], before, used, bool(handed), after)
+    return Seen(run.numbers, run.returned[0], before, used, bool(handed), after, relays)
 
 
 class _Run:
@@ -181,7 +201,8 @@ class _Run:
         self.numbers: list[int] = []
         self.entered: list[Any] = []
         self.left: list[torch.Tensor] = []
-        self.others: list[torch.Tensor] = []
+        self.given: list[tuple[tuple[Any, ...], Mapping[str, Any]]] = []
+        self.results: list[Any] = []
         self.returned: list[int | None] = []
         self.followers: list[tuple[str, torch.Tensor, torch.Tensor]] = []
 
@@ -191,8 +212,27 @@ class _Run:
         self.entered.append(hidden)
         self.left.append(first_of(result))
         self.returned.append(len(result) if isinstance(result, tuple | list) else None)
-        self.others.extend(tensors_in((rest, named)))
+        self.given.append((rest, named))
+        self.results.append(result)
         self.followers.clear()
+
+    def relays(self) -> tuple[dict[int, list[Relay]], list[torch.Tensor]]:
+        """Return what calls hand to later calls, and all other tensors that layers are given."""
+        sources: dict[int, tuple[int, int]] = {}
+        relays: dict[int, list[Relay]] = {}
+        others: list[torch.Tensor] = []
+        for number, (rest, named) in enumerate(self.given):
+            slots: list[tuple[int | str, Any]] = [*enumerate(rest), *named.items()]
+            for slot, value in slots:
+                if id(value) in sources and isinstance(value, torch.Tensor):
+                    relays.setdefault(number, []).append(Relay(slot, sources[id(value)]))
+                else:
+                    others.extend(tensors_in(value))
+            result = self.results[number]
+            for place, value in enumerate(result if isinstance(result, tuple | list) else ()):
+                if place and isinstance(value, torch.Tensor):
+                    sources.setdefault(id(value), (number, place))
+        return relays, others
 
     def module_called(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
         if args and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor):

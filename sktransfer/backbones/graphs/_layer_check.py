@@ -13,7 +13,7 @@ from torch import nn
 from sktransfer._messages import first_line
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._base import UntraceableError
-from sktransfer.backbones.graphs._layer_calls import output_of, twin
+from sktransfer.backbones.graphs._layer_calls import first_of, output_of, twin
 from sktransfer.backbones.graphs._layer_graph import LayerGraph
 
 
@@ -62,7 +62,7 @@ def _find_fault(graph: LayerGraph) -> str | None:
     examples = entry.examples()
     for x in (*(x for x in examples if len(x) == 1), *entry.long_examples()):
         try:
-            if not _calls_depend_on_positions_alone(graph, x):
+            if not (_calls_depend_on_positions_alone(graph, x) and _handed_on_whatever_they_are(graph, x)):
                 return entry.describe(x)
         except UntraceableError:
             raise
@@ -70,7 +70,7 @@ def _find_fault(graph: LayerGraph) -> str | None:
             return f"{entry.describe(x)} ({first_line(error)})"
     for x in examples:
         try:
-            if not _parts_give_the_whole(graph, x):
+            if not (_handed_on_whatever_they_are(graph, x) and _parts_give_the_whole(graph, x)):
                 return entry.describe(x)
         except Exception as error:  # networks raise what they please
             return f"{entry.describe(x)} ({first_line(error)})"
@@ -96,6 +96,24 @@ def _calls_depend_on_positions_alone(graph: LayerGraph, x: torch.Tensor) -> bool
         one.number == other.number and _is_equal(one.args, other.args) and _is_equal(one.kwargs, other.kwargs)
         for one, other in zip(calls, others, strict=True)
     )
+
+
+def _handed_on_whatever_they_are(graph: LayerGraph, x: torch.Tensor) -> bool:
+    """Tell whether what layers hand on, besides hidden states, is the same for samples as for others of their shape."""
+    if graph.relays.last_source < 0:
+        return True
+    padding = graph.entry.padding(x)
+    hidden, calls = graph.opening.run(graph.entry.arguments(x, padding))
+    padded = padding is not None and graph.entry.tells_padding
+    again = graph.relays.made_again(calls, hidden, padded)
+    returned: dict[tuple[int, int], torch.Tensor] = {}
+    for count, call in enumerate(calls[: graph.relays.last_source + 1]):
+        if graph.relays.are_given(count):
+            call = graph.relays.give(count, calls, returned, hidden, padded)
+        result = twin(graph.layer(call.number))(hidden, *call.args, **call.kwargs)
+        graph.relays.take(count, result, returned)
+        hidden = first_of(result)
+    return _is_equal(returned, again)
 
 
 def _parts_give_the_whole(graph: LayerGraph, x: torch.Tensor) -> bool:

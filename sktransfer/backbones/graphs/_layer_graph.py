@@ -34,6 +34,7 @@ from sktransfer.backbones.graphs._layer_calls import (
     with_replaced,
 )
 from sktransfer.backbones.graphs._layer_part import LayerPart
+from sktransfer.backbones.graphs._layer_relays import Relayed
 
 # Lengths of which it is remembered what layers are given, and how much memory that may take.
 _LENGTHS_KEPT = 64
@@ -68,7 +69,8 @@ class LayerGraph:
     entry : Entry
         How samples are handed to it.
     finish : nn.Module or None, default=None
-        What makes vectors of the last hidden states and of positions of padding, where the network comes with it.
+        What makes vectors of the last hidden states and of positions of padding, where the network comes with it. Where
+        it is a module of the network, its weights are a part of the last block.
 
     Raises
     ------
@@ -90,7 +92,9 @@ class LayerGraph:
         self._after = seen.after
         self._layers = dict(enumerate(layers))
         self._n_returned, self._n_calls = seen.n_returned, len(seen.numbers)
+        self.relays = Relayed(seen.relays, self._layers)
         self._sequence, self.ends = seen.numbers, segments(seen.numbers, layers)
+        self._end = next((name for name, module in network.named_children() if module is finish), None)
         self.opening = self._make_opening(network)
         self.blocks = self._record_blocks(seen.before, seen.used)
 
@@ -139,7 +143,7 @@ class LayerGraph:
         stop = self._depth if end is None else end.depth
         opening = self.opening if start.depth == 0 and stop else None
         after = self._module_after(start.depth, stop)
-        return LayerPart(self, start.depth, stop, opening, self._layers, after, pooled)
+        return LayerPart(self, start.depth, stop, opening, self._layers, after, self.finish, pooled)
 
     def ready(
         self,
@@ -152,10 +156,11 @@ class LayerGraph:
     ) -> "LayerPart":
         """Return the part between two cuts, made of copies on a device; under autocast, weights are cast once."""
 
-        def made(name: str, module: nn.Module) -> nn.Module:
-            key = (name, "", device, bfloat16)
+        def made(name: str, module: nn.Module, exact: bool = False) -> nn.Module:
+            cast = bfloat16 and not exact
+            key = (name, "", device, cast)
             if key not in ready:
-                ready[key] = _made_ready(module, device, bfloat16)
+                ready[key] = _made_ready(module, device, cast)
             return ready[key]
 
         bfloat16 = bfloat16 and self.takes_autocast
@@ -167,7 +172,10 @@ class LayerGraph:
         layers = {number: made(f"{self.stack}.{number}", self._layers[number]) for number in dict.fromkeys(calls)}
         after = self._module_after(start.depth, end.depth)
         after = None if after is None else (after[0], made(after[0], after[1]))
-        return LayerPart(self, start.depth, end.depth, opening, layers, after, pooled).requires_grad_(False)
+        finish = self.finish
+        if self._end is not None and finish is not None:
+            finish = made(self._end, finish, exact=True)
+        return LayerPart(self, start.depth, end.depth, opening, layers, after, finish, pooled).requires_grad_(False)
 
     def describe(self) -> Description:
         """Write down what the network computes, but for its weights."""
@@ -209,6 +217,7 @@ class LayerGraph:
 
     def forget_calls(self) -> None:
         """Forget what layers are called with."""
+        self.relays.forget()
         with self._lock:
             self._known.clear()
 
@@ -233,6 +242,10 @@ class LayerGraph:
         """Return which calls of layers lie between two depths."""
         return (self.ends[start - 1] if start else 0), (self.ends[end - 1] if end else 0)
 
+    def layer(self, number: int) -> nn.Module:
+        """Return a layer of the stack by its number."""
+        return self._layers[number]
+
     def is_last(self, depth: int) -> bool:
         """Tell whether nothing of the network follows behind some blocks."""
         return depth == self._depth
@@ -254,7 +267,10 @@ class LayerGraph:
     def _make_opening(self, network: nn.Module) -> Opening:
         passed = Passed()
         gates = [Gate(layer, number, passed, self._n_calls, self._n_returned) for number, layer in self._layers.items()]
-        return Opening(with_replaced(network, self.stack, nn.ModuleList(gates)), passed)
+        skeleton = with_replaced(network, self.stack, nn.ModuleList(gates))
+        if self._end is not None:  # which follows the layers
+            del skeleton._modules[self._end]
+        return Opening(skeleton, passed)
 
     def _record_blocks(self, before: set[str], used: set[str]) -> tuple[Block, ...]:
         parameters = dict.fromkeys(name for name, _ in self.network.named_parameters())
@@ -275,6 +291,7 @@ class LayerGraph:
             mine = [name for number in numbers for name in of_layers[number] if name in used]
             if depth == self._depth:
                 mine += [name for name in parameters if name in used - before and not name.startswith(f"{self.stack}.")]
+                mine += [name for name in parameters if self._end is not None and name.startswith(f"{self._end}.")]
             prefixes = tuple(f"{self.stack}.{number}." for number in numbers)
             blocks.append(
                 Block(f"{self.stack}.{numbers[-1]}", tuple(mine), tuple(b for b in buffers if b.startswith(prefixes)))

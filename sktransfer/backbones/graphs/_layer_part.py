@@ -8,6 +8,7 @@ from torch import nn
 
 from sktransfer.backbones.graphs._base import NOTHING, Pooled
 from sktransfer.backbones.graphs._layer_calls import Opening, first_of, twin
+from sktransfer.backbones.graphs._layer_relays import Relayed
 from sktransfer.backbones.graphs._pooling import pool
 
 
@@ -17,10 +18,10 @@ class Layers(Protocol):
     entry: Any
     stack: str
     ends: Any
-    finish: nn.Module | None
     takes_autocast: bool
     hands_weights: bool
     layers_keep_state: bool
+    relays: Relayed
 
     def call_range(self, start: int, end: int) -> tuple[int, int]:
         """Return the calls between two depths."""
@@ -60,6 +61,8 @@ class LayerPart(nn.Module):
         Layers by their number in the stack.
     after : tuple of str and nn.Module, or None
         What follows the last layer, for a part that ends there.
+    finish : nn.Module or None
+        What makes vectors of hidden states at the end of the network.
     pooled : Pooled, default=NOTHING
         Cuts from `start` on whose values are returned too, as vectors.
     """
@@ -72,6 +75,7 @@ class LayerPart(nn.Module):
         opening: Opening | None,
         layers: Mapping[int, nn.Module],
         after: tuple[str, nn.Module] | None,
+        finish: nn.Module | None,
         pooled: Pooled = NOTHING,
     ):
         super().__init__()
@@ -81,7 +85,7 @@ class LayerPart(nn.Module):
         self._first, self._last = graph.call_range(start, end)
         self._ends = graph.ends
         self._stack, self._after = graph.stack, None if after is None else after[0]
-        self.finish = graph.finish if start < end and graph.is_last(end) else None
+        self.finish = finish if start < end and graph.is_last(end) else None
         if opening is not None:
             for name, module in _beside(opening.skeleton, graph.stack):
                 if not (after and name == after[0]):
@@ -141,6 +145,7 @@ class LayerPart(nn.Module):
             calls = self.graph.calls(hidden, padding)
         layers = self.get_submodule(self._stack) if self._last > self._first else None
         wanted = {calls for depth, calls in self._wanted.items() if depth > self.start}
+        relays, returned = self.graph.relays, dict[tuple[int, int], torch.Tensor]()
         for count, call in enumerate(calls[self._first : self._last], start=self._first):
             if count in self._ends:
                 hidden = _without(hidden, padding if entry.tells_padding else None)
@@ -148,7 +153,11 @@ class LayerPart(nn.Module):
                 vectors.append(self._pooled(x, entry.unflat(hidden, x)))
             layer = getattr(layers, str(call.number))
             layer = twin(layer) if self.graph.layers_keep_state else layer
-            hidden = first_of(layer(hidden, *call.args, **call.kwargs))
+            if relays.are_given(count):
+                call = relays.give(count, calls, returned, hidden, padding is not None and entry.tells_padding)
+            result = layer(hidden, *call.args, **call.kwargs)
+            relays.take(count, result, returned)
+            hidden = first_of(result)
         return hidden if self._after is None else self.get_submodule(self._after)(hidden)
 
     def pool(self, x: torch.Tensor, hidden: torch.Tensor, pooling: str) -> torch.Tensor:

@@ -292,4 +292,6 @@ def main_input(network: Any) -> str:
 
 def encoder(network: Any) -> Any:
     """Return what makes hidden states of samples: of an encoder and a decoder, the encoder."""
-    return network.get_encoder() if network.config.is_encoder_decoder else network
+    # Descriptions of encoders that were saved alone say that there is no decoder, and the library builds one.
+    both = all(isinstance(getattr(network, part, None), nn.Module) for part in ("encoder", "decoder"))
+    return network.get_encoder() if network.config.is_encoder_decoder or both else network

@@ -13,6 +13,17 @@ from typing import Any
 
 from sktransfer._messages import first_line, shown
 from sktransfer.backbones.sources import _weights
+from sktransfer.backbones.sources._hub_downloads import (
+    fetch,
+    fetch_required,
+    find,
+    find_commit,
+    in_our_words,
+    is_about_connection,
+    is_commit,
+    is_revision,
+    why_not_asked,
+)
 
 PREFIX = "hf:"
 
@@ -34,13 +45,52 @@ class ModelFiles:
         A folder, or a name on the hub.
     below : str, default=""
         A sub-folder.
+    revision : str or None, default=None
+        A branch, a tag or a commit of a model on the hub, where a person has named one.
+    commit : str or None, default=None
+        The commit whose files these are, once it is known.
+    asks : bool, default=True
+        Whether the hub is asked for files that are not on this machine.
     """
 
     place: str
     below: str = ""
+    revision: str | None = None
+    commit: str | None = None
+    asks: bool = True
+
+    @classmethod
+    def named(cls, name: str, below: str = "", commit: str | None = None) -> "ModelFiles":
+        """Return the files of what a person names: a folder, or a model on the hub, perhaps with a revision behind "@".
+
+        Parameters
+        ----------
+        name : str
+            With or without its prefix. A folder that has an "@" in its name is that folder.
+        below, commit : object
+            As in the class.
+
+        Returns
+        -------
+        ModelFiles
+            Wherever this process is by now.
+        """
+        place = os.path.expanduser(name.removeprefix(PREFIX))  # noqa: PTH111 (never raises)
+        whole = cls(place, below, commit=commit)
+        if "@" not in place or place.startswith((os.sep, ".", "~")) or "\0" in place or whole.is_folder:
+            return whole
+        model, _, revision = place.partition("@")
+        return cls(model, below, revision, commit)
 
     def __str__(self) -> str:
-        return shown(PREFIX + self.place)
+        return shown(PREFIX + self.place + ("" if self.revision is None else f"@{self.revision}"))
+
+    def pinned(self) -> "ModelFiles":
+        """Return the same files, all of the commit that the revision stands for now; of a folder this."""
+        if self.is_folder or self.commit is not None:
+            return self
+        with explained(self, "config.json"):
+            return replace(self, commit=find_commit(self.place, self.revision))
 
     @property
     def is_folder(self) -> bool:
@@ -92,18 +142,35 @@ class ModelFiles:
         if self.is_folder:
             file = Path(self.place, self.below, name)
         else:
-            from transformers.utils import cached_file
-
+            path, revision = str(PurePosixPath(self.below, name)), self.commit or self.revision
             with explained(self, name):
-                found = cached_file(
-                    self.place, name, subfolder=self.below, _raise_exceptions_for_missing_entries=required
-                )
+                if required:
+                    found: Path | None = fetch_required(self.place, path, revision)
+                else:
+                    found = fetch(self.place, path, revision) if self.asks else find(self.place, path, revision)
             if found is None:
                 return None
-            file = Path(found)
+            file = found
         if file.exists() and not file.is_file():
             raise ValueError(f"Got backbone={self}, where {name} is not a file; expected one. Put the file there.")
         return file if file.is_file() else None
+
+    def expect_all(self, what: str) -> None:
+        """Refuse to take what is on this machine for all of a model whose hub cannot be asked for the rest.
+
+        Parameters
+        ----------
+        what : str
+            What is not here.
+
+        Raises
+        ------
+        ConnectionError
+            If it may be on the hub.
+        """
+        why = None if self.is_folder or not self.asks else why_not_asked()
+        if why is not None:
+            raise _not_fetched(self, what, why)
 
     def read(self, name: str, most: int = MOST_BYTES) -> bytes | None:
         """Return the bytes of a file.
@@ -244,7 +311,30 @@ def check_place(files: ModelFiles) -> None:
         raise FileNotFoundError(
             f"Got backbone={files}; expected a folder, and there is none at {shown(place)}. Correct the path."
         )
+    check_revision(files)
     _check_hub(files)
+
+
+def check_revision(files: ModelFiles) -> None:
+    """Refuse what cannot be a revision, or a commit: both become parts of paths and addresses.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        What `backbone=` names, or a file that a model was saved in.
+
+    Raises
+    ------
+    ValueError
+        If one leads elsewhere.
+    """
+    if files.revision is not None and not is_revision(files.revision):
+        raise ValueError(
+            f'Got backbone={files}, whose revision behind "@" is {shown(files.revision)}; expected a branch, a tag '
+            'or a commit of the model, as in "hf:OWNER/NAME@v1.0". Correct it, or leave "@" out.'
+        )
+    if files.commit is not None and not is_commit(files.commit):
+        raise ValueError(f"Got backbone={files} of the commit {shown(files.commit)}; expected 40 hexadecimal digits.")
 
 
 def _check_hub(files: ModelFiles) -> None:
@@ -287,27 +377,31 @@ def explained(files: ModelFiles, what: str, advice: str = "Download or save the 
 
 
 def _in_our_words(files: ModelFiles, what: str, advice: str, error: BaseException) -> Exception:
-    if not files.is_folder and _is_about_connection(error):
-        return ConnectionError(
-            f"Could not fetch {what} of {files} ({first_line(error)}). Where there is no network, download the model "
-            'on a machine that has one, and give its folder: backbone="hf:FOLDER". If the name is wrong, correct it.'
-        )
+    if not files.is_folder:
+        from huggingface_hub.errors import EntryNotFoundError
+
+        if isinstance(error, EntryNotFoundError):
+            return ValueError(
+                f"Got backbone={files}, a model that has no {what} on the hub; expected one that transformers has "
+                "saved. Give another model."
+            )
+        refused = in_our_words(error, f"backbone={files}", files.place, files.revision)
+        if refused is not None:
+            return refused
+    if not files.is_folder and is_about_connection(error):
+        return _not_fetched(files, what, first_line(error))
     return ValueError(
         f"Got backbone={files}, whose {what} cannot be loaded ({first_line(error)}); expected a model that "
         f"transformers can load. {advice}"
     )
 
 
-def _is_about_connection(error: BaseException | None) -> bool:
-    """Tell whether an error, or one behind it, is the network's or the hub's."""
-    while error is not None:
-        module = type(error).__module__
-        if isinstance(error, ConnectionError | TimeoutError) or module.startswith(
-            ("huggingface_hub", "httpx", "requests")
-        ):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _not_fetched(files: ModelFiles, what: str, why: str) -> ConnectionError:
+    return ConnectionError(
+        f"Could not fetch {what} of {files} ({why}), and it is not in the hub's folder on this machine. Where there is "
+        'no network, download the model on a machine that has one, and give its folder: backbone="hf:FOLDER". If the '
+        "name is wrong, correct it."
+    )
 
 
 @contextmanager

@@ -45,8 +45,9 @@ _TOKENIZER_ADVICE = "Save the tokenizer into the folder: tokenizer.save_pretrain
 
 def read_description(place: str) -> dict[str, Any]:
     """Return the architecture, the preprocessing and the end of a model, by the names of a source's fields."""
-    files = ModelFiles(place)
+    files = ModelFiles.named(place)
     check_place(files)
+    files = files.pinned()
     model = SentenceModel.read(files)
     files = model.files
     config = read_config(files)
@@ -62,7 +63,8 @@ def read_description(place: str) -> dict[str, Any]:
     prepared: Preprocessing
     if argument == "input_ids":
         prepared = texts = _read_tokenizer(files, network, config, model)
-        finish = model.finish(texts.prompt_tokens)
+        width = getattr(config, "hidden_size", None)
+        finish = model.finish(texts.prompt_tokens, width if isinstance(width, int) else None)
     elif model.poolings:
         raise ValueError(
             f"Got backbone={files}, a model of sentence-transformers around a {type(network).__name__}, which takes "
@@ -70,7 +72,7 @@ def read_description(place: str) -> dict[str, Any]:
         )
     else:
         prepared = _read_extractor(files, config, argument)
-    return {"config": values, "finish": finish, "prepared": prepared, "below": files.below}
+    return {"config": values, "finish": finish, "prepared": prepared, "below": files.below, "commit": files.commit}
 
 
 # Tokenizers
@@ -137,9 +139,10 @@ def _load_tokenizer(files: ModelFiles, config: Any) -> Any:
 
 
 def _no_tokenizer(files: ModelFiles) -> ValueError:
+    files.expect_all("the tokenizer")
     return ValueError(
         f"Got backbone={files} without a tokenizer that the package tokenizers can run; expected "
-        f"tokenizer.json beside config.json. {_TOKENIZER_ADVICE}"
+        f"tokenizer.json beside config.json. {_TOKENIZER_ADVICE} Models of bytes, such as ByT5, have none."
     )
 
 
@@ -201,6 +204,7 @@ def _read_extractor(files: ModelFiles, config: Any, argument: str) -> SoundPrepr
     values = around.get("feature_extractor") or files.json("preprocessor_config.json")
     advice = "Save it into the folder: feature_extractor.save_pretrained(FOLDER)."
     if not isinstance(values, dict):
+        files.expect_all("preprocessor_config.json")
         raise ValueError(
             f"Got backbone={files} without a feature extractor; expected preprocessor_config.json beside config.json. "
             f"{advice}"

@@ -4,6 +4,7 @@ Files are read here, as tensors alone; the library opens none, and what a networ
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,30 @@ def weight_files(files: ModelFiles) -> list[Path]:
         index = files.json(f"{name}.index.json")
         if index is not None:
             return [_part(files, f"{name}.index.json", part) for part in _parts(files, f"{name}.index.json", index)]
+    files.expect_all("the weights")
     raise ValueError(
         f"Got backbone={files}, whose weights cannot be loaded (there are none); expected one of {', '.join(_FILES)}. "
         "Save the model again: model.save_pretrained(FOLDER)."
     )
+
+
+def weight_files_here(files: ModelFiles) -> list[Path] | None:
+    """Return the files that hold the weights of a model, without asking a hub.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        Of the model.
+
+    Returns
+    -------
+    list of Path or None
+        `None` where they are not all on this machine.
+    """
+    try:
+        return weight_files(replace(files, asks=False))
+    except ValueError:
+        return None
 
 
 def _parts(files: ModelFiles, index: str, values: Mapping[str, Any]) -> list[str]:

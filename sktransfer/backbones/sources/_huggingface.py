@@ -22,15 +22,20 @@ from sktransfer.backbones.graphs._layer_check import check
 from sktransfer.backbones.graphs._layer_graph import LayerGraph
 from sktransfer.backbones.sources._base import file_key
 from sktransfer.backbones.sources._hub_architectures import build_config, check_memory, encoder, main_input, on_paper
-from sktransfer.backbones.sources._hub_files import PREFIX, ModelFiles, explained
+from sktransfer.backbones.sources._hub_downloads import find
+from sktransfer.backbones.sources._hub_files import ModelFiles, check_revision, explained
 from sktransfer.backbones.sources._hub_models import read_description
-from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files
+from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files, weight_files_here
 from sktransfer.backbones.sources._origin import Origin, random_origin, read_card
+from sktransfer.backbones.sources._sentence_layers import weight_file
 from sktransfer.backbones.sources._sentence_models import SentencePooling
 from sktransfer.backbones.sources._weights import fill, read_state_dict
 from sktransfer.backbones.sources._weights_file import is_path
 from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
 from sktransfer.inputs._base import Preprocessing
+
+# The name of what follows a network's pooling, in the network, where that has weights.
+END = "finish"
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class HuggingFaceSource:
     Parameters
     ----------
     name : str
-        `"hf:"` and the name of a model on the hub, or a folder.
+        `"hf:"` and a folder, or the name of a model on the hub, perhaps with `"@"` and a branch, a tag or a commit.
     weights : str, path-like or None
         `"DEFAULT"`, a path, or `None` for random weights.
     seed : int, default=0
@@ -53,6 +58,8 @@ class HuggingFaceSource:
         What the network wants of a sample; `None` reads it from the model.
     below : str, default=""
         The sub-folder that holds the network, where it is a model of sentence-transformers.
+    commit : str or None, default=None
+        The commit of the hub's model that all is read from; `None` is for a folder, or one that is not known.
     """
 
     name: str
@@ -62,6 +69,7 @@ class HuggingFaceSource:
     finish: dict[str, Any] | None = None
     prepared: Preprocessing | None = None
     below: str = ""
+    commit: str | None = None
     kind: ClassVar[str] = "hf"
     keeps_network = False
 
@@ -71,8 +79,9 @@ class HuggingFaceSource:
             raise ValueError(
                 f'Got weights={shown(self.weights)} for {shown(self.name)}; expected "DEFAULT", a path, or None.'
             )
+        check_revision(self._files)
         if self.config is None:
-            for name, value in read_description(self._files.place).items():
+            for name, value in read_description(self.name).items():
                 object.__setattr__(self, name, value)
 
     @property
@@ -84,12 +93,18 @@ class HuggingFaceSource:
     @property
     def key(self) -> Hashable | None:
         # What files of settings say is here as they said it, so the files themselves need not be looked at again.
-        said = self.config_text, json.dumps(self.finish, sort_keys=True), self.prepared
+        said: tuple[Any, ...] = self.config_text, json.dumps(self.finish, sort_keys=True), self.prepared
+        if self._layers and self.weights is not None:
+            ends = [weight_file(replace(self._whole, asks=False).within(one["path"])) for one in self._layers]
+            said += (tuple(None if file is None else file_key(file) for file in ends),)
         if self.weights is None:
             return self.name, None, self.seed, said
         if self.weights != "DEFAULT":
             return self.name, said, (file_key(self.weights),)
-        return (self.name, said, tuple(map(file_key, weight_files(self._files)))) if self._files.is_folder else None
+        if not self._files.is_folder:  # a commit holds what it holds; what is not here yet is fetched first
+            here = None if self.commit is None else weight_files_here(self._files)
+            return None if here is None else (self.name, said, self.commit, tuple(map(file_key, here)))
+        return self.name, said, tuple(map(file_key, weight_files(self._files)))
 
     @property
     def origin(self) -> Origin:
@@ -100,11 +115,10 @@ class HuggingFaceSource:
         if self._files.is_folder:
             card = read_card(Path(self._files.place, "README.md"))
             return replace(card, source=f"the folder {shown(self._files.place)}")
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(self._files.place, "README.md")  # which asks nobody
-        card = read_card(Path(found) if isinstance(found, str) else None)
-        return replace(card, source=f"https://huggingface.co/{self._files.place}")
+        files = self._files
+        card = read_card(find(files.place, "README.md", files.commit or files.revision))
+        revision = "" if files.revision is None else f"/tree/{files.revision}"
+        return replace(card, source=f"https://huggingface.co/{files.place}{revision}")
 
     @property
     def config_text(self) -> str:
@@ -123,7 +137,8 @@ class HuggingFaceSource:
         config = build_config(self.config or {}, self._files)
         check_memory(on_paper(config, self._files), self._files)
         with seeded(self.seed), explained(self._files, "config.json"):
-            return encoder(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
+            network = encoder(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
+            return self._with_end(network, read=False)
 
     def pretrained(self) -> nn.Module:
         if self.weights is None:
@@ -133,10 +148,13 @@ class HuggingFaceSource:
             paper = on_paper(build_config(self.config or {}, self._files), self._files)
             check_claims(paper, sum(tensor.numel() for tensor in state.values()), f"weights={whose}")
             network = self.architecture().eval()
+            if self._layers and not any(name.startswith(f"{END}.") for name in state):  # of the network alone
+                network = self._with_end(network, read=True)
+                state = {**state, **{f"{END}.{name}": one for name, one in getattr(network, END).state_dict().items()}}
             fill(network, state, self._graph(network).used_names(), whose)
             return network
         network, padding = load_weights(self._files, build_config(self.config or {}, self._files))
-        network = encoder(network).eval()
+        network = self._with_end(encoder(network), read=True).eval()
         used = self._graph(network).used_names()
         missing = [name for name in padding if name in used or name.removeprefix("encoder.") in used]
         if missing:
@@ -158,7 +176,7 @@ class HuggingFaceSource:
         else:
             assert isinstance(self.prepared, SoundPreprocessing)
             entry = Windows(self.prepared, main_input(network))
-        finish = None if self.finish is None else SentencePooling(**self.finish)
+        finish = getattr(network, END, None) if self._layers else self._end()
         try:
             return LayerGraph(network, entry, finish)
         except UntraceableError:
@@ -169,6 +187,21 @@ class HuggingFaceSource:
                 f"({first_line(error)}); expected a network for texts or sounds. Give another model."
             ) from error
 
+    def _end(self) -> SentencePooling | None:
+        return None if self.finish is None else SentencePooling(**self.finish)
+
+    def _with_end(self, network: Any, read: bool) -> Any:
+        """Return a network with the layers behind its pooling, if it has some; with their own weights if asked for."""
+        if self._layers and (end := self._end()) is not None:
+            if read:
+                end.load_from(self._whole, self._layers)
+            network.add_module(END, end)
+        return network
+
+    @property
+    def _layers(self) -> list[dict[str, Any]]:
+        return (self.finish or {}).get("layers", [])
+
     def preprocessing(self, network: nn.Module) -> Preprocessing:
         assert self.prepared is not None
         return self.prepared
@@ -176,7 +209,12 @@ class HuggingFaceSource:
     @property
     def _files(self) -> ModelFiles:
         """Of the network: in a folder, wherever this process is by now, or on the hub."""
-        return ModelFiles(os.path.expanduser(self.name.removeprefix(PREFIX)), self.below)  # noqa: PTH111 (never raises)
+        return ModelFiles.named(self.name, self.below, self.commit)
+
+    @property
+    def _whole(self) -> ModelFiles:
+        """Of the model that the network may be a part of."""
+        return ModelFiles.named(self.name, "", self.commit)
 
 
 def _import_transformers() -> Any:

@@ -3,7 +3,7 @@
 What is not understood is refused by its name: a vector without it would be another one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,22 @@ from torch import nn
 from sktransfer._messages import shown
 from sktransfer.backbones.graphs._pooling import pool
 from sktransfer.backbones.sources._hub_files import ModelFiles
+from sktransfer.backbones.sources._sentence_layers import KINDS, make_layer, read_layer, read_weights
 
-# Names of poolings in folders of sentence-transformers, and ours; of both versions of its files.
+# Names of poolings in folders of sentence-transformers, and ours; of both versions of its files. In the older one,
+# several are joined in this order, whatever that of the file.
 _POOLINGS = {
     "pooling_mode_cls_token": "cls", "cls": "cls",
-    "pooling_mode_mean_tokens": "mean", "mean": "mean",
     "pooling_mode_max_tokens": "max", "max": "max",
+    "pooling_mode_mean_tokens": "mean", "mean": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len", "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weightedmean", "weightedmean": "weightedmean",
     "pooling_mode_lasttoken": "last", "lasttoken": "last",
 }  # fmt: skip
 
-# Lines of modules that are understood.
-_LINES = (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
+# What the module of the network is called; all but the first are of old models.
+_NETWORKS = ("Transformer", "BERT", "RoBERTa", "DistilBERT", "ALBERT", "CamemBERT", "XLMRoBERTa", "XLNet", "T5")
+_UNDERSTOOD = ("Transformer", "Pooling", *KINDS)
 
 # Names of the file with the settings of texts; the later ones are of old models.
 _SETTINGS = tuple(
@@ -48,22 +53,64 @@ class SentencePooling(nn.Module):
         Tokens at the start of each text that are left out: those of the prompt.
     length : int or None, default=None
         Values of the vector that are kept; `None` is all.
+    layers : list of dict, default=[]
+        What follows the poolings: `kind` and `settings` of each layer, and the folder, `path`, with its weights.
     """
 
-    def __init__(self, poolings: list[str], normalize: bool, prompt: int = 0, length: int | None = None):
+    def __init__(
+        self,
+        poolings: list[str],
+        normalize: bool,
+        prompt: int = 0,
+        length: int | None = None,
+        layers: Sequence[Mapping[str, Any]] = (),
+    ):
         super().__init__()
         self.poolings, self.normalize, self.prompt, self.length = poolings, normalize, prompt, length
+        self.layers = nn.Sequential(*(make_layer(one["kind"], one["settings"]) for one in layers))
 
     def extra_repr(self) -> str:
         known = f"poolings={self.poolings}, normalize={self.normalize}"
         return known + f", prompt={self.prompt}, length={self.length}"
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether it has parameters of its own."""
+        return next(self.parameters(), None) is not None
+
     def forward(self, hidden: torch.Tensor, padding: torch.Tensor | None) -> torch.Tensor:
         if self.prompt:
             hidden, padding = hidden[:, self.prompt :], None if padding is None else padding[:, self.prompt :]
-        vectors = torch.cat([pool(hidden, one, padding=padding) for one in self.poolings], dim=1)
+        vectors = torch.cat([self._pool(hidden, one, padding) for one in self.poolings], dim=1)
+        with torch.autocast(vectors.device.type, enabled=False):  # one vector a text: exact costs nothing
+            vectors = self.layers(vectors)
         vectors = nn.functional.normalize(vectors, dim=1) if self.normalize else vectors
         return vectors if self.length is None else vectors[:, : self.length]
+
+    def _pool(self, hidden: torch.Tensor, pooling: str, padding: torch.Tensor | None) -> torch.Tensor:
+        if pooling not in ("mean_sqrt_len", "weightedmean"):
+            return pool(hidden, pooling, padding=padding)
+        there = torch.ones_like(hidden[..., :1]) if padding is None else (~padding).unsqueeze(-1).to(hidden.dtype)
+        hidden = hidden if padding is None else hidden.masked_fill(padding.unsqueeze(-1), 0.0)
+        if pooling == "mean_sqrt_len":
+            return hidden.sum(1) / there.sum(1).clamp(min=1e-9).sqrt()
+        # Later tokens count more; those of a prompt are counted, though they are left out.
+        places = torch.arange(1 + self.prompt, 1 + self.prompt + hidden.shape[1], device=hidden.device)
+        weights = there * places.to(hidden.dtype).view(1, -1, 1)
+        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+    def load_from(self, files: ModelFiles, layers: Sequence[Mapping[str, Any]]) -> None:
+        """Take the weights of layers from their folders.
+
+        Parameters
+        ----------
+        files : ModelFiles
+            Of the whole model.
+        layers : sequence of mapping
+            As this was made with.
+        """
+        for layer, one in zip(self.layers, layers, strict=True):
+            layer.load_state_dict(read_weights(files.within(one["path"]), layer))
 
 
 @dataclass(frozen=True)
@@ -88,6 +135,8 @@ class SentenceModel:
         Whether the tokens of the prompt are left out when tokens become a vector.
     length : int or None, default=None
         Values of the vector that are kept.
+    layers : tuple, default=()
+        Kind and files of what follows the poolings.
     """
 
     files: ModelFiles
@@ -98,6 +147,7 @@ class SentenceModel:
     normalize: bool = False
     skips_prompt: bool = False
     length: int | None = None
+    layers: tuple[tuple[str, ModelFiles], ...] = ()
 
     @classmethod
     def read(cls, files: ModelFiles) -> "SentenceModel":
@@ -122,12 +172,15 @@ class SentenceModel:
         if modules is None:
             return cls(files)
         kinds = [_kind(files, module) for module in modules]
-        if kinds not in _LINES:
-            unknown = [module["type"] for module, kind in zip(modules, kinds, strict=True) if kind not in _LINES[-1]]
+        line, behind = kinds[:2], kinds[2:]
+        if line not in (["Transformer"], ["Transformer", "Pooling"]) or not set(behind) <= set(KINDS):
+            unknown = [module["type"] for module, kind in zip(modules, kinds, strict=True) if kind not in _UNDERSTOOD]
+            router = any(name.rpartition(".")[2] in ("Router", "Asym") for name in unknown)
+            reason = ", which sends queries and documents through networks of their own" if router else ""
             raise ValueError(
                 f"Got backbone={files}, whose sentence vectors pass "
-                f"{'a module ' + shown(unknown[0]) if unknown else 'the modules ' + shown(kinds)}; expected "
-                f"Transformer, Pooling and Normalize, in this order. {_ADVICE}"
+                f"{'a module ' + shown(unknown[0]) if unknown else 'the modules ' + shown(kinds)}{reason}; expected "
+                f"Transformer and Pooling, and behind them {', '.join(KINDS[:-1])} or {KINDS[-1]}. {_ADVICE}"
             )
         network = files.within(modules[0].get("path", ""))
         prompt, length = _read_end(files)
@@ -138,15 +191,20 @@ class SentenceModel:
         max_length, lower_case = _read_texts(network)
         if length is not None and not poolings:
             raise ValueError(f"Got backbone={files} with truncate_dim={length} and no Pooling; expected one. {_ADVICE}")
-        return cls(network, max_length, lower_case, prompt, tuple(poolings), "Normalize" in kinds, skips_prompt, length)
+        normalize = kinds[-1] == "Normalize"
+        layers = [(kind, files.within(module.get("path", ""))) for kind, module in zip(kinds, modules, strict=True)]
+        rest = tuple(layers[2 : len(layers) - normalize])
+        return cls(network, max_length, lower_case, prompt, tuple(poolings), normalize, skips_prompt, length, rest)
 
-    def finish(self, prompt_tokens: int) -> dict[str, Any] | None:
+    def finish(self, prompt_tokens: int, width: int | None) -> dict[str, Any] | None:
         """Return the settings of `SentencePooling`, or `None` where hidden states are all that comes out.
 
         Parameters
         ----------
         prompt_tokens : int
             Tokens in front of each text that are the prompt's.
+        width : int or None
+            Of hidden states, where that is known.
 
         Returns
         -------
@@ -156,9 +214,13 @@ class SentenceModel:
         if not self.poolings:
             return None
         skipped = prompt_tokens if self.skips_prompt else 0
-        return {
-            "poolings": list(self.poolings), "normalize": self.normalize, "prompt": skipped, "length": self.length
-        }  # fmt: skip
+        said = {"poolings": list(self.poolings), "normalize": self.normalize, "prompt": skipped, "length": self.length}
+        layers, width = [], None if width is None else width * len(self.poolings)
+        for kind, files in self.layers:
+            settings, width = read_layer(files, kind, width)
+            if kind != "Dropout":  # which does nothing but in training
+                layers.append({"kind": kind, "path": files.below, "settings": settings})
+        return {**said, "layers": layers} if layers else said
 
 
 def _kind(files: ModelFiles, module: Any) -> str:
@@ -168,7 +230,9 @@ def _kind(files: ModelFiles, module: Any) -> str:
             f"path, as sentence-transformers writes them. {_ADVICE}"
         )
     package, _, kind = module["type"].rpartition(".")
-    return kind if package.partition(".")[0] == "sentence_transformers" else module["type"]
+    if package.partition(".")[0] != "sentence_transformers":
+        return str(module["type"])
+    return "Transformer" if kind in _NETWORKS else kind
 
 
 def _read_end(files: ModelFiles) -> tuple[str, int | None]:
@@ -229,7 +293,8 @@ def _read_pooling(files: ModelFiles) -> tuple[list[str], bool]:
     """Return how tokens become a vector, and whether those of the prompt are left out."""
     values = files.json("config.json") or {}
     named = values.get("pooling_mode")
-    wanted = [name for name, on in values.items() if name.startswith("pooling_mode_") and on is True]
+    on = [name for name, on in values.items() if name.startswith("pooling_mode_") and on is True]
+    wanted = sorted(on, key=lambda name: list(_POOLINGS).index(name) if name in _POOLINGS else 0)
     if named is not None:
         wanted = [named] if isinstance(named, str) else list(named) if isinstance(named, list) else [str(named)]
     unknown = [name for name in wanted if not isinstance(name, str) or name not in _POOLINGS]

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from sktransfer._messages import closest, named_extra, shown
+from sktransfer._messages import closest, first_line, named_extra, shown
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones._code import is_library
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
-from sktransfer.backbones.sources import _weights
+from sktransfer.backbones.sources import _hub_downloads, _weights
 from sktransfer.backbones.sources._base import file_key
 from sktransfer.backbones.sources._origin import Origin, data_of_tag, random_origin
 from sktransfer.backbones.sources._weights import fetch, fill, place_of, read_state_dict, without_prefix
@@ -270,14 +270,12 @@ class _HubFile:
     names: tuple[str, ...]
 
     def find(self) -> Path | None:
-        from huggingface_hub import try_to_load_from_cache
-
-        found = (try_to_load_from_cache(self.repository, name, revision=self.revision) for name in self.names)
-        return next((Path(file) for file in found if isinstance(file, str)), None)
+        found = (_hub_downloads.find(self.repository, name, self.revision) for name in self.names)
+        return next((file for file in found if file is not None), None)
 
     def get(self) -> Path:
-        from huggingface_hub import constants, hf_hub_download, hf_hub_url
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub import constants, hf_hub_url
+        from huggingface_hub.errors import HfHubHTTPError
 
         if (place := self.find()) is not None:
             return place
@@ -290,16 +288,14 @@ class _HubFile:
         if (scheme := url.partition(":")[0]) not in _weights.SCHEMES:
             raise ValueError(f"Refused to download {url}, which comes by {scheme}; expected https. {by_hand}")
         try:
-            for name in self.names:
-                try:
-                    return Path(hf_hub_download(self.repository, name, revision=self.revision))
-                except LocalEntryNotFoundError:
-                    raise
-                except EntryNotFoundError as error:
-                    missing = error
-            raise missing
-        except (EntryNotFoundError, HfHubHTTPError, ConnectionError, TimeoutError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise ConnectionError(
-                f"Could not download the weights {url} ({reason}), and they are not in {str(folder)!r}. {by_hand}"
+            for name in self.names[:-1]:
+                if (place := _hub_downloads.fetch(self.repository, name, self.revision)) is not None:
+                    return place
+            return _hub_downloads.fetch_required(self.repository, self.names[-1], self.revision)
+        except (HfHubHTTPError, ConnectionError, TimeoutError) as error:
+            named = f"weights of timm, {url}"
+            refused = _hub_downloads.in_our_words(error, named, self.repository, self.revision)
+            raise refused or ConnectionError(
+                f"Could not download the weights {url} ({first_line(error)}), and they are not in {str(folder)!r}. "
+                f"{by_hand}"
             ) from error

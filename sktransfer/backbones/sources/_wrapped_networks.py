@@ -3,12 +3,14 @@
 What a wrapping is called is looked up in the classes that the object has, so that no optional library is imported.
 """
 
+import os
 from typing import Any
 
 import torch
 from torch import nn
 
 from sktransfer._messages import shown
+from sktransfer.backbones.sources._other_names import refuse_other_names
 
 # How each kind of network is given instead, by a class that it has and the package that class comes from.
 _ADVICE = {
@@ -85,7 +87,7 @@ def _check_tensor(name: str, tensor: torch.Tensor, network: str) -> None:
 
 
 def refuse_other(backbone: Any) -> None:
-    """Refuse what is no name, network or function.
+    """Refuse what is no name, network or function, and names that are written otherwise here.
 
     Parameters
     ----------
@@ -95,9 +97,12 @@ def refuse_other(backbone: Any) -> None:
     Raises
     ------
     ValueError
-        If it is something else, such as a `state_dict`.
+        If it is something else, such as a `state_dict`, or a name as others write it.
     """
-    if isinstance(backbone, str) or callable(backbone):
+    if isinstance(backbone, str | os.PathLike):
+        refuse_other_names(backbone)
+        return
+    if callable(backbone):
         return
     if isinstance(backbone, dict) and backbone and all(isinstance(v, torch.Tensor) for v in backbone.values()):
         raise ValueError(

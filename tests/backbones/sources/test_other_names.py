@@ -1,0 +1,173 @@
+"""Names as people write them elsewhere are answered with what to write here, without a network and without extras."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer.backbones import list_backbones, load_backbone
+from sktransfer.backbones.sources._other_names import refuse_other_names
+
+MEANT = {
+    # the hub's
+    "bert-base-uncased": "hf:bert-base-uncased",
+    "distilroberta-base": "hf:distilroberta-base",
+    "gpt2": "hf:gpt2",
+    "t5-small": "hf:t5-small",
+    "openai/whisper-tiny": "hf:openai/whisper-tiny",
+    "google/vit-base-patch16-224": "hf:google/vit-base-patch16-224",
+    "microsoft/resnet-50": "hf:microsoft/resnet-50",
+    "someone/a.model_of-2031": "hf:someone/a.model_of-2031",
+    "sentence-transformers/all-MiniLM-L6-v2": "hf:sentence-transformers/all-MiniLM-L6-v2",
+    "all-MiniLM-L6-v2": "hf:sentence-transformers/all-MiniLM-L6-v2",
+    "sentence-transformers: multi-qa-x": "hf:sentence-transformers/multi-qa-x",
+    "bert-base-uncased@main": "hf:bert-base-uncased@main",
+    "someone/model@refs/pr/3": "hf:someone/model@refs/pr/3",
+    "HF:someone/model": "hf:someone/model",
+    "hf: someone/model": "hf:someone/model",
+    " hf:someone/model\n": "hf:someone/model",
+    "hf:hf:someone/model": "hf:someone/model",
+    "hf-hub:someone/model": "hf:someone/model",
+    "hf_hub:someone/model": "hf:someone/model",
+    "huggingface:someone/model": "hf:someone/model",
+    "wav2vec2-large": "hf:OWNER/wav2vec2-large",
+    "https://huggingface.co/someone/model": "hf:someone/model",
+    "https://huggingface.co/someone/model/tree/v1.0": "hf:someone/model@v1.0",
+    "https://hf.co/someone/model/blob/main/config.json?download=true": "hf:someone/model",
+    "huggingface.co/bert-base-uncased": "hf:bert-base-uncased",
+    "hf:https://huggingface.co/someone/model": "hf:someone/model",
+    # timm's
+    "convnext_tiny.fb_in22k": "timm:convnext_tiny.fb_in22k",
+    "vit_base_patch16_224": "timm:vit_base_patch16_224",
+    "TIMM:convnext_tiny": "timm:convnext_tiny",
+    "timm/resnet50.a1_in1k": "timm:resnet50.a1_in1k",
+    "timm:timm/resnet50.a1_in1k": "timm:resnet50.a1_in1k",
+    "hf-hub:timm/resnet50.a1_in1k": "timm:resnet50.a1_in1k",
+    "https://huggingface.co/timm/resnet50.a1_in1k": "timm:resnet50.a1_in1k",
+    # torchvision's
+    "ResNet50": "resnet50",
+    "resnet-50": "resnet50",
+    "ResNet-18": "resnet18",
+    "resnet18 ": "resnet18",
+    "RESNET_101": "resnet101",
+    "EfficientNetB0": "efficientnet_b0",
+    "efficientnet-b0": "efficientnet_b0",
+    "VGG16": "vgg16",
+    "MobileNetV2": "mobilenet_v2",
+    "MobileNetV3Large": "mobilenet_v3_large",
+    "ConvNeXtTiny": "convnext_tiny",
+    "ViT-B/16": "vit_b_16",
+    "torchvision/resnet50": "resnet50",
+    "torchvision:resnet50": "resnet50",
+    "torchvision.models.resnet50": "resnet50",
+    "tf.keras.applications.InceptionV3": "inception_v3",
+    "resnet50@v1": "resnet50",
+}
+
+
+def refusal(name):
+    with pytest.raises(ValueError, match=r"^Got backbone=") as caught:
+        load_backbone(name)
+    said = str(caught.value)
+    assert len(said) < 400
+    assert "expected" in said
+    return said
+
+
+@pytest.fixture
+def without_cable(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("asked a network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.mark.parametrize("name", MEANT, ids=ascii)
+def test_a_name_of_elsewhere_is_answered_with_what_to_write(name, without_cable):
+    assert f'Write backbone="{MEANT[name]}"' in refusal(name)
+
+
+@pytest.mark.parametrize("name", MEANT, ids=ascii)
+def test_it_is_answered_where_neither_timm_nor_transformers_is_installed(name, without_cable, monkeypatch):
+    for package in ("timm", "timm.models", "transformers", "huggingface_hub"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert f'Write backbone="{MEANT[name]}"' in refusal(name)
+
+
+def test_a_name_that_timm_alone_knows_is_found_in_timm():
+    pytest.importorskip("timm", reason="knows its names")
+    assert 'Write backbone="timm:convnextv2_nano"' in refusal("ConvNeXtV2-Nano")
+    assert 'Write backbone="timm:xception"' in refusal("xception")
+
+
+def test_a_name_that_transformers_alone_knows_is_one_of_the_hub():
+    transformers = pytest.importorskip("transformers", reason="knows types of models")
+    assert "nystromformer" in transformers.CONFIG_MAPPING
+    assert 'Write backbone="hf:OWNER/nystromformer-512"' in refusal("nystromformer-512")
+
+
+@pytest.mark.parametrize("estimator", [PretrainedFeatureExtractor, FineTunedClassifier])
+def test_estimators_say_it_before_they_look_at_samples(estimator):
+    with pytest.raises(ValueError, match=r'Write backbone="hf:bert-base-uncased"'):
+        estimator("bert-base-uncased").fit(["a good film", "a bad one"], ["good", "bad"])
+
+
+def test_names_that_are_ours_pass():
+    for name in (*list_backbones(), "hf:a/b", "hf:a/b@v1", "hf:/some/folder", "hf:", "timm:resnet50.a1_in1k", "timm:"):
+        refuse_other_names(name)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "", "a/b/c", "a\0b", "resnet51", "resnet-51"])
+def test_names_that_mean_nothing_are_answered_with_those_that_are_near(name):
+    refuse_other_names(name)
+    said = refusal(name)
+    assert "list_backbones()" in said
+    assert ("Did you mean 'resnet50'" in said) == ("51" in name)
+
+
+# Folders, files and addresses
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_folder_of_a_model_wants_its_prefix(kind, tmp_path):
+    folder = tmp_path / 'a "folder"'
+    folder.mkdir()
+    assert "a folder without config.json" in refusal(kind(folder))
+    (folder / "config.json").write_text("{}")
+    written = str(folder).replace('"', '\\"')
+    assert f'Write backbone="hf:{written}"' in refusal(kind(folder))
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize("name", ["mine.pth", "mine.safetensors", "mine.ckpt"])
+def test_a_file_of_weights_goes_with_the_name_of_its_network(kind, name, tmp_path):
+    (tmp_path / name).write_bytes(b"1")
+    for path in (tmp_path / name, Path("nowhere") / name):
+        assert f'backbone=NAME, weights="{path}"' in refusal(kind(path))
+
+
+@pytest.mark.parametrize("name", ["network.onnx", "network.h5"])
+def test_a_file_of_a_network_is_to_be_built_first(name):
+    assert "build it and give the torch.nn.Module" in refusal(name)
+
+
+@pytest.mark.parametrize("name", [Path("nowhere"), "/nowhere/at/all", "./nowhere", "~/no such folder"])
+def test_a_path_to_nothing_is_told(name):
+    assert "a path at which there is nothing" in refusal(name)
+
+
+def test_an_address_of_a_file_is_to_be_downloaded():
+    said = refusal("https://download.pytorch.org/models/resnet50-0676ba61.pth")
+    assert "Download the file, and give both: backbone=NAME, weights=PATH" in said
+
+
+@pytest.mark.parametrize("name", ["https://example.org/model", "https://huggingface.co/datasets/a/b", "s3://bucket/x"])
+def test_another_address_is_told_what_names_look_like(name):
+    assert 'expected the name of a network, such as "resnet50"' in refusal(name)
+
+
+def test_a_name_of_torch_hub_is_to_be_loaded_first():
+    assert "torch.hub.load" in refusal("pytorch/vision:v0.10.0")
