@@ -550,7 +550,7 @@ class Backbone:
                     opened.enter_context(no_larger_than(tensors))
                     opened.enter_context(Unfilled())
                 network = self._source.architecture()
-            fill(network, tensors, network.state_dict(), "the file")
+            fill(network, tensors, "the file")
             return LoadedNetwork(network, self._source)
 
         recipe = recipe_of(self._source, self.preprocessing.record, weights=False)

@@ -21,8 +21,10 @@ from sktransfer.backbones._code import is_library
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
 from sktransfer.backbones.sources import _weights
 from sktransfer.backbones.sources._base import file_key
+from sktransfer.backbones.sources._matching import Target, fill_from
 from sktransfer.backbones.sources._origin import Origin, data_of_tag, random_origin
-from sktransfer.backbones.sources._weights import fetch, fill, place_of, read_state_dict, without_prefix
+from sktransfer.backbones.sources._state_dicts import read_states
+from sktransfer.backbones.sources._weights import fetch, place_of
 from sktransfer.backbones.sources._weights_file import is_path
 from sktransfer.inputs import ImagePreprocessing
 
@@ -109,17 +111,14 @@ class TimmSource:
         if self.weights is None:
             return network
         file = Path(self.weights) if self._tag() is None else self._download().get()
-        used, whose = network.state_dict().keys(), shown(file)
-        state = without_prefix(read_state_dict(file), used, whose)
-        heads = tuple(f"{name}." for name in self._classifiers())
-        lean = {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
-        try:
-            fill(network, lean, used, whose)
-        except ValueError:
-            converted = self._convert(state)
-            if converted is None:
-                raise
-            fill(network, {name: converted[name] for name in used if name in converted}, used, whose)
+        own = network.state_dict().keys()
+        target = Target(network, own, self._classifiers(), self._config().num_classes)
+
+        def convert(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+            whole = self._convert(tensors)
+            return None if whole is None else {name: whole[name] for name in own if name in whole}
+
+        fill_from(target, read_states(file), file, convert)
         return network
 
     def adopt(self, network: nn.Module) -> "TimmSource":
