@@ -151,7 +151,7 @@ class HuggingFaceSource:
         network = self.architecture().eval()
         target = Target(network, self._graph(network).feature_names())
 
-        def convert(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+        def convert(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]] | None:
             try:
                 whole, padding, unused = by_library(self._files, config, type(paper), tensors)
             except ValueError:
@@ -161,7 +161,7 @@ class HuggingFaceSource:
                 return None
             refuse_layers(target, tensors, unused, path)
             lacking = set(_within(padding))
-            return {name: tensor for name, tensor in found.state_dict().items() if name not in lacking}
+            return {name: tensor for name, tensor in found.state_dict().items() if name not in lacking}, unused
 
         fill_from(target, states, path, convert)
         return network

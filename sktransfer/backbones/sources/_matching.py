@@ -23,7 +23,8 @@ from sktransfer.backbones.sources._state_dicts import USUAL, StateDict, usual
 from sktransfer.backbones.sources._weights import put, refuse_faults, short, type_faults
 from sktransfer.backbones.sources._weights_file import check_tensors, check_versions, count
 
-Convert = Callable[[Mapping[str, torch.Tensor]], "Mapping[str, torch.Tensor] | None"]
+# Makes a network's tensors of others, and names those that were of no use.
+Convert = Callable[[Mapping[str, torch.Tensor]], "tuple[Mapping[str, torch.Tensor], list[str]] | None"]
 
 _COUNTER = "num_batches_tracked"  # of BatchNorm; files from before it counted are whole
 
@@ -125,8 +126,9 @@ def fill_from(
     path : path-like
         The file.
     convert : callable, default=None
-        Makes the network's tensors of those that do not fit, whose names and shapes a library may know; `None` is its
-        answer where it does not. It gets the tensors without a prefix that all names share.
+        Makes the network's tensors of those that do not fit, whose names and shapes a library may know, and names those
+        that it left out; `None` is its answer where it does not know them. It gets the tensors without a prefix that
+        all names share.
 
     Raises
     ------
@@ -146,7 +148,9 @@ def fill_from(
     if not best.fits and convert is not None:
         bare, prefix = without_prefix(best.state.tensors, target.own)
         if (converted := convert(bare)) is not None:
-            best = replace(compare(target, StateDict("", converted), ""), state=best.state, prefix=prefix)
+            tensors, unused = converted
+            found = compare(target, StateDict("", tensors), "")
+            best = replace(found, state=best.state, prefix=prefix, left_out=[*found.left_out, *unused])
     faults = type_faults(best.loaded, target.own)
     refuse_faults(target.network, source, best.missing, best.unexpected, best.shapes, faults)
     put(target.network, _noted(best))
@@ -193,7 +197,7 @@ def refuse_layers(
     tensors : mapping of str to Tensor
         What the file holds.
     names : collection of str
-        Those of the file that were of no use.
+        Those that were of no use, as the library calls them.
     path : path-like
         The file.
 
@@ -204,8 +208,10 @@ def refuse_layers(
     """
     state = StateDict("", tensors)
     prefix = target.prefixes(state).most_common(1)[0][0]
-    under = {name.removeprefix(prefix): state.tensors[name] for name in names if name.startswith(prefix)}
-    unexpected = _layers_under(target, state, prefix, under) + _layers_beside(state, prefix, names)
+    unknown = torch.empty(0)  # of names that the library changed first
+    under = {name.removeprefix(prefix): tensors.get(name, unknown) for name in names if name.startswith(prefix)}
+    unexpected = _layers_under(target, state, prefix, under)
+    unexpected += _layers_beside(state, prefix, [name for name in names if name in tensors])
     refuse_faults(target.network, shown(Path(path)), [], unexpected, [], [])
 
 

@@ -114,9 +114,12 @@ class TimmSource:
         own = network.state_dict().keys()
         target = Target(network, own, self._classifiers(), self._config().num_classes)
 
-        def convert(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
-            whole = self._convert(tensors)
-            return None if whole is None else {name: whole[name] for name in own if name in whole}
+        def convert(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]] | None:
+            if (whole := self._convert(tensors)) is None:
+                return None
+            heads = [name for name, tensor in tensors.items() if name.startswith(target.heads)]
+            told = [name for name in heads if target.is_told(name, tensors[name])]
+            return {name: whole[name] for name in own if name in whole}, told
 
         fill_from(target, read_states(file), file, convert)
         return network
