@@ -25,7 +25,7 @@ from sktransfer.backbones.sources._matching import Target, fill_from
 from sktransfer.backbones.sources._origin import Origin, data_of_tag, random_origin
 from sktransfer.backbones.sources._state_dicts import read_states
 from sktransfer.backbones.sources._weights import fetch, place_of
-from sktransfer.backbones.sources._weights_file import is_path
+from sktransfer.backbones.sources._weights_file import is_path, read_recipe
 from sktransfer.inputs import ImagePreprocessing
 
 PREFIX = "timm:"
@@ -44,17 +44,23 @@ class TimmSource:
         weights.
     seed : int
         Of random weights.
+    recipe : str or None, default=None
+        Tag whose preprocessing goes with the weights in a file, if the name has none; `None` asks the file.
     """
 
     name: str
     weights: str | os.PathLike[str] | None
     seed: int = 0
+    recipe: str | None = None
     kind: ClassVar[str] = "timm"
     keeps_network = False
 
     def __post_init__(self) -> None:
         models = self._models
-        model = self._model.partition(".")[0]
+        model, _, own = self._model.partition(".")
+        if self.recipe is None:
+            asks = not own and self.weights is not None and is_path(self.weights)
+            object.__setattr__(self, "recipe", read_recipe(self.weights) if asks and self.weights else "")
         try:
             if models.is_model(model):
                 models.get_pretrained_cfg(self._model)
@@ -97,6 +103,12 @@ class TimmSource:
         place = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
         licence = config.license if config.license not in ("", "unknown") else None
         return Origin(f"timm {config.tag or self._model}, {place}", data_of_tag(config.tag or ""), licence)
+
+    @property
+    def recipe_name(self) -> str | None:
+        """Tag whose preprocessing goes with these weights, where the name does not say it."""
+        _, _, tag = self._tagged().partition(".")
+        return tag or None
 
     def graph(self, network: nn.Module) -> NetworkGraph:
         models = self._models
@@ -215,6 +227,8 @@ class TimmSource:
     def _tagged(self) -> str:
         """Return the name of model and weights as timm has it."""
         tag = self._tag()
+        if tag is None and self.recipe and "." not in self._model:
+            tag = self.recipe if f"{self._model}.{self.recipe}" in self._models.list_pretrained() else None
         return f"{self._model.partition('.')[0]}.{tag}" if tag else self._model
 
     def _config(self) -> Any:
