@@ -36,6 +36,7 @@ from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones.graphs._layer_calls import twin
 from sktransfer.backbones.graphs._pooling import POOLINGS
+from sktransfer.backbones.sources._weights_file import RECIPE
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
 from sktransfer.inputs import make_reader, restore_reader
 from sktransfer.inputs._base import Reader, Samples
@@ -207,6 +208,46 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         samples = reader.example(3, getattr(self, "n_features_in_", None))
         # The exporters change modules while they run; other threads may predict with this estimator's meanwhile.
         export(twin(network), samples, reader.varying, reader.description, path, output, classes)
+
+    def save_backbone(self, path: "str | os.PathLike[str]") -> None:
+        """Write the weights of the network, tuned or not, as a plain `state_dict`, for `weights=` of other estimators.
+
+        So a network is tuned for one task and then used for the next: `FineTunedClassifier(backbone, weights=path)`,
+        with the same `backbone`. The file holds all parameters and buffers that the features depend on, those of frozen
+        blocks and of blocks behind `layer` too, under the names of the network itself. In torch,
+        `network.load_state_dict(safetensors.torch.load_file(path), strict=False)` takes it. Neither the head that `fit`
+        trained nor the network's own classification layer is in it.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, such as `"backbone.safetensors"`. It is written whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            If the path does not end in `.safetensors`.
+        FileNotFoundError
+            If there is no such folder.
+        IsADirectoryError
+            If the path is a folder.
+        OSError
+            If the file cannot be written.
+
+        See Also
+        --------
+        sktransfer.save : Writes the whole estimator.
+        """
+        from sktransfer._files._network_file import write_network  # which few need
+
+        check_is_fitted(self, "backbone_")
+        recipe = self.backbone_.recipe_name  # where the weights alone do not say how images are prepared for them
+        header = {"format": "pt"} if recipe is None else {RECIPE: recipe}
+        write_network(path, self.backbone_.feature_state(self._tuned_tensors()), header)
+
+    def _tuned_tensors(self) -> Tensors:
+        """Return parameters and buffers that are others than those of the backbone, by the network's names."""
+        return {}
 
     @abstractmethod
     def _computation(self) -> tuple[nn.Module, str, np.ndarray | None]:

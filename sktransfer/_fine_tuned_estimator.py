@@ -296,6 +296,11 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         super()._check_parameters()
         check_settings(self)
 
+    def _tuned_tensors(self) -> Tensors:
+        module = self.net_.module_
+        module.attach(self.backbone_)
+        return {} if module.tail is None else module.tail.state_dict()
+
     def _earlier(self, backbone: Backbone, task: Task, settings: TrainingSettings) -> SuffixNetwork | None:
         """Return what to continue, or say why it cannot be continued."""
         if not self.warm_start or not hasattr(self, "net_"):

@@ -46,17 +46,35 @@ def write_model(
         If the file cannot be written, as on a full disk, or what is there is a pipe or a device.
     """
     place = Path(os.path.realpath(check_target(path)))
-    held = _apart({**tensors, _ENTRY: torch.tensor([VERSION])})  # never none at all, which old readers refuse
+    held = apart({**tensors, _ENTRY: torch.tensor([VERSION])})  # never none at all, which old readers refuse
     text = json.dumps({**description, "tensors": {name: _digest(tensor) for name, tensor in held.items()}})
     # One entry, since safetensors writes several in any order, and equal models are to be equal files.
     header = {_ENTRY: f"{VERSION} {_digest_text(text)}\n{text}"}
     with written_whole(place, path) as file:
-        _write(file, held, header, path)
+        write_tensors(file, held, header, path)
 
 
-def _write(
+def write_tensors(
     file: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, str], path: "str | os.PathLike[str]"
 ) -> None:
+    """Write a safetensors file.
+
+    Parameters
+    ----------
+    file : Path
+        Where to; nothing is there yet.
+    tensors : mapping of str to Tensor
+        As `apart` returns them.
+    header : mapping of str to str
+        What stands in front of them.
+    path : path-like
+        What a person called the file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, as on a full disk.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -171,8 +189,19 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return tensors on the CPU of which no two share memory, which safetensors refuses."""
+def apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors on the CPU of which no two share memory, which safetensors refuses.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        On any device.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Copies, where they share some.
+    """
     held: dict[str, torch.Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():

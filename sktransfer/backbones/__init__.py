@@ -188,11 +188,11 @@ def restore_backbone(
 
         source = HuggingFaceSource(**{**values, "config": _without_places(values["config"])}, prepared=prepared)
     elif kind == "torchvision":
-        source = TorchvisionSource(**values)
+        source = TorchvisionSource(**{**values, "recipe": values.get("recipe") or ""})
     else:
         from sktransfer.backbones.sources._timm import TimmSource
 
-        source = TimmSource(**values)
+        source = TimmSource(**{**values, "recipe": values.get("recipe") or ""})
     return Backbone.from_record(source, record, tensors)
 
 

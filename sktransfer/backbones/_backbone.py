@@ -22,6 +22,7 @@ from sktransfer.backbones._stages import stage_ends
 from sktransfer.backbones._summary import BackboneSummary, BlockRow
 from sktransfer.backbones.graphs._base import NOTHING, Block, Cut, Graph, Pooled
 from sktransfer.backbones.graphs._folding import scale_convolutions
+from sktransfer.backbones.graphs._trace import first_names
 from sktransfer.backbones.sources._base import Source
 from sktransfer.backbones.sources._claims import no_larger_than
 from sktransfer.backbones.sources._weights import fill, fingerprint, fingerprint_of_tensors
@@ -490,6 +491,31 @@ class Backbone:
         }
         return record, dict(self.network.state_dict()) if stored else {}
 
+    def feature_state(self, tuned: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return all parameters and buffers that the features of the whole network depend on.
+
+        Parameters
+        ----------
+        tuned : mapping of str to Tensor
+            Those that take the place of the network's own, by its names.
+
+        Returns
+        -------
+        dict of str to Tensor
+            By the network's names, tied ones under each of theirs.
+        """
+        whole = self.whole()
+        own, first = whole.network.state_dict(), first_names(whole.network)
+        needed = whole._traced.feature_names()
+        tuned = {first.get(name, name): tensor for name, tensor in tuned.items()}
+        wanted = {name: first.get(name, name) for name in own}
+        return {name: tuned.get(one, own[name]) for name, one in wanted.items() if one in needed}
+
+    @property
+    def recipe_name(self) -> str | None:
+        """Name of the weights whose preprocessing goes with these, where a file of weights has to say so."""
+        return getattr(self._source, "recipe_name", None)
+
     @classmethod
     def from_record(cls, source: Source, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> "Backbone":
         """Build a backbone again from what `to_record` returned.
@@ -550,7 +576,7 @@ class Backbone:
                     opened.enter_context(no_larger_than(tensors))
                     opened.enter_context(Unfilled())
                 network = self._source.architecture()
-            fill(network, tensors, network.state_dict(), "the file")
+            fill(network, tensors, "the file")
             return LoadedNetwork(network, self._source)
 
         recipe = recipe_of(self._source, self.preprocessing.record, weights=False)

@@ -90,8 +90,8 @@ class Graph(Protocol):
     def parameter_names_before(self, cut: Cut) -> set[str]:
         """Return the names of all parameters and buffers that the value at a cut depends on."""
 
-    def used_names(self) -> set[str]:
-        """Return the names of all parameters and buffers that the output depends on."""
+    def feature_names(self) -> set[str]:
+        """Return the names of all parameters and buffers that the features depend on."""
 
     def has_channels_last(self, cut: Cut) -> bool:
         """Tell whether a map's channels are its last axis."""

@@ -130,8 +130,8 @@ class LayerGraph:
         blocks = self.blocks[: cut.depth]
         return {name for block in blocks for name in (*block.parameter_names, *block.buffer_names)}
 
-    def used_names(self) -> set[str]:
-        """Return the names of all parameters and buffers that the output depends on."""
+    def feature_names(self) -> set[str]:
+        """Return the names of all parameters and buffers that the features depend on."""
         return {name for block in self.blocks for name in (*block.parameter_names, *block.buffer_names)}
 
     def has_channels_last(self, cut: LayerCut) -> bool:

@@ -110,9 +110,9 @@ class NetworkGraph:
             self._names_before[node] = {name for one in earlier for name in self._state_names(one)}
         return set(self._names_before[node])
 
-    def used_names(self) -> set[str]:
-        """Return the names of all parameters and buffers that the output depends on."""
-        return self.parameter_names_before(self._output)
+    def feature_names(self) -> set[str]:
+        """Return the names of all parameters and buffers that the features depend on."""
+        return self.parameter_names_before(self._features)
 
     def has_channels_last(self, node: fx.Node) -> bool:
         """Tell whether a map's channels are its last axis, by the last operation that says so."""

@@ -14,8 +14,9 @@ from torch import nn
 from sktransfer._messages import first_line, shown
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
+from sktransfer.backbones.sources._matching import Target, fill_from
 from sktransfer.backbones.sources._origin import Origin
-from sktransfer.backbones.sources._weights import fill, read_state_dict
+from sktransfer.backbones.sources._state_dicts import read_states
 from sktransfer.backbones.sources._wrapped_networks import unwrap_network
 from sktransfer.inputs import ImagePreprocessing
 
@@ -104,8 +105,7 @@ class CustomSource:
     def pretrained(self) -> nn.Module:
         network = self.architecture().eval()
         if self._path is not None:
-            used = self.graph(network).used_names()
-            fill(network, read_state_dict(self._path), used, shown(Path(self._path)))
+            fill_from(Target(network, self.graph(network).feature_names()), read_states(self._path), self._path)
         return network
 
     def adopt(self, network: nn.Module) -> "CustomSource":

@@ -14,7 +14,7 @@ from torch import nn
 from sktransfer._messages import shown
 from sktransfer.backbones.sources._hub_architectures import count_values, on_paper
 from sktransfer.backbones.sources._hub_files import ModelFiles, explained, refuse_pointer
-from sktransfer.backbones.sources._weights import read_state_dict
+from sktransfer.backbones.sources._state_dicts import read_state_dict
 
 # Files of weights, in the order in which the library looks for them; each may be in parts that an index lists.
 _FILES = ("model.safetensors", "pytorch_model.bin")
@@ -125,12 +125,44 @@ def load_weights(files: ModelFiles, config: Any) -> tuple[Any, list[str]]:
         state.update({name: tensor.clone() for name, tensor in read_state_dict(file).items()})
     network = on_paper(config, files)
     check_claims(network, sum(tensor.numel() for tensor in state.values()), f"backbone={files}")
+    loaded, missing, _ = by_library(files, config, type(network), state)
+    return loaded, missing
+
+
+def by_library(
+    files: ModelFiles, config: Any, kind: type[nn.Module], state: Mapping[str, torch.Tensor]
+) -> tuple[Any, list[str], list[str]]:
+    """Return the network that the library makes of tensors, whose names it may know by others.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        Of the model, for messages.
+    config : transformers.PreTrainedConfig
+        As `build_config` returns it.
+    kind : type
+        Class of the network.
+    state : mapping of str to Tensor
+        The tensors.
+
+    Returns
+    -------
+    network : nn.Module
+        In float32.
+    missing, unexpected : list of str
+        Names of tensors that the library did not find, and of those that it had no use for.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match.
+    """
+    library: Any = kind
     with explained(files, "weights"):
-        library: Any = type(network)
         loaded, info = library.from_pretrained(
-            None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
+            None, config=config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
         )
-    return loaded, sorted(info["missing_keys"])
+    return loaded, sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
 
 
 def check_claims(network: nn.Module, held: int, whose: str) -> None:

@@ -6,8 +6,9 @@ a model that needs it is refused, and weights are read as tensors alone.
 
 import json
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,11 +26,18 @@ from sktransfer.backbones.sources._hub_architectures import build_config, check_
 from sktransfer.backbones.sources._hub_downloads import find
 from sktransfer.backbones.sources._hub_files import ModelFiles, check_revision, explained
 from sktransfer.backbones.sources._hub_models import read_description
-from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files, weight_files_here
+from sktransfer.backbones.sources._hub_weights import (
+    by_library,
+    check_claims,
+    load_weights,
+    weight_files,
+    weight_files_here,
+)
+from sktransfer.backbones.sources._matching import Target, fill_from, refuse_layers, settle, shape_of
 from sktransfer.backbones.sources._origin import Origin, random_origin, read_card
 from sktransfer.backbones.sources._sentence_layers import weight_file
 from sktransfer.backbones.sources._sentence_models import SentencePooling
-from sktransfer.backbones.sources._weights import fill, read_state_dict
+from sktransfer.backbones.sources._state_dicts import read_states
 from sktransfer.backbones.sources._weights_file import is_path
 from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
 from sktransfer.inputs._base import Preprocessing
@@ -144,25 +152,48 @@ class HuggingFaceSource:
         if self.weights is None:
             return self.architecture()
         if self.weights != "DEFAULT":
-            state, whose = read_state_dict(self.weights), repr(os.fspath(self.weights))
-            paper = on_paper(build_config(self.config or {}, self._files), self._files)
-            check_claims(paper, sum(tensor.numel() for tensor in state.values()), f"weights={whose}")
-            network = self.architecture().eval()
-            if self._layers and not any(name.startswith(f"{END}.") for name in state):  # of the network alone
-                network = self._with_end(network, read=True)
-                state = {**state, **{f"{END}.{name}": one for name, one in getattr(network, END).state_dict().items()}}
-            fill(network, state, self._graph(network).used_names(), whose)
-            return network
+            return self._from_file(self.weights)
         network, padding = load_weights(self._files, build_config(self.config or {}, self._files))
         network = self._with_end(encoder(network), read=True).eval()
-        used = self._graph(network).used_names()
-        missing = [name for name in padding if name in used or name.removeprefix("encoder.") in used]
+        missing = self._lacking(network, padding)
         if missing:
             raise ValueError(
                 f"Got weights of {self._files} that lack {len(missing)} tensors of the network "
                 f"({', '.join(missing[:5])}); expected all of them. Give the weights of this very architecture."
             )
+        settle(network, _within(padding))  # such as a pooler, which the library drew
         return network
+
+    def _from_file(self, path: str | os.PathLike[str]) -> nn.Module:
+        states, config = read_states(path), build_config(self.config or {}, self._files)
+        paper = on_paper(config, self._files)
+        held = max(sum(prod(shape_of(tensor)) for tensor in state.tensors.values()) for state in states)
+        check_claims(paper, held, f"weights={shown(Path(path))}")
+        network = self.architecture().eval()
+        of_network_alone = bool(self._layers) and not any(f"{END}." in name for one in states for name in one.tensors)
+        if of_network_alone:  # layers behind the pooling have a file of their own
+            delattr(network, END)
+        target = Target(network, self._graph(network).feature_names())
+
+        def convert(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]] | None:
+            try:
+                whole, padding, unused = by_library(self._files, config, type(paper), tensors)
+            except ValueError:
+                return None  # tensors of another network may stop the library anywhere
+            found = encoder(whole)
+            if self._lacking(found, padding):
+                return None
+            refuse_layers(target, tensors, unused, path)
+            lacking = set(_within(padding))
+            return {name: tensor for name, tensor in found.state_dict().items() if name not in lacking}, unused
+
+        fill_from(target, states, path, convert)
+        return self._with_end(network, read=True).eval() if of_network_alone else network
+
+    def _lacking(self, network: nn.Module, padding: Iterable[str]) -> list[str]:
+        """Return those of the names without a tensor that features depend on."""
+        used = self._graph(network).feature_names()
+        return [name for name in padding if not used.isdisjoint(_within([name]))]
 
     def adopt(self, network: nn.Module) -> "HuggingFaceSource":
         return self
@@ -215,6 +246,11 @@ class HuggingFaceSource:
     def _whole(self) -> ModelFiles:
         """Of the model that the network may be a part of."""
         return ModelFiles.named(self.name, "", self.commit)
+
+
+def _within(names: Iterable[str]) -> list[str]:
+    """Return names of a whole network as those of its encoder too."""
+    return [one for name in names for one in (name, name.removeprefix("encoder."))]
 
 
 def _import_transformers() -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 
 from sktransfer._messages import name_some, shown
 from sktransfer.backbones.sources._hub_files import ModelFiles, refuse_pointer
-from sktransfer.backbones.sources._weights import read_state_dict
+from sktransfer.backbones.sources._state_dicts import read_state_dict
 
 # Kinds that are understood; the last two have no weights.
 KINDS = ("Dense", "LayerNorm", "Normalize", "Dropout")

@@ -21,9 +21,11 @@ from sktransfer.backbones._code import is_library
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
 from sktransfer.backbones.sources import _hub_downloads, _weights
 from sktransfer.backbones.sources._base import file_key
+from sktransfer.backbones.sources._matching import Target, fill_from
 from sktransfer.backbones.sources._origin import Origin, data_of_tag, random_origin
-from sktransfer.backbones.sources._weights import fetch, fill, place_of, read_state_dict, without_prefix
-from sktransfer.backbones.sources._weights_file import is_path
+from sktransfer.backbones.sources._state_dicts import read_states
+from sktransfer.backbones.sources._weights import fetch, place_of
+from sktransfer.backbones.sources._weights_file import is_path, read_recipe
 from sktransfer.inputs import ImagePreprocessing
 
 PREFIX = "timm:"
@@ -42,17 +44,23 @@ class TimmSource:
         weights.
     seed : int
         Of random weights.
+    recipe : str or None, default=None
+        Tag whose preprocessing goes with the weights in a file, if the name has none; `None` asks the file.
     """
 
     name: str
     weights: str | os.PathLike[str] | None
     seed: int = 0
+    recipe: str | None = None
     kind: ClassVar[str] = "timm"
     keeps_network = False
 
     def __post_init__(self) -> None:
         models = self._models
-        model = self._model.partition(".")[0]
+        model, _, own = self._model.partition(".")
+        if self.recipe is None:
+            asks = not own and self.weights is not None and is_path(self.weights)
+            object.__setattr__(self, "recipe", read_recipe(self.weights) if asks and self.weights else "")
         try:
             if models.is_model(model):
                 models.get_pretrained_cfg(self._model)
@@ -96,6 +104,12 @@ class TimmSource:
         licence = config.license if config.license not in ("", "unknown") else None
         return Origin(f"timm {config.tag or self._model}, {place}", data_of_tag(config.tag or ""), licence)
 
+    @property
+    def recipe_name(self) -> str | None:
+        """Tag whose preprocessing goes with these weights, where the name does not say it."""
+        _, _, tag = self._tagged().partition(".")
+        return tag or None
+
     def graph(self, network: nn.Module) -> NetworkGraph:
         models = self._models
         untraced = (*models.get_notrace_modules(), *filter(callable, models.get_notrace_functions()))
@@ -109,17 +123,17 @@ class TimmSource:
         if self.weights is None:
             return network
         file = Path(self.weights) if self._tag() is None else self._download().get()
-        used, whose = network.state_dict().keys(), shown(file)
-        state = without_prefix(read_state_dict(file), used, whose)
-        heads = tuple(f"{name}." for name in self._classifiers())
-        lean = {name: tensor for name, tensor in state.items() if not name.startswith(heads)}
-        try:
-            fill(network, lean, used, whose)
-        except ValueError:
-            converted = self._convert(state)
-            if converted is None:
-                raise
-            fill(network, {name: converted[name] for name in used if name in converted}, used, whose)
+        own = network.state_dict().keys()
+        target = Target(network, own, self._classifiers(), self._config().num_classes)
+
+        def convert(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]] | None:
+            if (whole := self._convert(tensors)) is None:
+                return None
+            heads = [name for name, tensor in tensors.items() if name.startswith(target.heads)]
+            told = [name for name in heads if target.is_told(name, tensors[name])]
+            return {name: whole[name] for name in own if name in whole}, told
+
+        fill_from(target, read_states(file), file, convert)
         return network
 
     def adopt(self, network: nn.Module) -> "TimmSource":
@@ -213,6 +227,8 @@ class TimmSource:
     def _tagged(self) -> str:
         """Return the name of model and weights as timm has it."""
         tag = self._tag()
+        if tag is None and self.recipe and "." not in self._model:
+            tag = self.recipe if f"{self._model}.{self.recipe}" in self._models.list_pretrained() else None
         return f"{self._model.partition('.')[0]}.{tag}" if tag else self._model
 
     def _config(self) -> Any:

@@ -14,9 +14,11 @@ from sktransfer._messages import check_choice, closest, shown
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
 from sktransfer.backbones.sources._base import file_key
+from sktransfer.backbones.sources._matching import Target, fill_from
 from sktransfer.backbones.sources._origin import Origin, random_origin
-from sktransfer.backbones.sources._weights import fetch, fill, place_of, read_state_dict
-from sktransfer.backbones.sources._weights_file import check_tensors, is_path
+from sktransfer.backbones.sources._state_dicts import read_states
+from sktransfer.backbones.sources._weights import fetch, place_of
+from sktransfer.backbones.sources._weights_file import check_tensors, is_path, read_recipe
 from sktransfer.inputs import ImagePreprocessing
 
 if TYPE_CHECKING:
@@ -49,11 +51,14 @@ class TorchvisionSource:
         `"DEFAULT"`, a weight name, a path, or `None` for random weights.
     seed : int
         Of random weights.
+    recipe : str or None, default=None
+        Name of the weights whose preprocessing goes with those in a file; `None` asks the file.
     """
 
     name: str
     weights: str | os.PathLike[str] | None
     seed: int = 0
+    recipe: str | None = None
     kind: ClassVar[str] = "torchvision"
     keeps_network = False
 
@@ -64,6 +69,8 @@ class TorchvisionSource:
             names(),
             'list_backbones() lists them; names of timm begin with "timm:", those of the Hugging Face Hub with "hf:".',
         )
+        if self.recipe is None and self.weights is not None and self._enum() is None:
+            object.__setattr__(self, "recipe", read_recipe(self.weights))
 
     @property
     def weights_name(self) -> str:
@@ -96,6 +103,11 @@ class TorchvisionSource:
         earlier = "photos of Instagram (SWAG), then " if data and "SWAG" in known.name else ""
         return Origin(whose, data and earlier + data, said.get("license"))
 
+    @property
+    def recipe_name(self) -> str | None:
+        """Name of the weights whose preprocessing goes with these; of random ones `None`."""
+        return None if self.weights is None else self._recipe().name
+
     def architecture(self) -> nn.Module:
         return self._as_pretrained(self._build())
 
@@ -111,8 +123,7 @@ class TorchvisionSource:
             check_tensors(whole.state_dict(), place_of(enum))
             return self._as_pretrained(whole)
         network = self._build().eval()
-        used = self.graph(network).used_names()
-        fill(network, read_state_dict(self.weights), used, shown(Path(self.weights)))
+        fill_from(Target(network, self.graph(network).feature_names()), read_states(self.weights), self.weights)
         return self._as_pretrained(network)
 
     def adopt(self, network: nn.Module) -> "TorchvisionSource":
@@ -147,14 +158,16 @@ class TorchvisionSource:
     def _recipe(self) -> "WeightsEnum":
         """Return the weights of torchvision whose preprocessing and image size apply.
 
-        A file under torchvision's own name is known; any other is taken for the first that are there, for images of
-        the size that torchvision builds the network for.
+        A file under torchvision's own name is known, and so is one that says it; any other is taken for the first that
+        are there, for images of the size that torchvision builds the network for.
         """
         from torchvision.models import get_model_weights
 
         if (enum := self._enum()) is not None:
             return enum
         known = list(get_model_weights(self.name))
+        if (said := next((member for member in known if member.name == self.recipe), None)) is not None:
+            return said
         file = Path(self.weights).name if self.weights is not None else ""
         usual = min(known, key=lambda member: member.meta["min_size"])
         return next((member for member in known if member.url.rpartition("/")[2] == file), usual)

@@ -14,6 +14,9 @@ import torch
 
 from sktransfer._messages import shortened, shown
 
+# Entry in the header of a safetensors file: the weights whose preprocessing goes with those in the file.
+RECIPE = "sktransfer preprocessing of"
+
 # What git leaves in the place of a large file that was not fetched.
 _POINTER = b"version https://git-lfs"
 
@@ -98,6 +101,30 @@ def find_file(weights: str | os.PathLike[str]) -> Path:
     if start.startswith(b"PK"):
         _check_archive(path, found.st_size)
     return path
+
+
+def read_recipe(weights: str | os.PathLike[str]) -> str:
+    """Return the name of the weights whose preprocessing goes with those in a file, as far as the file says it.
+
+    Parameters
+    ----------
+    weights : path-like
+        As the user wrote it.
+
+    Returns
+    -------
+    str
+        Empty where there is none, or no such file; whoever reads its tensors says so.
+    """
+    if Path(weights).suffix != ".safetensors":
+        return ""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(find_file(weights), "pt") as file:
+            return (file.metadata() or {}).get(RECIPE, "")
+    except (OSError, ValueError, SafetensorError):
+        return ""
 
 
 def _check_archive(path: Path, size: int) -> None:

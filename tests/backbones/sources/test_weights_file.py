@@ -301,7 +301,7 @@ def test_a_prefix_that_training_left_is_understood_and_told(prefix: str, backbon
     else:
         state = tiny_cnn().state_dict() if backbone is tiny_cnn else get_model(backbone, weights=None).state_dict()
     torch.save({prefix + name: tensor for name, tensor in state.items()}, tmp_path / "w.pth")
-    with pytest.warns(UserWarning, match=rf"names in '.*w\.pth' all begin with '{prefix}'.*left out"):
+    with pytest.warns(UserWarning, match=rf"Left out of '.*w\.pth': the prefix '{prefix}' of its names\.$"):
         loaded = load_backbone(backbone, tmp_path / "w.pth").network.state_dict()
     assert all(torch.equal(loaded[name], state[name]) for name in loaded)
 
@@ -310,7 +310,7 @@ def test_an_averaged_model_and_its_notes_are_understood(tmp_path: Path):
     network = get_model("mnasnet0_5", weights=None)  # which asks for the version of its weights
     averaged = torch.optim.swa_utils.AveragedModel(network)
     torch.save(averaged.state_dict(), tmp_path / "w.pth")
-    with pytest.warns(UserWarning, match=r"begin with 'module\.'"):
+    with pytest.warns(UserWarning, match=r"the prefix 'module\.' of its names"):
         loaded = load_backbone("mnasnet0_5", tmp_path / "w.pth").network.state_dict()
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in network.state_dict().items())
 

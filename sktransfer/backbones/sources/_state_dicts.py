@@ -1,0 +1,195 @@
+"""What a weights file holds: tensors by name, or a checkpoint of several such dicts beside other things.
+
+A weights file is data: nothing in this file ever runs its code.
+"""
+
+import os
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sktransfer._messages import shortened, shown
+from sktransfer.backbones.sources._weights_file import check_tensors, check_versions, find_file
+
+# Where the weights of a checkpoint are, if it says nothing else.
+USUAL = ("", "state_dict", "model", "state_dict.model")
+
+# Dicts within dicts, beyond which nobody puts weights.
+_DEEPEST = 4
+
+# torchvision's DenseNet files name their layers `norm.1`, its networks `norm1`.
+_DOTTED_DENSE_LAYER = re.compile(r"(\.denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """Tensors by name, as a file holds them.
+
+    Attributes
+    ----------
+    where : str
+        The keys that lead to them, with dots between; empty for the file itself.
+    tensors : mapping of str to Tensor
+        On the CPU.
+    alone : bool
+        Whether nothing else stands among them.
+    in_order : bool
+        Whether they come in the order that the network has them in.
+    """
+
+    where: str
+    tensors: Mapping[str, torch.Tensor]
+    alone: bool = True
+    in_order: bool = True
+
+
+def read_states(path: str | os.PathLike[str]) -> list[StateDict]:
+    """Read all tensors by name of a `.safetensors` file, or of one that `torch.save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        A state dict, or a checkpoint that holds some beside numbers, texts and the state of an optimizer.
+
+    Returns
+    -------
+    list of StateDict
+        At least one; nothing was looked at of their tensors.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    PermissionError
+        If it may not be read.
+    ValueError
+        If the file is damaged, holds no tensors by name, or holds code to be run.
+    """
+    path = find_file(path)
+    if path.suffix == ".safetensors":
+        return [StateDict("", _renamed(_read_safetensors(path)), in_order=False)]
+    held = _read_torch(path)
+    states = list(_find(held, (), set()))
+    if not states:
+        raise ValueError(
+            f"Got weights={shown(path)}, which holds a {type(held).__name__}; expected a state_dict: tensors by name."
+        )
+    return states
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> Mapping[str, torch.Tensor]:
+    """Read the tensors of a file of weights: all of a `.safetensors` file, of a checkpoint those that it is known by.
+
+    Parameters
+    ----------
+    path : path-like
+        A file holding one `state_dict`, possibly under the key `"state_dict"` or `"model"`.
+
+    Returns
+    -------
+    mapping of str to Tensor
+        On the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    PermissionError
+        If it may not be read.
+    ValueError
+        If the file holds no tensors by name, holds code to be run, or NaN or infinity.
+    """
+    state = usual(read_states(path))
+    check_versions(state.tensors, Path(path))
+    check_tensors(state.tensors, find_file(path))
+    return state.tensors
+
+
+def usual(states: Sequence[StateDict]) -> StateDict:
+    """Return the state dict that a file is known by: the largest one at the usual places, else anywhere.
+
+    Parameters
+    ----------
+    states : sequence of StateDict
+        As `read_states` returns them.
+
+    Returns
+    -------
+    StateDict
+        One of them.
+    """
+    return min(states, key=lambda state: (state.where not in USUAL, -len(state.tensors)))
+
+
+def _find(held: Any, keys: tuple[str, ...], seen: set[int]) -> Iterator[StateDict]:
+    if not isinstance(held, Mapping) or len(keys) > _DEEPEST or id(held) in seen:
+        return
+    seen.add(id(held))
+    named = {name: value for name, value in held.items() if isinstance(name, str)}
+    tensors: Any = OrderedDict((name, value) for name, value in named.items() if isinstance(value, torch.Tensor))
+    if tensors:
+        if getattr(held, "_metadata", None) is not None:
+            tensors._metadata = held._metadata  # type: ignore[attr-defined]
+        yield StateDict(".".join(keys), _renamed(tensors), alone=len(tensors) == len(held))
+    for name, value in named.items():
+        yield from _find(value, (*keys, name), seen)
+
+
+def _renamed(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    renamed: Any = OrderedDict((_DOTTED_DENSE_LAYER.sub(r"\1\2", name), tensor) for name, tensor in state.items())
+    if getattr(state, "_metadata", None) is not None:
+        renamed._metadata = state._metadata  # type: ignore[attr-defined]
+    return renamed
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except Exception as error:  # a damaged file, types that torch does not have, no memory to map it
+        raise ValueError(
+            f"Got weights={shown(path)}, which is not a whole safetensors file ({reason_of(error)}); expected one as "
+            "safetensors.torch.save_file writes it. Download or save it again, or give it the ending of what it is."
+        ) from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"Refused to load {shown(path)}: it holds more than tensors, and loading that would run code from the "
+            f"file, or it is not a weights file at all (torch.load with weights_only=True: {reason_of(error)}). Save "
+            "the network's state_dict() alone, or as safetensors, and give that file."
+        ) from error
+    except Exception as error:  # a damaged file may stop torch anywhere
+        raise ValueError(
+            f"Got weights={shown(path)}, which torch.load cannot read ({reason_of(error)}); expected a whole file of a "
+            "state_dict. Download or save it again."
+        ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason in one short line, without torch's advice on how to load the file all the same.
+
+    Parameters
+    ----------
+    error : Exception
+        As torch or safetensors raised it.
+
+    Returns
+    -------
+    str
+        For a message.
+    """
+    reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    if "TorchScript" in reason:
+        return "it is a TorchScript archive, which holds code"
+    return shortened(reason.partition(" Please use")[0].strip().partition("\n")[0], 160) or type(error).__name__
