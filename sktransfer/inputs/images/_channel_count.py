@@ -65,8 +65,10 @@ def _of_list(rows: list[Any]) -> int | None:
     for row, image in enumerate(rows[:_LOOKED_AT]):
         # What is open may be read but once, and what is far takes its time: they are left to those who say n_channels.
         file = None if isinstance(image, Image.Image) or is_open(image) else files.of(image, f"X[{row}]")
-        if not (os.path.isfile(file) if isinstance(file, str) else file is not None and not file.is_far):
-            continue  # a pipe would keep its reader waiting
+        if file is None or (isinstance(file, EncodedFile) and file.is_far):
+            continue
+        if isinstance(file, str) and not os.path.isfile(file):  # a pipe would keep its reader waiting
+            continue
         if (header := header_of(file, row)) is not None:
             return _of_header(header, file, row)
     return None

@@ -21,7 +21,6 @@ from sktransfer.inputs.images._integrity import FORMATS, MAX_FILE_BYTES, known_f
 from sktransfer.inputs.images._orientation import BareFile, orientation, turn, turn_array
 from sktransfer.inputs.images._picture_locks import alone_with
 from sktransfer.inputs.images._tiff_bands import open_content, read_bands
-from sktransfer.inputs.images._tiff_header import MAGIC as TIFF_MAGIC
 from sktransfer.inputs.images._tiff_header import TiffHeader, read_header
 
 COLOURS = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -108,12 +107,11 @@ def _by_other_readers(
 ) -> np.ndarray | None:
     """Return what a file holds that Pillow does not read, or would leave out a part of; `None` leaves it to Pillow."""
     file = opened.enter_context(open_content(image))
-    head = file.read(4)
-    if head[:2] in _OF_PILLOW:
+    if file.read(2) in _OF_PILLOW:
         return None
-    if head in TIFF_MAGIC:
-        header = read_header(file)
-        if header is None or not _has_bands_for(header, channels):
+    header = read_header(file)  # DICOM may begin like a TIFF, and hold none
+    if header is not None:
+        if not _has_bands_for(header, channels):
             return None
         _check_length(file)
         return read_bands(file, channels)
@@ -125,11 +123,11 @@ def _by_other_readers(
 
 def _has_bands_for(header: TiffHeader, channels: int) -> bool:
     """Tell whether a TIFF holds what Pillow would not give to a network of so many channels."""
-    if header.n_samples > _MOST_OF_PILLOW:
+    if header.n_samples > _MOST_OF_PILLOW or header.is_halved:
         return True
     if channels in (1, 3) or header.are_inks or (channels == 4 and header.is_coloured_and_transparent):
         return False
-    return header.n_samples > 3 or channels in (header.n_samples, header.n_pages)
+    return header.n_samples > 3 or header.n_samples == channels or header.n_pages > 1
 
 
 def _check_length(file: IO[bytes]) -> None:
@@ -248,7 +246,7 @@ def _naming(name: str) -> Iterator[None]:
 def _not_whole(name: str, why: str) -> UnreadableSampleError:
     return UnreadableSampleError(
         f"Got {name}, which is no whole image ({why}); expected a file that Pillow can decode, of type "
-        f"{', '.join(FORMATS)}. Replace it, or leave its row out."
+        f"{', '.join(FORMATS)}, a TIFF of bands, or DICOM. Replace it, or leave its row out."
     )
 
 

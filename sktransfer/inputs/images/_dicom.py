@@ -151,13 +151,11 @@ def _end_of_meta(head: bytes) -> int:
 def _decoded(found: Any) -> np.ndarray:
     try:
         return np.asarray(found.pixel_array)
-    except RuntimeError as error:
-        if "missing" not in str(error):
-            raise OSError("its pixels cannot be decoded") from None
-        name = getattr(found.file_meta.TransferSyntaxUID, "name", "unknown")
+    except RuntimeError:  # no decoder, or none that could
+        name = str(getattr(found.file_meta.TransferSyntaxUID, "name", "unknown"))[:60]
         raise OSError(
-            f"its pixels are compressed as {name}, for which no decoder is installed; install pylibjpeg with its "
-            "plugins, or store it uncompressed"
+            f"its pixels are packed as {name}, which no installed decoder reads; install pylibjpeg with its plugins, "
+            "or store it unpacked"
         ) from None
     except Exception:  # decoders raise what they please, and may quote the file
         raise OSError("its pixels are cut short or damaged") from None

@@ -39,6 +39,9 @@ from sktransfer.inputs.images._pixel_range import (
 from sktransfer.inputs.images._preprocessing import ImagePreprocessing
 from sktransfer.inputs.images._rows_of_images import check_list, finite_or_errors
 from sktransfer.inputs.images._shapes import (
+    FIT,
+    NETWORK,
+    PARAMETER,
     USUAL,
     channels_last,
     shape_rows,
@@ -125,7 +128,7 @@ class ImageReader(Reader):
         return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
     def learn(self, X: Any, tolerant: bool = False) -> "ImageSamples":
-        images = self._images(X, tolerant)
+        images = self._images(X, tolerant, in_fit=True)
         arrays = _arrays(images)
         self.n_channels = _channels(images) if isinstance(images, np.ndarray) else None
         warn_of_transparency(arrays, self.preprocessing.channels)
@@ -158,7 +161,7 @@ class ImageReader(Reader):
         self.preprocessing = replace(wanted, mean=found["mean"], std=found["std"])
 
     def read(self, X: Any, tolerant: bool = False) -> "ImageSamples":
-        images = self._images(X, tolerant)
+        images = self._images(X, tolerant, in_fit=False)
         arrays = _arrays(images)
         if isinstance(images, np.ndarray) and self.n_channels not in (None, _channels(images)):
             raise ValueError(
@@ -185,11 +188,12 @@ class ImageReader(Reader):
             known = (float(self.pixel_range[0]), float(self.pixel_range[1]))
         return PictureScale(known, self.pixel_range, self.deep_pictures)
 
-    def _images(self, X: Any, tolerant: bool = False) -> "np.ndarray | list[Any]":
+    def _images(self, X: Any, tolerant: bool, in_fit: bool) -> "np.ndarray | list[Any]":
         """Return an array of shape (n, height, width, channels) or a list of paths, files, pictures and arrays."""
-        channels, adapted = self.preprocessing.channels, self.n_own_channels is not None
+        channels = self.preprocessing.channels
+        why = NETWORK if self.n_own_channels is None else PARAMETER if in_fit else FIT
         if isinstance(X, list):
-            return check_list(X, tolerant, channels, adapted)
+            return check_list(X, tolerant, channels, why)
         X = check_array(
             X, dtype="numeric", allow_nd=True, ensure_2d=False, ensure_all_finite=not tolerant, input_name="X"
         )
@@ -201,7 +205,7 @@ class ImageReader(Reader):
         images = shape_rows(X, self.image_shape, channels) if X.ndim == 2 else channels_last(X, channels)
         if images is None:
             raise ValueError(
-                f"Got X of shape {X.shape}; expected images of shape {wanted_shapes(channels, adapted, 'n, ')}"
+                f"Got X of shape {X.shape}; expected images of shape {wanted_shapes(channels, why, 'n, ')}"
             )
         return finite_or_errors(images) if tolerant else images
 

@@ -12,10 +12,10 @@ from sktransfer.inputs._containers import stands_alone
 from sktransfer.inputs._encoded_files import is_cell
 from sktransfer.inputs._files_of_rows import FilesOfRows, without_missing_files
 from sktransfer.inputs._refusals import as_array
-from sktransfer.inputs.images._shapes import channels_last, wanted_shapes
+from sktransfer.inputs.images._shapes import NETWORK, channels_last, wanted_shapes
 
 
-def check_list(images: list[Any], tolerant: bool, channels: int, adapted: bool = False) -> list[Any]:
+def check_list(images: list[Any], tolerant: bool, channels: int, why: str = NETWORK) -> list[Any]:
     """Check the rows of a list; where that is tolerated, errors stand in for those that hold no image.
 
     Parameters
@@ -26,8 +26,8 @@ def check_list(images: list[Any], tolerant: bool, channels: int, adapted: bool =
         Whether that is tolerated.
     channels : int
         How many the network takes.
-    adapted : bool, default=False
-        Whether it takes them because the images of `fit` had as many.
+    why : str, default="the network takes"
+        What says so.
 
     Returns
     -------
@@ -43,13 +43,13 @@ def check_list(images: list[Any], tolerant: bool, channels: int, adapted: bool =
     """
     check, files = _row_or_error if tolerant else _check_row, FilesOfRows()
     return without_missing_files(
-        [check(image, row, channels, adapted, files) for row, image in enumerate(images)], "an image", tolerant
+        [check(image, row, channels, why, files) for row, image in enumerate(images)], "an image", tolerant
     )
 
 
-def _row_or_error(image: Any, row: int, channels: int, adapted: bool, files: FilesOfRows) -> Any:
+def _row_or_error(image: Any, row: int, channels: int, why: str, files: FilesOfRows) -> Any:
     try:
-        return _check_row(image, row, channels, adapted, files)
+        return _check_row(image, row, channels, why, files)
     except ValueError as error:
         return UnreadableSampleError(str(error))
 
@@ -77,7 +77,7 @@ def finite_or_errors(images: np.ndarray) -> "np.ndarray | list[Any]":
     ]
 
 
-def _check_row(image: Any, row: int, channels: int, adapted: bool, files: FilesOfRows) -> Any:
+def _check_row(image: Any, row: int, channels: int, why: str, files: FilesOfRows) -> Any:
     """Return a path as str, another file as such, a picture as it is, an array as (height, width, channels)."""
     if isinstance(image, Image.Image):
         return image
@@ -92,5 +92,5 @@ def _check_row(image: Any, row: int, channels: int, adapted: bool, files: FilesO
     array = check_array(image, dtype="numeric", allow_nd=True, ensure_2d=False, input_name=f"X[{row}]")
     images = channels_last(array[None], channels)
     if images is None:
-        raise ValueError(f"Got X[{row}] of shape {array.shape}; expected {wanted_shapes(channels, adapted)}")
+        raise ValueError(f"Got X[{row}] of shape {array.shape}; expected {wanted_shapes(channels, why)}")
     return images[0]

@@ -19,6 +19,9 @@ MOST_CHANNELS = 64
 # What grey, colours, and colours with transparency have: networks of 1 or 3 channels take all of them.
 USUAL = (1, 3, 4)
 
+# What says how many channels images have to have.
+NETWORK, PARAMETER, FIT = "the network takes", "n_channels, or the first image, says", "in fit"
+
 
 def check_n_channels(n_channels: object) -> int:
     """Raise if this is no number of channels.
@@ -142,15 +145,15 @@ def channels_last(X: np.ndarray, channels: int) -> np.ndarray | None:
     return X.transpose(0, 2, 3, 1) if X.shape[1] in taken else None
 
 
-def wanted_channels(channels: int, in_fit: bool = False) -> str:
+def wanted_channels(channels: int, why: str = NETWORK) -> str:
     """Say which counts of channels arrays may have.
 
     Parameters
     ----------
     channels : int
         How many the network takes.
-    in_fit : bool, default=False
-        Whether it takes them because the images of `fit` had as many.
+    why : str, default="the network takes"
+        What says so.
 
     Returns
     -------
@@ -159,22 +162,22 @@ def wanted_channels(channels: int, in_fit: bool = False) -> str:
     """
     if channels in (1, 3):
         return "1, 3 or 4 channels"
-    return f"{channels} channels, as {'in fit' if in_fit else 'the network takes'}"
+    return f"{channels} channels, as {why}"
 
 
 def _taken(channels: int) -> tuple[int, ...]:
     return USUAL if channels in (1, 3) else (channels,)
 
 
-def wanted_shapes(channels: int, in_fit: bool, rows: str = "") -> str:
+def wanted_shapes(channels: int, why: str, rows: str = "") -> str:
     """Say which shapes arrays may have, and what to do about others.
 
     Parameters
     ----------
     channels : int
         How many the network takes.
-    in_fit : bool
-        Whether it takes them because the images of `fit` had as many.
+    why : str
+        What says so.
     rows : str, default=""
         What stands in front of the sides of one image: "n, ", or nothing.
 
@@ -184,10 +187,10 @@ def wanted_shapes(channels: int, in_fit: bool, rows: str = "") -> str:
         The end of a message.
     """
     grey = f"({rows}height, width), " if channels in (1, 3) else ""
-    advice = f"Give images of {channels}, or fit again" if in_fit else "Move the axes, or leave channels out"
+    advice = "Move the axes, or leave channels out" if why == NETWORK else f"Give images of {channels}, or fit again"
     return (
         f"{grey}({rows}height, width, channels) or ({rows}channels, height, width), with "
-        f"{wanted_channels(channels, in_fit)}. {advice}."
+        f"{wanted_channels(channels, why)}. {advice}."
     )
 
 

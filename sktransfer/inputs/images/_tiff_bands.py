@@ -93,9 +93,10 @@ def _of_series(opened: Any, channels: int) -> tuple[np.ndarray, str]:
 
 
 def _of_pages(pages: list[Any]) -> list[np.ndarray]:
+    if None in pages:
+        raise OSError("one of its pages is missing")
+    pages = [page.aspage() for page in pages]
     for page in pages:
-        if page is None:
-            raise OSError("one of its pages is missing")
         _check_page(page)
     return [page.asarray(maxworkers=1) for page in pages]
 

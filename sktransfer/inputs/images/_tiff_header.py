@@ -10,7 +10,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-MAGIC = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
+_MAGIC = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True), b"MM\0+": (">", True)}
 _CODES = {1: "B", 3: "H", 4: "L", 16: "Q"}
 
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 256, 257, 258, 262, 277, 284, 338, 339
@@ -54,6 +54,11 @@ class TiffHeader(NamedTuple):
         return self.n_samples == 4 and self.are_colours and self.has_transparency and plain
 
     @property
+    def is_halved(self) -> bool:
+        """Whether Pillow reads 8 bits of colours of 16 that lie one after another."""
+        return self.is_planar and self.n_samples > 1 and self.kind == np.uint16 and self.photometric <= _RGB
+
+    @property
     def drops(self) -> bool:
         """Whether Pillow leaves out bands behind the colours, or behind grey, that are not said to be transparency."""
         return self.n_samples in (2, 4) and not self.has_transparency and not self.are_inks
@@ -84,9 +89,9 @@ def read_header(file: IO[bytes]) -> TiffHeader | None:
     """
     file.seek(0)
     head = file.read(16)
-    if head[:4] not in MAGIC:
+    if head[:4] not in _MAGIC:
         return None
-    order, big = MAGIC[head[:4]]
+    order, big = _MAGIC[head[:4]]
     try:
         (start,) = struct.unpack_from(f"{order}{'Q' if big else 'L'}", head, 8 if big else 4)
         size = file.seek(0, os.SEEK_END)
