@@ -68,8 +68,8 @@ def adapted(network: nn.Module, example: torch.Tensor, n_channels: int) -> nn.Mo
     other = _copy_of_structure(network)
     for name in names:
         _widen(other, name, n_channels)
-    if ran:
-        wider = example[:, :1].expand(-1, n_channels, *example.shape[2:])
+    if ran is not None:
+        wider = ran[:, :1].expand(-1, n_channels, *ran.shape[2:])
         try:
             _run(other, wider)
         except Exception as error:  # a network may raise what it pleases
@@ -106,10 +106,11 @@ def _count(layer: nn.Module) -> Any:
     return getattr(layer, "in_channels", None)
 
 
-def _first_layers(network: nn.Module, example: torch.Tensor) -> tuple[list[str], bool]:
-    """Return the names of the convolutions that take the image, and whether the network ran to its end."""
+def _first_layers(network: nn.Module, example: torch.Tensor) -> tuple[list[str], torch.Tensor | None]:
+    """Return the names of the convolutions that take the image, and the batch with which the network ran to its end."""
     names = {module: name for name, module in network.named_modules()}
-    why = None
+    why: Exception | None = None
+    ran = None
     for batch in (example[:0], example):  # no sample at all costs nothing, where the network takes it
         watch = _Watch(batch)
         with ExitStack() as opened:
@@ -118,7 +119,7 @@ def _first_layers(network: nn.Module, example: torch.Tensor) -> tuple[list[str],
                 opened.callback(module.register_forward_hook(watch.leave, always_call=True).remove)
             try:
                 _run(network, batch, watch)
-                why = None
+                why, ran = None, batch
                 break
             except Exception as error:  # it may be made for another size; the first layer was seen by then
                 why = error
@@ -134,7 +135,7 @@ def _first_layers(network: nn.Module, example: torch.Tensor) -> tuple[list[str],
         weight = layer._parameters.get("weight")
         if weight is None or weight.ndim != 4 or weight.shape[1] != _count(layer):
             raise UnadaptableError(f"its first layer, of type {kind}, has filters of its own kind")
-    return [names[layer] for layer in watch.layers], why is None
+    return [names[layer] for layer in watch.layers], ran
 
 
 def _run(network: nn.Module, batch: torch.Tensor, watch: "_Watch | None" = None) -> None:

@@ -107,7 +107,7 @@ def _of_shape(sides: tuple[int, ...], name: str, shape: tuple[int, ...]) -> int 
         return None
     square = [count for count, (height, width) in readings if height == width]
     few = [count for count, around in readings if 2 * count <= min(around)]
-    for counts in (square, few):
+    for counts in ([count for count, _ in readings], square, few):
         if len(counts) == 1:
             return counts[0]
     raise ValueError(

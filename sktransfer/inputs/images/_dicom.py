@@ -4,9 +4,12 @@ Only the tags that describe pixels are read of a file: nothing that says whose p
 message.
 """
 
+import logging
 import os
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import numpy as np
@@ -39,8 +42,7 @@ _BLACKEST, _WHITEST = 0.5, 99.5
 _UNPACKED = 2**30
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
-# pydicom warns of odd values, which may be a person's: what it says is kept from everybody, and Python has one list of
-# filters for all threads.
+# One file at a time, as Python has one list of filters of warnings for all threads.
 _READING = Lock()
 
 
@@ -90,8 +92,7 @@ def read_dicom(file: IO[bytes], span: tuple[float, float] | None = None) -> np.n
     with named_extra("Got a DICOM file, for which the package pydicom is needed", "scientific"):
         import pydicom
         from pydicom.pixels.processing import apply_color_lut
-    with _READING, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _READING, _silence():
         found = _dataset(pydicom, file)
         pixels = _decoded(found)
         if pixels.ndim == 3:
@@ -99,6 +100,20 @@ def read_dicom(file: IO[bytes], span: tuple[float, float] | None = None) -> np.n
         if found.PhotometricInterpretation == "PALETTE COLOR":
             return _colours(found, apply_color_lut(pixels, found))
         return (_windowed(found, pixels) if span is None else _in_units(found, pixels, span))[..., None]
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Let nothing be said of what is read, by warnings or in logs, which quote the file."""
+    log = logging.getLogger("pydicom")
+    before = log.disabled
+    try:
+        log.disabled = True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = before
 
 
 def _dataset(pydicom: Any, file: IO[bytes]) -> Any:
