@@ -38,11 +38,12 @@ from sktransfer.backbones.graphs._layer_calls import twin
 from sktransfer.backbones.graphs._pooling import POOLINGS
 from sktransfer.backbones.sources._weights_file import RECIPE
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
-from sktransfer.inputs import make_reader, restore_reader
+from sktransfer.inputs import channels_wanted, make_reader, restore_reader
 from sktransfer.inputs._base import Reader, Samples
 from sktransfer.inputs._containers import is_empty
 from sktransfer.inputs._rows import Rows
-from sktransfer.inputs.images._shapes import check_image_shape
+from sktransfer.inputs.images._channel_stats import check_stats
+from sktransfer.inputs.images._shapes import MOST_CHANNELS, check_image_shape
 
 
 def _is_span(bounds: Sequence[Any]) -> bool:
@@ -57,6 +58,9 @@ Tensors = dict[str, torch.Tensor]
 
 # Pairs of a network and a pooling without effect on its features: the warning was given.
 _TOLD: set[tuple[str, str]] = set()
+
+# Parameters that say how X is read.
+_OF_READERS = ("image_shape", "pixel_range", "n_channels", "channel_stats", "max_length", "sampling_rate")
 
 # Names in the state of an estimator that its attributes do not have.
 _TENSORS, _CUSTOM = "tensors", "custom"
@@ -99,6 +103,8 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
     pooling: str
     image_shape: Any
     pixel_range: Any
+    n_channels: Any
+    channel_stats: Any
     max_length: int | None
     sampling_rate: int | None
     batch_size: int
@@ -120,6 +126,8 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         "pooling": [str],
         "image_shape": [tuple, list, None],
         "pixel_range": [StrOptions({"auto"}), tuple, list],
+        "n_channels": [Interval(Integral, 1, MOST_CHANNELS, closed="both"), StrOptions({"auto"})],
+        "channel_stats": [StrOptions({"auto"}), tuple, list],
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
         "sampling_rate": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -285,6 +293,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
             )
         if self.image_shape is not None:
             check_image_shape(self.image_shape)
+        check_stats(self.channel_stats)
         folder = str(self.feature_cache)
         if not folder or "\0" in folder or (folder.lower() == "auto" and folder != "auto"):
             raise ValueError(
@@ -307,12 +316,20 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         takes = backbone.preprocessing.kind
         kind = rows.kind(takes)
         self._check_takes_vectors(n_features, takes if kind == "vectors" else None)
-        given = {name: getattr(self, name) for name in ("image_shape", "pixel_range", "max_length", "sampling_rate")}
+        given = {name: getattr(self, name) for name in _OF_READERS}
+        if takes == kind == "images":
+            wanted = channels_wanted(checked, backbone.preprocessing, self.n_channels, self.image_shape)
+            backbone = backbone.with_channels(wanted)
+            given["n_own_channels"] = backbone.n_own_channels
         reader = make_reader(kind, backbone.preprocessing, **given)
         return reader.learn(checked, tolerant), backbone, reader
 
     def _load_backbone(self, n_features: int | None) -> Backbone:
-        return load_backbone(self.backbone, self.weights, seed=self._seed(), n_features=n_features)
+        images = n_features is None and self.n_channels != "auto"
+        n_channels = self.n_channels if images else None
+        return load_backbone(
+            self.backbone, self.weights, seed=self._seed(), n_features=n_features, n_channels=n_channels
+        )
 
     def _check_takes_vectors(self, n_features: int | None, takes: str | None) -> None:
         if n_features is None or not isinstance(self.backbone, str) or takes not in ("images", "texts"):

@@ -125,6 +125,14 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     pixel_range : "auto" or tuple of float, default="auto"
         Values of arrays, and of pictures and files of more than 8 bits, that stand for black and white; `"auto"` learns
         it in `fit`.
+    n_channels : "auto" or int, default="auto"
+        Channels of each image, from 1 to 64. `"auto"` takes what X holds: grey and colours as the network takes them,
+        and arrays, or TIFF files, of other numbers as they are; of 4 channels in an array, the fourth is taken for
+        transparency and dropped, with a warning. Where the network takes another number, the filters of its first
+        convolution are repeated and scaled, as timm does it. `n_channels=4` takes all four, in PNG and TIFF files too.
+    channel_stats : "auto" or tuple of two sequences of float, default="auto"
+        Mean and deviation of each channel, in the units of X. `"auto"` takes the network's own, and for channels beyond
+        those that it was pretrained with learns them in `fit`, so that each fold of a search passes the network anew.
     max_length : int or None, default=None
         Tokens of a text that are read, special ones included; what follows is cut off. `None` is as many as the network
         was made for.
@@ -256,6 +264,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         callbacks: Any = None,
         image_shape: Any = None,
         pixel_range: Any = "auto",
+        n_channels: Any = "auto",
+        channel_stats: Any = "auto",
         max_length: int | None = None,
         sampling_rate: int | None = None,
         batch_size: int = 32,
@@ -297,6 +307,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
             callbacks=callbacks,
             image_shape=image_shape,
             pixel_range=pixel_range,
+            n_channels=n_channels,
+            channel_stats=channel_stats,
             max_length=max_length,
             sampling_rate=sampling_rate,
             batch_size=batch_size,

@@ -111,6 +111,8 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         callbacks: Any = None,
         image_shape: Any = None,
         pixel_range: Any = "auto",
+        n_channels: Any = "auto",
+        channel_stats: Any = "auto",
         max_length: int | None = None,
         sampling_rate: int | None = None,
         batch_size: int = 32,
@@ -151,6 +153,8 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         self.callbacks = callbacks
         self.image_shape = image_shape
         self.pixel_range = pixel_range
+        self.n_channels = n_channels
+        self.channel_stats = channel_stats
         self.max_length = max_length
         self.sampling_rate = sampling_rate
         self.batch_size = batch_size

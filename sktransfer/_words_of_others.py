@@ -28,6 +28,7 @@ _PARAMETERS = {
     "lr_schedule": "lr_scheduler lr_scheduler_type scheduler",
     "max_epochs": "epoch epochs max_iter n_epoch n_epochs n_iter nb_epoch num_epochs num_train_epochs",
     "max_length": "max_len max_seq_length maxlen",
+    "n_channels": "bands channels in_channels in_chans input_channels n_bands num_bands num_channels",
     "n_iter_no_change": "early_stopping_patience patience",
     "n_jobs": "num_workers workers",
     "optimizer": "opt opt_func optim",

@@ -188,7 +188,7 @@ REFUSED = {
         wrong(8, 8.5, nan, True, "8x8", "", b"ab", {8}, {8: 8}, np.array([8, 8, 3]), X=rows),
         [
             *wrong((), [], match=r"^Got image_shape=(\(\)|\[\]); expected \(height, width\)", X=rows),
-            *got((8,), (0, 8), (-8, -24), (8, 24, 0), (8, 12, 2), expected="expected", X=rows),
+            *got((8,), (0, 8), (-8, -24), (8, 24, 0), (1, 1, 192), expected="expected", X=rows),
             *got((8.0, 24.0), (nan, 8), (inf, 8), ("8", "24"), (None, 24), (8, 8, 3, 1), expected="expected", X=rows),
             *got(("a",), (0, 8), expected="expected"),  # though these images need none
         ],
@@ -209,6 +209,34 @@ REFUSED = {
         ],
         [
             *wrong((0, 1), (200, 201), match="^Got image values from 0 to 255.*as pixel_range says"),
+        ],
+    ),
+    "n_channels": Refused(
+        [*(row for row in NO_WHOLE_NUMBER if row.value is not None), *wrong(None, "3", "", "Auto", np.True_, [3, 4])],
+        [
+            *wrong(0, -1, 65, np.int64(0), np.int8(-3), 10**9, False),
+            *got(True, expected="expected a whole number from 1 to 64"),
+        ],
+        [
+            *wrong(4, match="^Got X of shape .*expected .*with 4 channels, as n_channels, or", also={"n_channels": 4}),
+            *wrong(2, match="^Got n_channels=2 for X that holds vectors", also={"backbone": tiny_vectors}, X=vectors),
+        ],
+    ),
+    "channel_stats": Refused(
+        wrong(None, 3, 0.5, nan, True, "Auto", "", b"auto", {"mean": [0]}, np.zeros((2, 3))),
+        [
+            *got((), [], ([1.0],), ([1.0], [1.0], [1.0]), ([], []), ([1.0, 2.0], [1.0]), expected='expected "auto" or'),
+            *got((0.5, 0.5), (["a"], ["b"]), ([nan], [1.0]), ([0.0], [inf]), ([0.0], [0.0]), expected="above 0"),
+            *got(([0.0] * 3, [1.0, -1.0, 1.0]), ([0j], [1.0]), (None, None), expected="above 0"),
+        ],
+        [
+            *wrong(([0.0] * 2, [1.0] * 2), match="^Got channel_stats of 2 channels for images of 3; expected a mean"),
+            *wrong(
+                ([0.0] * 4, [1.0] * 4),
+                match="^Got channel_stats=.* for X that holds vectors",
+                also={"backbone": tiny_vectors},
+                X=vectors,
+            ),
         ],
     ),
     "max_length": Refused([*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL], EPOCHS),
@@ -447,6 +475,10 @@ TAKEN = {
         *right(None, (8, 8, 3)),
     ],
     "pixel_range": right("auto", (0, 255), [0, 255], (-1.5, 300.0), (np.uint8(0), np.float32(255)), (False, 200)),
+    "n_channels": right("auto", 1, 3, np.int64(3), np.uint8(3), np.str_("auto")),
+    "channel_stats": [
+        *right("auto", ([100.0] * 3, [50.0] * 3), [[0, 1, 2], [1, 2, 3]], (np.zeros(3), np.float32([1, 2, 3]))),
+    ],
     "max_length": right(None),  # test_idle_parameters.py has those of texts and sounds
     "sampling_rate": right(None),
     "batch_size": [*right(*WHOLE_NUMBERS, 4096), *right(np.int64(200), np.uint8(200), np.int8(100), X=many_images)],

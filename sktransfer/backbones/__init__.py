@@ -19,6 +19,7 @@ from sktransfer.backbones.sources._torchvision import TorchvisionSource
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
 from sktransfer.inputs import ImagePreprocessing, restore_preprocessing
 from sktransfer.inputs._base import Preprocessing
+from sktransfer.inputs.images._shapes import check_n_channels
 
 # The most layers, or labels, that are believed of a description. Real ones have less than a tenth.
 _MOST_COUNTED = 50_000
@@ -78,6 +79,7 @@ def load_backbone(
     *,
     seed: int = 0,
     n_features: int | None = None,
+    n_channels: int | None = None,
 ) -> Backbone:
     """Load a pretrained network as a line of blocks.
 
@@ -94,6 +96,9 @@ def load_backbone(
         Of random weights.
     n_features : int or None, default=None
         Width of a 2-D X, given to a function that takes `n_features`.
+    n_channels : int or None, default=None
+        Channels of the images, from 1 to 64. Where the network takes another number, the filters of its first layer are
+        repeated and scaled, as timm does it. `None` leaves it as it is.
 
     Returns
     -------
@@ -104,7 +109,8 @@ def load_backbone(
     ------
     ValueError
         If the name is unknown, or one that is written otherwise here; if the hub has no such model or revision; if the
-        weights do not match, or a file holds more than tensors, or NaN or infinity.
+        weights do not match, or a file holds more than tensors, or NaN or infinity; or if the first layer cannot be
+        adapted.
     FileNotFoundError
         If there is no such file.
     PermissionError
@@ -143,7 +149,21 @@ def load_backbone(
         source = TorchvisionSource(backbone, weights, seed)
     else:
         source = CustomSource(backbone, weights, seed, n_features)
-    return Backbone(source)
+    return Backbone(source) if n_channels is None else _load_for_channels(source, n_channels)
+
+
+def _load_for_channels(source: Source, n_channels: int) -> Backbone:
+    n_channels = check_n_channels(n_channels)
+    try:
+        backbone = Backbone(source)
+    except ValueError:  # the file may be of a network that was adapted, and tuned
+        from sktransfer.backbones._adapted_source import source_of_file
+
+        found = source_of_file(source, n_channels)
+        if found is None:
+            raise
+        return Backbone(found)
+    return backbone.with_channels(n_channels)
 
 
 def restore_backbone(
@@ -172,7 +192,8 @@ def restore_backbone(
     ValueError
         If a network of one's own is not given, or the tensors do not match it.
     """
-    kind, values = record["kind"], record["source"]
+    kind, values = record["kind"], dict(record["source"])
+    channels = values.pop("n_channels", None), values.pop("n_own_channels", None)
     kind = "custom" if kind == "own" else kind  # as earlier versions called it
     prepared = restore_preprocessing(record["preprocessing"])
     if kind not in ("custom", "hf", "torchvision", "timm"):
@@ -193,6 +214,10 @@ def restore_backbone(
         from sktransfer.backbones.sources._timm import TimmSource
 
         source = TimmSource(**{**values, "recipe": values.get("recipe") or ""})
+    if channels != (None, None):
+        from sktransfer.backbones._adapted_source import AdaptedSource
+
+        source = AdaptedSource(source, *map(check_n_channels, channels))
     return Backbone.from_record(source, record, tensors)
 
 

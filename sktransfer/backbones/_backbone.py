@@ -85,7 +85,45 @@ class Backbone:
         return self._shared.fingerprint
 
     def __repr__(self) -> str:
-        return f"<Backbone {self.name!r}, weights={self.weights_name!r}, {len(self.blocks)} blocks>"
+        more = f", first layer adapted to {self.preprocessing.channels} channels" if self.n_own_channels else ""  # type: ignore[attr-defined]
+        return f"<Backbone {self.name!r}, weights={self.weights_name!r}, {len(self.blocks)} blocks{more}>"
+
+    # Channels
+
+    @property
+    def n_own_channels(self) -> int | None:
+        """Channels that the network was pretrained with, where its first layer was adapted to others; else `None`."""
+        return getattr(self._source, "n_own_channels", None)
+
+    def with_channels(self, n_channels: int) -> "Backbone":
+        """Return this network with its first layer adapted to other channels.
+
+        Its filters are repeated and scaled by c / n_channels, where c is the number of channels that it takes; for one
+        channel they are added up. All other layers, and their tensors, are those of this network.
+
+        Parameters
+        ----------
+        n_channels : int
+            Channels of the images that it is to take.
+
+        Returns
+        -------
+        Backbone
+            This one, where it takes as many.
+
+        Raises
+        ------
+        ValueError
+            If it does not take images, or its first layer cannot be adapted.
+        """
+        from sktransfer.backbones._adapted_source import AdaptedSource, channels_of
+
+        own = channels_of(self.preprocessing, self.name, n_channels)
+        if own == n_channels:
+            return self
+        source = getattr(self._source, "source", self._source)
+        other = Backbone(AdaptedSource(source, n_channels, self.n_own_channels or own))
+        return other.ending_at(self._end)
 
     # Depth
 

@@ -25,6 +25,8 @@ __all__ = [
 _OF_KIND = {
     "image_shape": ("images", "how to read a flat row as an image"),
     "pixel_range": ("images", "the values that stand for black and white"),
+    "n_channels": ("images", "the number of channels of each image"),
+    "channel_stats": ("images", "the mean and deviation of each channel"),
     "max_length": ("texts", "the number of tokens that are read of a text"),
     "sampling_rate": ("sounds", "the samples per second of sounds that are given as arrays"),
 }
@@ -37,6 +39,9 @@ def make_reader(
     pixel_range: Any = "auto",
     max_length: int | None = None,
     sampling_rate: int | None = None,
+    n_channels: Any = "auto",
+    channel_stats: Any = "auto",
+    n_own_channels: int | None = None,
 ) -> Reader:
     """Return a reader that has learned nothing yet.
 
@@ -46,8 +51,10 @@ def make_reader(
         What `Rows.kind` said.
     preprocessing : Preprocessing
         What the network wants of a sample.
-    image_shape, pixel_range, max_length, sampling_rate : object
-        As the estimators take them; each reader looks at its own.
+    image_shape, pixel_range, max_length, sampling_rate, n_channels, channel_stats : object
+        As the estimators take them; each reader looks at its own. The number of channels is that of `preprocessing`.
+    n_own_channels : int or None, default=None
+        Channels that the network was pretrained with, where it was adapted to others.
 
     Returns
     -------
@@ -61,6 +68,7 @@ def make_reader(
     """
     given = {"image_shape": image_shape, "pixel_range": pixel_range}
     given |= {"max_length": max_length, "sampling_rate": sampling_rate}
+    given |= {"n_channels": n_channels, "channel_stats": channel_stats}
     for name, value in given.items():
         wanted, meaning = _OF_KIND[name]
         if kind != wanted and value is not None and not (isinstance(value, str) and value == "auto"):
@@ -70,7 +78,7 @@ def make_reader(
                 "it out."
             )
     if preprocessing.kind == "images" and kind == "images":
-        return _reader_of("images")(preprocessing, image_shape, pixel_range)
+        return _reader_of("images")(preprocessing, image_shape, pixel_range, channel_stats, n_own_channels)
     if preprocessing.kind == "texts":
         return _reader_of("texts")(preprocessing, _plain(max_length))
     if preprocessing.kind == "sounds":
@@ -107,6 +115,37 @@ def _reader_of(kind: str) -> Any:
 def _plain(number: Any) -> Any:
     """Make an int of one of NumPy's integers, which overflow where they are small."""
     return int(number) if isinstance(number, np.integer) else number
+
+
+def channels_wanted(X: Any, preprocessing: Preprocessing, n_channels: Any, image_shape: Any) -> int:
+    """Tell how many channels a network has to take for some images.
+
+    Parameters
+    ----------
+    X : ndarray or list
+        Images, as a reader takes them.
+    preprocessing : Preprocessing
+        What the network wants of a sample.
+    n_channels, image_shape : object
+        As the estimators take them.
+
+    Returns
+    -------
+    int
+        Those that were asked for; with `"auto"` those of X, if the network takes pictures and X holds none; else those
+        that it takes.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not tell which axis holds the channels.
+    """
+    if n_channels != "auto":
+        return int(n_channels)
+    from sktransfer.inputs.images._channel_count import channels_of
+
+    assert isinstance(preprocessing, ImagePreprocessing)
+    return channels_of(X, preprocessing.channels, image_shape)
 
 
 def restore_reader(kind: str, record: Mapping[str, Any]) -> Reader:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Hashable
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -16,8 +16,9 @@ from sktransfer.inputs._base import Preprocessing
 class Source(Protocol):
     """Where a backbone comes from: enough to build it again. Each kind of backbone has its own."""
 
-    kind: ClassVar[str]
-    """Name of the kind of backbone, under which `restore_backbone` finds it."""
+    @property
+    def kind(self) -> str:
+        """Name of the kind of backbone, under which `restore_backbone` finds it."""
 
     @property
     def name(self) -> str:

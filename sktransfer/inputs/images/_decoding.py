@@ -1,11 +1,14 @@
 """Pictures and image files, of any mode and any way up, become upright RGB or grey; more than 8 bits become arrays.
 
+Files that Pillow does not read, or not with all bands, are given to the readers of TIFF and DICOM.
+
 What cannot be decoded whole, or is suspiciously large, is refused by name: nothing half-read reaches a network.
 """
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -13,9 +16,12 @@ from PIL import Image, UnidentifiedImageError
 from sktransfer.inputs._base import UnreadableSampleError
 from sktransfer.inputs._encoded_files import EncodedFile, name_of_path
 from sktransfer.inputs.images._deep_pictures import has_deep_colours, is_deep, read_colours, read_grey, stated_white
+from sktransfer.inputs.images._dicom import is_dicom, read_dicom
 from sktransfer.inputs.images._integrity import FORMATS, MAX_FILE_BYTES, known_formats, load_whole
 from sktransfer.inputs.images._orientation import BareFile, orientation, turn, turn_array
 from sktransfer.inputs.images._picture_locks import alone_with
+from sktransfer.inputs.images._tiff_bands import open_content, read_bands
+from sktransfer.inputs.images._tiff_header import TiffHeader, read_header
 
 COLOURS = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -23,13 +29,19 @@ COLOURS = {1: "L", 3: "RGB", 4: "RGBA"}
 # resizing then averages over what was averaged before, and the result hardly differs.
 SPARE = 2
 
+# The most bands of a TIFF that Pillow opens.
+_MOST_OF_PILLOW = 6
+
+# How files begin that are Pillow's, whatever else is in them: JPEG, PNG, GIF, BMP, WebP.
+_OF_PILLOW = (b"\xff\xd8", b"\x89P", b"GI", b"BM", b"RI")
+
 
 def decode(
     image: "str | os.PathLike[str] | bytes | Image.Image",
     name: str,
     channels: int,
     enough: int | None = None,
-    stored: bool = False,
+    stored: tuple[float, float] | None = None,
 ) -> "Image.Image | np.ndarray":
     """Open, decode and convert one picture.
 
@@ -40,16 +52,18 @@ def decode(
     name : str
         What to call it in messages.
     channels : int
-        3 for RGB, 1 for grey, 4 for RGB and transparency.
+        3 for RGB, 1 for grey, 4 for RGB and transparency, or the bands of a TIFF.
     enough : int or None, default=None
         Length, in pixels, that the shorter side will be resized to: a large JPEG need not be decoded at full size.
-    stored : bool, default=False
-        Whether values of more than 8 bits are to be those that the file holds, even if it states what white is.
+    stored : tuple of float or None, default=None
+        Black and white, where a person says them: then values of more than 8 bits are those that the file holds, even
+        if it states what white is.
 
     Returns
     -------
-    PIL.Image.Image or ndarray of shape (height, width, 1, 3 or 4)
-        Upright. Of 8 bits a picture of mode `"RGB"`, `"L"` or `"RGBA"`; of more an array of their values.
+    PIL.Image.Image or ndarray of shape (height, width, 1, 3, 4 or channels)
+        Upright. Of 8 bits a picture of mode `"RGB"`, `"L"` or `"RGBA"`, or an array of the bands of a TIFF; of more an
+        array of their values.
 
     Raises
     ------
@@ -65,7 +79,16 @@ def decode(
                 load_whole(image)
                 return _upright(image, orientation(image), channels)
         with _naming(name):
-            file, picture = _open(image, opened)
+            values = _by_other_readers(image, opened, channels, stored)
+            if values is not None:
+                return _convert_array(values, channels)
+            try:
+                file, picture = _open(image, opened)
+            except UnidentifiedImageError:
+                bands = opened.enter_context(open_content(image))
+                if read_header(bands) is None:
+                    raise
+                return _convert_array(read_bands(bands, channels), channels)
         check_size(picture, name)
         with _naming(name):
             if has_deep_colours(picture):
@@ -76,7 +99,40 @@ def decode(
                 picture.draft(None, (SPARE * enough, SPARE * enough))
             load_whole(picture)
             way = orientation(picture) if file.says is None else file.says
-            return _upright(picture, way, channels, white, stored)
+            return _upright(picture, way, channels, white, stored is not None)
+
+
+def _by_other_readers(
+    image: "str | os.PathLike[str] | bytes", opened: ExitStack, channels: int, stored: tuple[float, float] | None
+) -> np.ndarray | None:
+    """Return what a file holds that Pillow does not read, or would leave out a part of; `None` leaves it to Pillow."""
+    file = opened.enter_context(open_content(image))
+    if file.read(2) in _OF_PILLOW:
+        return None
+    header = read_header(file)  # DICOM may begin like a TIFF, and hold none
+    if header is not None:
+        if not _has_bands_for(header, channels):
+            return None
+        _check_length(file)
+        return read_bands(file, channels)
+    if is_dicom(file, "" if isinstance(image, bytes) else os.fspath(image)):
+        _check_length(file)
+        return read_dicom(file, stored)
+    return None
+
+
+def _has_bands_for(header: TiffHeader, channels: int) -> bool:
+    """Tell whether a TIFF holds what Pillow would not give to a network of so many channels."""
+    if header.n_samples > _MOST_OF_PILLOW or header.is_halved:
+        return True
+    if channels in (1, 3) or header.are_inks or (channels == 4 and header.is_coloured_and_transparent):
+        return False
+    return header.n_samples > 3 or header.n_samples == channels or header.n_pages > 1
+
+
+def _check_length(file: IO[bytes]) -> None:
+    if (size := file.seek(0, os.SEEK_END)) > MAX_FILE_BYTES:
+        raise OSError(f"it has {size} bytes, and the limit is {MAX_FILE_BYTES}")
 
 
 def _open(image: "str | os.PathLike[str] | bytes", opened: ExitStack) -> tuple[BareFile, Image.Image]:
@@ -126,8 +182,13 @@ def convert(picture: Image.Image, channels: int) -> Image.Image:
 
 def _convert_array(pixels: np.ndarray, channels: int) -> np.ndarray:
     """As `convert`, for arrays of shape (height, width, 1, 2, 3 or 4); 2 are grey and transparency."""
-    if channels not in COLOURS or (channels == 4 and pixels.shape[-1] in (1, 3)):
-        kind = "grey" if pixels.shape[-1] < 3 else "colours"
+    bands = pixels.shape[-1]
+    if channels == bands:
+        return pixels
+    if bands > 4:
+        raise WrongChannelsError(f"a file of {bands} bands", channels, bands)
+    if channels not in COLOURS or (channels == 4 and bands in (1, 3)):
+        kind = "grey" if bands < 3 else "colours"
         raise WrongChannelsError(f"a picture of {kind} of more than 8 bits", channels)
     if pixels.shape[-1] == 2:
         pixels = pixels[..., [0, 0, 0, 1]] if channels == 4 else pixels[..., :1]
@@ -143,13 +204,19 @@ class WrongChannelsError(ValueError):
         What it is.
     channels : int
         What the network takes.
+    bands : int or None, default=None
+        How many a file has, where pictures have none of as many.
     """
 
-    def __init__(self, got: str, channels: int):
+    def __init__(self, got: str, channels: int, bands: int | None = None):
+        if bands is not None:
+            advice = f"Say n_channels={bands} in a new fit, or give files of {channels}."
+            super().__init__(f"{got}; expected {channels}, for a network that takes {channels} channels. {advice}")
+            return
         wanted = "a picture with transparency (RGBA)" if channels == 4 else f"an array of {channels} channels"
         super().__init__(
-            f"{got}; expected {wanted}, for a network that takes {channels} channels. Give arrays of {channels} "
-            "channels, or a network that takes 3."
+            f"{got}; expected {wanted}, for a network that takes {channels} channels. Give arrays, or TIFF files, of "
+            f"{channels} channels, or a network that takes 3."
         )
 
 
@@ -170,6 +237,8 @@ def _naming(name: str) -> Iterator[None]:
         raise _not_whole(name, "Pillow cannot tell its format, or does not read this kind of it") from error
     except WrongChannelsError as error:
         raise UnreadableSampleError(f"Got {name}, {error}") from error
+    except ImportError:  # a package that is missing says so itself
+        raise
     except Exception as error:  # decoders raise what they please: OSError, SyntaxError, RuntimeError, AttributeError
         raise _not_whole(name, str(error)[:150]) from error
 
@@ -177,7 +246,7 @@ def _naming(name: str) -> Iterator[None]:
 def _not_whole(name: str, why: str) -> UnreadableSampleError:
     return UnreadableSampleError(
         f"Got {name}, which is not a whole image ({why}); expected a file that Pillow can decode, of type "
-        f"{', '.join(FORMATS)}. Replace it, or leave its row out."
+        f"{', '.join(FORMATS)}, a TIFF of bands, or DICOM. Replace it, or leave its row out."
     )
 
 
@@ -272,3 +341,23 @@ def check_size(picture: Image.Image, name: str) -> None:
             f"Refused {name}: it claims {picture.width} x {picture.height} pixels, and the limit is {limit} "
             "(PIL.Image.MAX_IMAGE_PIXELS). Shrink the picture, or raise the limit if you trust its source."
         )
+
+
+def header_of(image: "str | EncodedFile", row: int) -> TiffHeader | None:
+    """Read what a TIFF says of its bands; pixels are left alone.
+
+    Parameters
+    ----------
+    image : str or EncodedFile
+        A path or a file.
+    row : int
+        Its row.
+
+    Returns
+    -------
+    TiffHeader or None
+        `None` where it is no TIFF, or cannot be read, which is said when it is loaded.
+    """
+    with suppress(Exception), open_content(opened_by(image, row)) as file:
+        return read_header(file)
+    return None

@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.utils import Bunch
 
 from sktransfer._messages import shortened
+from sktransfer.inputs.images._dicom import ENDINGS as DICOM_ENDINGS
 from sktransfer.inputs.images._integrity import FORMATS
 
 # How folders are called that hold a part of the samples each, instead of a class.
@@ -249,7 +250,7 @@ def _files_below(folder: Path, around: set[Path]) -> Iterator[Path]:
 
 def image_endings() -> set[str]:
     """Return the endings of the files that can be read, and no others."""
-    return {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS} | {*DICOM_ENDINGS}
 
 
 def _tell(skipped: list[str], n_found: int) -> None:

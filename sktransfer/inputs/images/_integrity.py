@@ -68,8 +68,7 @@ def _check_file(picture: Image.Image, file: IO[bytes]) -> None:
     try:
         size = file.seek(0, os.SEEK_END)
         pixels = picture.width * picture.height
-        if pixels > max(_FREE_PIXELS, _PIXELS_A_BYTE * size):
-            raise OSError(f"it claims {picture.width} x {picture.height} pixels in {size} bytes")
+        _check_ratio(picture.width, picture.height, size)
         if picture.format == "TIFF":
             _check_directory(file, size)
             tiles: list[Any] = getattr(picture, "tile", [])  # none are left of a picture that is decoded already
@@ -79,6 +78,38 @@ def _check_file(picture: Image.Image, file: IO[bytes]) -> None:
             raise OSError("its last tile is cut short")
     finally:
         file.seek(before)
+
+
+def check_claim(width: int, height: int, size: int) -> None:
+    """Refuse a file of another library that claims no pixels, more than Pillow's limit, or more than it can hold.
+
+    Parameters
+    ----------
+    width, height : int
+        Of its picture, in pixels, as it claims.
+    size : int
+        Of the file, in bytes.
+
+    Raises
+    ------
+    PIL.Image.DecompressionBombError
+        If the claim is above `PIL.Image.MAX_IMAGE_PIXELS`.
+    OSError
+        If there are no pixels, or far too many for so small a file.
+    """
+    if min(width, height) < 1:
+        raise OSError(f"it has {width} x {height} pixels")
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise Image.DecompressionBombError(
+            f"it claims {width} x {height} pixels, and the limit is {limit} (PIL.Image.MAX_IMAGE_PIXELS)."
+        )
+    _check_ratio(width, height, size)
+
+
+def _check_ratio(width: int, height: int, size: int) -> None:
+    if width * height > max(_FREE_PIXELS, _PIXELS_A_BYTE * size):
+        raise OSError(f"it claims {width} x {height} pixels in {size} bytes")
 
 
 def _check_directory(file: IO[bytes], size: int) -> None:

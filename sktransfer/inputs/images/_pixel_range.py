@@ -17,6 +17,7 @@ from sktransfer.inputs._base import UnreadableSampleError, each
 from sktransfer.inputs._encoded_files import EncodedFile
 from sktransfer.inputs.images._decoding import decode, opened_by, row_name
 from sktransfer.inputs.images._deep_pictures import deep_file, is_deep
+from sktransfer.inputs.images._shapes import USUAL
 
 Range = tuple[float, float]
 
@@ -61,7 +62,7 @@ class Values(NamedTuple):
         return cls(array.dtype.newbyteorder("="), float(array.min()), float(array.max()))
 
 
-def learn_range(values: Sequence[Values], pixel_range: str | Sequence[float]) -> Range:
+def learn_range(values: Sequence[Values], pixel_range: str | Sequence[float], bands: bool = False) -> Range:
     """Learn from images what black and white are, or check them against what a person said.
 
     Parameters
@@ -70,6 +71,9 @@ def learn_range(values: Sequence[Values], pixel_range: str | Sequence[float]) ->
         Those of all images.
     pixel_range : "auto" or tuple of float
         As the estimators take it.
+    bands : bool, default=False
+        Whether they are measurements of several bands: of 16 bits, such as reflectances up to 10,000, few are as large
+        as their type allows.
 
     Returns
     -------
@@ -89,7 +93,7 @@ def learn_range(values: Sequence[Values], pixel_range: str | Sequence[float]) ->
     kind = np.result_type(*{image.kind for image in values})
     if kind.kind == "b":
         return 0.0, 1.0
-    if kind == np.uint8 or (kind == np.uint16 and high > 255):
+    if kind == np.uint8 or (kind == np.uint16 and high > 255 and not (bands and high < 32768)):
         white = float(np.iinfo(kind).max)
         if high < white * _DARK:
             _warn(low, high, f"{kind} is read as 0 to {white:g}, which makes these images almost black")
@@ -214,14 +218,14 @@ class PictureScale:
         self._warned = False
 
     @property
-    def stored(self) -> bool:
-        """Whether the values are to be those that files hold."""
-        return not isinstance(self.pixel_range, str)
+    def stored(self) -> Range | None:
+        """Black and white where a person says them: then the values are to be those that files hold."""
+        return None if isinstance(self.pixel_range, str) else (float(self.pixel_range[0]), float(self.pixel_range[1]))
 
     @property
     def recipe(self) -> str:
         """What differs where the reading does."""
-        return f"{self.known} {self.stored} {self.in_fit}"
+        return f"{self.known} {self.stored is not None} {self.in_fit}"
 
     def of(self, pixels: np.ndarray, name: str) -> Range:
         """Say what black and white are of one picture, and check it.
@@ -295,7 +299,7 @@ def learn_pictures(
         return False, None
     if not isinstance(pixel_range, str):
         return True, (float(pixel_range[0]), float(pixel_range[1]))
-    of_16_bits = all(kind == np.uint16 for _, _, kind in deep)
+    of_16_bits, bands = all(kind == np.uint16 for _, _, kind in deep), channels not in USUAL
     found = []
     for row, image, _ in deep:
         try:
@@ -307,9 +311,9 @@ def learn_pictures(
         if values is None:  # of 8 bits after all
             continue
         found.append(values)
-        if of_16_bits and values.kind == np.uint16 and values.high >= 65535 * _DARK:
+        if of_16_bits and values.kind == np.uint16 and values.high >= (32768 if bands else 65535 * _DARK):
             return True, (0.0, 65535.0)  # whatever the others hold
-    return True, learn_range(found, pixel_range) if found else None
+    return True, learn_range(found, pixel_range, bands) if found else None
 
 
 def _deep(image: Any, row: int) -> np.dtype[Any] | None:
@@ -329,7 +333,7 @@ def _values(image: Any, row: int, channels: int) -> Values | None:
     if (stamp, channels) in _FILES_SEEN:
         return _FILES_SEEN[stamp, channels]
     pixels = decode(opened_by(image, row), row_name(image, row), channels)
-    if isinstance(pixels, Image.Image):
+    if isinstance(pixels, Image.Image) or pixels.dtype == np.uint8:
         return None
     values = Values.of(pixels)
     if stamp is not None:

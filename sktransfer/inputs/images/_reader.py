@@ -7,7 +7,7 @@ the same operations, in the same order, as torchvision's own presets.
 import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,15 +17,12 @@ import torch
 from PIL import Image
 from sklearn.utils import check_array
 
-from sktransfer._messages import shown
 from sktransfer._process._files import file_stamp
 from sktransfer._process._versions import versions
 from sktransfer.inputs._base import Augmentation, Reader, Samples, UnreadableSampleError
-from sktransfer.inputs._containers import stands_alone
-from sktransfer.inputs._encoded_files import EncodedFile, is_cell
-from sktransfer.inputs._files_of_rows import FilesOfRows, without_missing_files
-from sktransfer.inputs._refusals import as_array
+from sktransfer.inputs._encoded_files import EncodedFile
 from sktransfer.inputs.images._augmentation import make_augmentation
+from sktransfer.inputs.images._channel_stats import MOST_DECODED, given_stats, learned_stats
 from sktransfer.inputs.images._decoding import check_size, convert, decode, opened_by, row_name
 from sktransfer.inputs.images._deep_pictures import is_deep, read_grey
 from sktransfer.inputs.images._integrity import MAX_FILE_BYTES, load_whole
@@ -40,11 +37,16 @@ from sktransfer.inputs.images._pixel_range import (
     range_of_types,
 )
 from sktransfer.inputs.images._preprocessing import ImagePreprocessing
+from sktransfer.inputs.images._rows_of_images import check_list, finite_or_errors
 from sktransfer.inputs.images._shapes import (
+    FIT,
+    NETWORK,
+    PARAMETER,
+    USUAL,
     channels_last,
     shape_rows,
     to_channels,
-    wanted_channels,
+    wanted_shapes,
     warn_of_transparency,
 )
 
@@ -62,6 +64,11 @@ class ImageReader(Reader):
         (height, width) or (height, width, channels) of flat rows.
     pixel_range : "auto" or tuple of float
         Values that stand for black and white in arrays, and in pictures of more than 8 bits.
+    channel_stats : "auto" or sequence of two sequences of float, default="auto"
+        Means and deviations of channels, in the units of X.
+    n_own_channels : int or None, default=None
+        Channels that the network was pretrained with, where it was adapted to others: mean and deviation of the rest
+        are learned.
     """
 
     kind = "images"
@@ -69,23 +76,30 @@ class ImageReader(Reader):
     # Of pictures of more than 8 bits, if fit saw any; pickles of earlier versions know nothing of them.
     picture_range: tuple[float, float] | None = None
     deep_pictures = False
+    channel_stats: Any = "auto"
+    n_own_channels: int | None = None
 
     def __init__(
         self,
         preprocessing: ImagePreprocessing,
         image_shape: Sequence[int] | None = None,
         pixel_range: str | tuple[float, float] = "auto",
+        channel_stats: Any = "auto",
+        n_own_channels: int | None = None,
     ):
         self.preprocessing = preprocessing
         self.image_shape = image_shape
         self.pixel_range = pixel_range
+        self.channel_stats, self.n_own_channels = channel_stats, n_own_channels
         self.n_channels: int | None = None
         self.value_range: tuple[float, float] | None = None
         self.picture_range, self.deep_pictures = None, False
 
     @property
     def record(self) -> dict[str, Any]:
-        return {**vars(self), "preprocessing": self.preprocessing.record}
+        # What channels are normalised by is in the preprocessing, once it was learned.
+        learned = {name: value for name, value in vars(self).items() if name != "channel_stats"}
+        return {**learned, "preprocessing": self.preprocessing.record}
 
     @property
     def description(self) -> dict[str, Any]:
@@ -106,6 +120,7 @@ class ImageReader(Reader):
         # Records of earlier versions have none of these.
         reader.picture_range = record.get("picture_range")
         reader.deep_pictures = record.get("deep_pictures", False)
+        reader.n_own_channels = record.get("n_own_channels")
         return reader
 
     def example(self, n_samples: int, n_features: int | None) -> torch.Tensor:
@@ -113,22 +128,40 @@ class ImageReader(Reader):
         return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
     def learn(self, X: Any, tolerant: bool = False) -> "ImageSamples":
-        images = self._images(X, tolerant)
+        images = self._images(X, tolerant, in_fit=True)
         arrays = _arrays(images)
         self.n_channels = _channels(images) if isinstance(images, np.ndarray) else None
         warn_of_transparency(arrays, self.preprocessing.channels)
         if arrays:
-            self.value_range = learn_range([Values.of(array) for array in arrays], self.pixel_range)
+            bands = self.preprocessing.channels not in USUAL
+            self.value_range = learn_range([Values.of(array) for array in arrays], self.pixel_range, bands)
         if isinstance(images, list):
             self.deep_pictures, self.picture_range = learn_pictures(
                 images, self.pixel_range, self.preprocessing.channels, tolerant
             )
         if self.preprocessing.crop is None:
             self.preprocessing = replace(self.preprocessing, **_own_size(images, arrays))
-        return ImageSamples(images, self.preprocessing, self.value_range, self._scale())
+        self._learn_stats(images)
+        return self._samples(images, self.value_range)
+
+    def _samples(self, images: "np.ndarray | list[Any]", value_range: tuple[float, float] | None) -> "ImageSamples":
+        return ImageSamples(images, self.preprocessing, value_range, self._scale())
+
+    def _learn_stats(self, images: "np.ndarray | list[Any]") -> None:
+        """Take mean and deviation of channels that were given, or learn those that the network does not know."""
+        wanted = self.preprocessing
+        if not isinstance(self.channel_stats, str):
+            known = self.picture_range if self.deep_pictures else self.value_range
+            found = given_stats(self.channel_stats, wanted.channels, known or (0.0, 255.0))
+        elif self.n_own_channels is not None and self.n_own_channels < wanted.channels:
+            scaled = self._samples(images, self.value_range).scaled_images()
+            found = learned_stats(scaled, wanted.mean, wanted.std, self.n_own_channels, wanted.channels)
+        else:
+            return
+        self.preprocessing = replace(wanted, mean=found["mean"], std=found["std"])
 
     def read(self, X: Any, tolerant: bool = False) -> "ImageSamples":
-        images = self._images(X, tolerant)
+        images = self._images(X, tolerant, in_fit=False)
         arrays = _arrays(images)
         if isinstance(images, np.ndarray) and self.n_channels not in (None, _channels(images)):
             raise ValueError(
@@ -137,7 +170,7 @@ class ImageReader(Reader):
             )
         warn_of_transparency(arrays, self.preprocessing.channels)
         value_range = self._range_of([Values.of(array) for array in arrays]) if arrays else self.value_range
-        return ImageSamples(images, self.preprocessing, value_range, self._scale())
+        return self._samples(images, value_range)
 
     def _range_of(self, values: list[Values]) -> tuple[float, float]:
         """Say what black and white are of arrays; after a fit on pictures those of 8 bits tell it by their type."""
@@ -155,15 +188,16 @@ class ImageReader(Reader):
             known = (float(self.pixel_range[0]), float(self.pixel_range[1]))
         return PictureScale(known, self.pixel_range, self.deep_pictures)
 
-    def _images(self, X: Any, tolerant: bool = False) -> "np.ndarray | list[Any]":
+    def _images(self, X: Any, tolerant: bool, in_fit: bool) -> "np.ndarray | list[Any]":
         """Return an array of shape (n, height, width, channels) or a list of paths, files, pictures and arrays."""
         channels = self.preprocessing.channels
+        why = NETWORK if self.n_own_channels is None else PARAMETER if in_fit else FIT
         if isinstance(X, list):
-            return _check_list(X, tolerant, channels)
+            return check_list(X, tolerant, channels, why)
         X = check_array(
             X, dtype="numeric", allow_nd=True, ensure_2d=False, ensure_all_finite=not tolerant, input_name="X"
         )
-        if X.ndim == 3 and X.shape[-1] in (3, 4) and min(X.shape[:2]) >= 8:
+        if X.ndim == 3 and X.shape[-1] in {3, 4, channels} - {1} and min(X.shape[:2]) >= 8:
             raise ValueError(
                 f"Got X of shape {X.shape}, which looks like one picture; expected several. Put a single one into a "
                 "list: [X]."
@@ -171,11 +205,9 @@ class ImageReader(Reader):
         images = shape_rows(X, self.image_shape, channels) if X.ndim == 2 else channels_last(X, channels)
         if images is None:
             raise ValueError(
-                f"Got X of shape {X.shape}; expected images of shape (n, height, width), (n, height, width, channels) "
-                f"or (n, channels, height, width), with {wanted_channels(channels)}. Move the axes, or leave channels "
-                "out."
+                f"Got X of shape {X.shape}; expected images of shape {wanted_shapes(channels, why, 'n, ')}"
             )
-        return _finite_or_errors(images) if tolerant else images
+        return finite_or_errors(images) if tolerant else images
 
 
 class ImageSamples(Samples):
@@ -263,6 +295,27 @@ class ImageSamples(Samples):
             return image.stamp()
         return file_stamp(image) if isinstance(image, str) else None
 
+    def scaled_images(self) -> Iterator[np.ndarray]:
+        """Yield arrays of float32, of shape (height, width, channels) and between 0 and 1, before they are resized.
+
+        Of files and pictures, which are decoded for it, some: they are spread evenly.
+        """
+        rows = list(range(len(self)))
+        if not isinstance(self._images, np.ndarray) and len(rows) > MOST_DECODED:
+            rows = [len(rows) * part // MOST_DECODED for part in range(MOST_DECODED)]
+        whole = self._of_whole_images()
+        for row in rows:
+            try:
+                image = whole.load(row)
+            except UnreadableSampleError:  # said when it is loaded, or passed over by who tolerates it
+                continue
+            light = image.to(torch.float32).div_(255) if image.dtype == torch.uint8 else image
+            yield light.movedim(0, -1).numpy()
+
+    def _of_whole_images(self) -> "ImageSamples":
+        whole = replace(self._preprocessing, resize=None, crop=None)
+        return ImageSamples(self._images, whole, self._range, self._scale)
+
     def _has_8_bits(self, pixels: np.ndarray) -> bool:
         return self._range == (0.0, 255.0) and pixels.dtype.kind in "iu"
 
@@ -272,6 +325,8 @@ class ImageSamples(Samples):
         decoded = decode(opened_by(image, row), name, channels, enough, self._scale.stored)
         if isinstance(decoded, Image.Image):
             return self._sized(decoded)
+        if decoded.dtype == np.uint8:
+            return self._of_8_bits(decoded)
         pixels = self._scaled(decoded, self._scale.of(decoded, name))
         # Where fit saw none like it, it becomes what the others are: the same alone as beside others.
         return pixels if self._scale.in_fit else pixels.mul_(255).round_().to(torch.uint8)
@@ -282,6 +337,9 @@ class ImageSamples(Samples):
             return self._scaled(pixels, self._range)
         if pixels.dtype != np.uint8:
             pixels = pixels.astype(np.int64).clip(0, 255).astype(np.uint8)
+        return self._of_8_bits(pixels)
+
+    def _of_8_bits(self, pixels: np.ndarray) -> torch.Tensor:
         if self._preprocessing.channels not in (1, 3):
             return self._bands([Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels, -1, 0)])
         picture = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
@@ -339,55 +397,6 @@ def _own_size(images: "np.ndarray | list[Any]", arrays: list[np.ndarray]) -> dic
     if len(sizes) == 1 and (isinstance(images, np.ndarray) or len(arrays) == len(readable)):
         return {"crop": sizes.pop()}
     return {"resize": 256, "crop": (224, 224)}
-
-
-def _check_list(images: list[Any], tolerant: bool, channels: int) -> list[Any]:
-    """Check the rows of a list; where that is tolerated, errors stand in for those that hold no image."""
-    check, files = _row_or_error if tolerant else _check_row, FilesOfRows()
-    return without_missing_files(
-        [check(image, row, channels, files) for row, image in enumerate(images)], "an image", tolerant
-    )
-
-
-def _row_or_error(image: Any, row: int, channels: int, files: FilesOfRows) -> Any:
-    try:
-        return _check_row(image, row, channels, files)
-    except ValueError as error:
-        return UnreadableSampleError(str(error))
-
-
-def _finite_or_errors(images: np.ndarray) -> "np.ndarray | list[Any]":
-    """Let errors stand in for images that hold NaN or infinity, if there are any."""
-    finite = [images.dtype.kind != "f" or bool(np.isfinite(image).all()) for image in images]
-    if all(finite):
-        return images
-    message = "Got X[{}], which contains NaN or infinity; expected numbers. Correct it, or leave its row out."
-    return [
-        image if good else UnreadableSampleError(message.format(row))
-        for row, (image, good) in enumerate(zip(images, finite, strict=True))
-    ]
-
-
-def _check_row(image: Any, row: int, channels: int, files: FilesOfRows) -> Any:
-    """Return a path as str, another file as such, a picture as it is, an array as (height, width, channels)."""
-    if isinstance(image, Image.Image):
-        return image
-    if (file := files.of(image, f"X[{row}]")) is not None:
-        return file
-    if not stands_alone(image) or is_cell(image):
-        raise ValueError(
-            f"Got X[{row}] = {shown(image)}; expected a path, a PIL image or an array of shape (height, width) "
-            "or (height, width, channels), or a file as bytes. Leave out rows without an image."
-        )
-    image = as_array(image, f"X[{row}]")
-    array = check_array(image, dtype="numeric", allow_nd=True, ensure_2d=False, input_name=f"X[{row}]")
-    images = channels_last(array[None], channels)
-    if images is None:
-        raise ValueError(
-            f"Got X[{row}] of shape {array.shape}; expected (height, width), (height, width, channels) or (channels, "
-            f"height, width), with {wanted_channels(channels)}. Move the axes, or leave channels out."
-        )
-    return images[0]
 
 
 def _channels(images: np.ndarray) -> int:

@@ -1,6 +1,7 @@
 """Which axis of an array holds the channels, and how many of them a network takes.
 
-Networks of 1 or 3 channels take grey, colours, and colours with transparency; others take what they were made for.
+Networks of 1 or 3 channels take grey, colours, and colours with transparency; others take what they were made for, or
+what their first layer is adapted to.
 """
 
 import warnings
@@ -11,6 +12,42 @@ import numpy as np
 import torch
 
 from sktransfer._messages import shown
+
+# The most channels of an image.
+MOST_CHANNELS = 64
+
+# What grey, colours, and colours with transparency have: networks of 1 or 3 channels take all of them.
+USUAL = (1, 3, 4)
+
+# What says how many channels images have to have.
+NETWORK, PARAMETER, FIT = "the network takes", "n_channels, or the first image, says", "in fit"
+
+
+def check_n_channels(n_channels: object) -> int:
+    """Raise if this is no number of channels.
+
+    Parameters
+    ----------
+    n_channels : object
+        As a person gave it, or as a file holds it.
+
+    Returns
+    -------
+    int
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    whole = isinstance(n_channels, Integral) and not isinstance(n_channels, bool)
+    if not whole or not 1 <= int(n_channels) <= MOST_CHANNELS:  # type: ignore[call-overload]
+        raise ValueError(
+            f"Got n_channels={shown(n_channels)}; expected a whole number from 1 to {MOST_CHANNELS}, the channels of "
+            "each image."
+        )
+    return int(n_channels)  # type: ignore[call-overload]
 
 
 def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
@@ -33,10 +70,10 @@ def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
     """
     shape = tuple(image_shape)
     whole = all(isinstance(side, Integral) and side > 0 for side in shape)
-    if not whole or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
+    if not whole or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] > MOST_CHANNELS):
         raise ValueError(
-            f"Got image_shape={shown(shape)}; expected (height, width) or (height, width, channels) with 1, 3 or 4 "
-            "channels."
+            f"Got image_shape={shown(shape)}; expected (height, width) or (height, width, channels) with 1 to "
+            f"{MOST_CHANNELS} channels."
         )
     return shape
 
@@ -108,13 +145,15 @@ def channels_last(X: np.ndarray, channels: int) -> np.ndarray | None:
     return X.transpose(0, 2, 3, 1) if X.shape[1] in taken else None
 
 
-def wanted_channels(channels: int) -> str:
+def wanted_channels(channels: int, why: str = NETWORK) -> str:
     """Say which counts of channels arrays may have.
 
     Parameters
     ----------
     channels : int
         How many the network takes.
+    why : str, default="the network takes"
+        What says so.
 
     Returns
     -------
@@ -123,11 +162,36 @@ def wanted_channels(channels: int) -> str:
     """
     if channels in (1, 3):
         return "1, 3 or 4 channels"
-    return f"{channels} channels, as the network takes"
+    return f"{channels} channels, as {why}"
 
 
 def _taken(channels: int) -> tuple[int, ...]:
-    return (1, 3, 4) if channels in (1, 3) else (channels,)
+    return USUAL if channels in (1, 3) else (channels,)
+
+
+def wanted_shapes(channels: int, why: str, rows: str = "") -> str:
+    """Say which shapes arrays may have, and what to do about others.
+
+    Parameters
+    ----------
+    channels : int
+        How many the network takes.
+    why : str
+        What says so.
+    rows : str, default=""
+        What stands in front of the sides of one image: "n, ", or nothing.
+
+    Returns
+    -------
+    str
+        The end of a message.
+    """
+    grey = f"({rows}height, width), " if channels in (1, 3) else ""
+    advice = "Move the axes, or leave channels out" if why == NETWORK else f"Give images of {channels}, or fit again"
+    return (
+        f"{grey}({rows}height, width, channels) or ({rows}channels, height, width), with "
+        f"{wanted_channels(channels, why)}. {advice}."
+    )
 
 
 def warn_of_transparency(arrays: list[np.ndarray], channels: int) -> None:
@@ -143,8 +207,8 @@ def warn_of_transparency(arrays: list[np.ndarray], channels: int) -> None:
     if channels in (1, 3) and any(array.shape[-1] == 4 for array in arrays):
         warnings.warn(
             f"Got arrays of 4 channels, and the network takes {channels}: the fourth is taken for transparency and "
-            "dropped. If it is something else, such as near infrared, give a network whose first layer takes 4 "
-            "channels. If it is transparency, leave it out: X[..., :3].",
+            "dropped. If it is something else, such as near infrared, say n_channels=4, or give a network whose first "
+            "layer takes 4 channels. If it is transparency, leave it out: X[..., :3].",
             UserWarning,
             stacklevel=2,
         )

@@ -110,10 +110,10 @@ def test_layers_that_are_listed_before_the_first_that_runs_do_not_mislead():
 @pytest.mark.parametrize("form", [np.asarray, list], ids=["array", "list"])
 @pytest.mark.parametrize(
     ("channels", "given"),
-    [(4, (3,)), (4, (1,)), (4, ()), (2, (3,)), (5, (4,)), (12, ()), (3, (2,)), (3, (5,)), (1, (2,))],
+    [(4, (3,)), (4, (1,)), (4, ()), (2, (3,)), (5, (4,)), (12, ()), (12, (13,))],
 )
 def test_other_counts_are_refused_before_anything_is_computed(channels, given, form):
-    wanted = "1, 3 or 4 channels" if channels in (1, 3) else f"{channels} channels, as the network takes"
+    wanted = f"{channels} channels, as the network takes"
     with pytest.raises(ValueError, match=f"^Got X.* of shape .*; expected .*with {wanted}") as refused:
         extractor_of(channels).fit(form(arrays(*given)))
     assert len(str(refused.value)) < 600
@@ -189,7 +189,7 @@ def test_the_fourth_channel_of_an_array_is_dropped_with_one_warning_a_call(form,
     for call in (extractor.fit, extractor.transform):
         (message,) = told(call, X)
         assert message.startswith(f"Got arrays of 4 channels, and the network takes {channels}: the fourth is taken")
-        assert "first layer takes 4" in message
+        assert "say n_channels=4, or give a network whose first layer takes 4" in message
         assert "X[..., :3]" in message
     without = arrays(4)[..., :3]
     colours = extractor_of(channels).fit_transform((without / 255).astype(np.float32) if form == "floats" else without)

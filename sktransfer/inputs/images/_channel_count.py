@@ -1,0 +1,116 @@
+"""How many channels the images of `fit` have, where a network is to be adapted to them.
+
+Grey, colours and colours with transparency are what every network of pictures takes, so only other counts are told. No
+axis is guessed: where a shape could be read in two ways, a person is asked.
+"""
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from sktransfer.inputs._encoded_files import EncodedFile, is_file, is_open
+from sktransfer.inputs._files_of_rows import FilesOfRows
+from sktransfer.inputs.images._decoding import header_of, row_name
+from sktransfer.inputs.images._shapes import MOST_CHANNELS, USUAL
+from sktransfer.inputs.images._tiff_header import TiffHeader
+
+# Files that are looked at, of a list of files, until one tells.
+_LOOKED_AT = 8
+
+
+def channels_of(X: Any, channels: int, image_shape: Sequence[int] | None = None) -> int:
+    """Tell how many channels a network has to take for some images.
+
+    Parameters
+    ----------
+    X : ndarray or list
+        Images as the reader takes them: an array, flat rows, or a list of arrays, pictures and files.
+    channels : int
+        How many the network takes.
+    image_shape : sequence of int or None, default=None
+        How flat rows are read.
+
+    Returns
+    -------
+    int
+        Those of the images, if the network takes pictures and they are none; else those that it takes.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not tell which axis holds the channels.
+    """
+    if channels not in (1, 3):  # a network that was made for others
+        return channels
+    if isinstance(X, list):
+        return _of_list(X) or channels
+    if X.ndim == 2:
+        found = image_shape[2] if image_shape is not None and len(image_shape) == 3 else None
+        return channels if found is None or found in USUAL else int(found)
+    return _of_shape(X.shape[1:], "X", X.shape) or channels
+
+
+def _of_list(rows: list[Any]) -> int | None:
+    """Tell it by the arrays of a list, else by its first files."""
+    shapes = [(row, tuple(getattr(image, "shape", ()))) for row, image in enumerate(rows) if not _is_encoded(image)]
+    for row, shape in shapes:
+        if len(shape) == 3 and (found := _of_shape(shape, f"X[{row}]", shape)) is not None:
+            return found
+    if shapes:
+        return None
+    files = FilesOfRows()
+    for row, image in enumerate(rows[:_LOOKED_AT]):
+        # What is open may be read but once, and what is far takes its time: they are left to those who say n_channels.
+        file = None if isinstance(image, Image.Image) or is_open(image) else files.of(image, f"X[{row}]")
+        if file is None or (isinstance(file, EncodedFile) and file.is_far):
+            continue
+        if isinstance(file, str) and not os.path.isfile(file):  # a pipe would keep its reader waiting
+            continue
+        if (header := header_of(file, row)) is not None:
+            return _of_header(header, file, row)
+    return None
+
+
+def _of_header(header: TiffHeader, file: "str | EncodedFile", row: int) -> int | None:
+    if (header.drops and header.are_colours) or header.n_samples == 2:
+        _warn(f"{row_name(file, row)}, a TIFF of {header.n_samples} bands", "the last is dropped", header.n_samples)
+    elif header.n_samples == 1 and 1 < header.n_pages <= MOST_CHANNELS:
+        _warn(f"{row_name(file, row)}, a TIFF of {header.n_pages} pages", "only the first is read", header.n_pages)
+    elif header.n_samples not in USUAL or (header.n_samples == 4 and header.drops):
+        return header.n_samples
+    return None
+
+
+def _warn(got: str, what: str, count: int) -> None:
+    warnings.warn(
+        f"Got {got}; expected grey or colours: {what}. If all of them are channels, say n_channels={count}; if not, "
+        "n_channels=3 says so.",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def _is_encoded(image: Any) -> bool:
+    return isinstance(image, Image.Image | EncodedFile) or is_file(image)
+
+
+def _of_shape(sides: tuple[int, ...], name: str, shape: tuple[int, ...]) -> int | None:
+    """Tell channels by the shape of one image; `None` for those of pictures, and where there are none."""
+    if len(sides) != 3 or sides[0] in USUAL or sides[-1] in USUAL or 0 in sides:
+        return None
+    first, last = (sides[0], sides[1:]), (sides[2], sides[:2])
+    readings = [reading for reading in (first, last) if 2 <= reading[0] <= MOST_CHANNELS]
+    if not readings:
+        return None
+    square = [count for count, (height, width) in readings if height == width]
+    few = [count for count, around in readings if 2 * count <= min(around)]
+    for counts in ([count for count, _ in readings], square, few):
+        if len(counts) == 1:
+            return counts[0]
+    raise ValueError(
+        f"Got {name} of shape {shape}, which does not tell whether {sides[0]} or {sides[2]} are the channels; expected "
+        "(height, width, channels) or (channels, height, width). Say how many: n_channels=..."
+    )
