@@ -7,7 +7,8 @@ Each draw chooses training samples and test samples anew. The same draw is the s
 compared in pairs. Every figure is written to accuracy.json as soon as it is measured; figures of other rows, sets and
 networks stay in that file. accuracy.md holds the table, and accuracy.png the picture. With `--missing`, only figures
 that are not in the file are measured. With `--report`, nothing is measured, and table and picture are made anew.
-`--quick` tries every row on a few digits and made-up texts with random weights.
+`--quick` tries every row on a few digits and made-up texts with random weights. With `--trainable`, nothing of that is
+measured but what accuracy_trainable.py is about: which parameters of tuned blocks learn.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+import accuracy_trainable
 import numpy as np
 import torch
 from accuracy_networks import NETWORKS, Network, random_networks
@@ -148,12 +150,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}")
     parser.add_argument("--rows", nargs="+", metavar="ROW", choices=ALL_ROWS, default=list(ALL_ROWS))
     parser.add_argument("--draws", type=int, default=5, help="how often samples are chosen")
-    parser.add_argument("--labels", nargs="+", type=int, default=[5, 20, 60], help="training samples per class")
+    parser.add_argument("--labels", nargs="+", type=int, help="training samples per class (default: 5 20 60)")
+    parser.add_argument("--trainable", action="store_true", help="measure which parameters of tuned blocks learn")
     parser.add_argument("--missing", action="store_true", help="measure only what the file does not hold")
     parser.add_argument("--report", action="store_true", help="measure nothing; make table and picture anew")
     parser.add_argument("--quick", action="store_true", help="few samples, random weights, one draw")
     parser.add_argument("--output", type=Path, help="folder (default: results beside this file)")
     given = parser.parse_args()
+    given.labels = given.labels or list(accuracy_trainable.LABELS if given.trainable else (5, 20, 60))
     if given.quick:
         given.draws, given.labels = 1, [5]
     if given.output is None:
@@ -174,6 +178,8 @@ def main() -> int:
     given = arguments()
     warnings.filterwarnings("ignore", category=FutureWarning, module="sklearn")
     warnings.filterwarnings("ignore", message="Got image values")
+    if given.trainable:
+        return accuracy_trainable.run(given)
     set_cache_limit(memory=CACHE)
     titles = {name: row.title for name, row in ALL_ROWS.items()}
     place = {"date": datetime.date.today().isoformat(), "quick": given.quick, "threads": torch.get_num_threads()}

@@ -44,6 +44,16 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         [0, 1], to the nearest block), a name (a block's, or the path of any module at whose end the network can be
         cut: frozen up to and including it), or `"all"`. 0 trains everything. Negative numbers count from the end, as
         in a slice: with -2, all blocks are frozen but the last two of those that `layer` leaves.
+    trainable : {"all", "norm", "bias", "lora"}, default="all"
+        Which parameters of the blocks behind `freeze_depth` learn: `"all"`; `"norm"`, scales and shifts of
+        normalisation layers alone [5]_; `"bias"`, these and all biases [6]_; `"lora"`, low-rank updates that are added
+        to the weights of linear, attention and ungrouped convolution layers and merged into them after training
+        [7]_ (needs the extra `lora`). All others stay, bit for bit, what was loaded. Files and pickles hold what
+        changed alone. `"norm"`, `"bias"` and `"lora"` want a greater `lr` than `"all"`: about 1e-3.
+    lora_rank : int, default=8
+        Rank of low-rank updates: at most the smaller side of each weight that gets one.
+    lora_alpha : float, default=16
+        Low-rank updates are multiplied by `lora_alpha / lora_rank`.
     strategy : {"linear_probe", "fine_tune", "lp_ft", "gradual"}, default="lp_ft"
         `"linear_probe"` trains the head alone; `"fine_tune"` head and blocks together from the first epoch; `"lp_ft"`
         the head first, then both [1]_; `"gradual"` the head first, then blocks that thaw one after another, from the
@@ -209,6 +219,9 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     .. [2] Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.
     .. [3] Kornblith, Shlens and Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019, choose it likewise.
     .. [4] Wortsman et al., "Robust Fine-tuning of Zero-shot Models", CVPR 2022.
+    .. [5] Frankle, Schwab and Morcos, "Training BatchNorm and Only BatchNorm", ICLR 2021.
+    .. [6] Zaken, Goldberg and Ravfogel, "BitFit: Simple Parameter-efficient Fine-tuning", ACL 2022.
+    .. [7] Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
 
     Examples
     --------
@@ -236,6 +249,9 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         *,
         weights: Any = "DEFAULT",
         freeze_depth: Any = "all",
+        trainable: str = "all",
+        lora_rank: int = 8,
+        lora_alpha: float = 16,
         strategy: str = "lp_ft",
         layer: Any = "stages",
         pooling: str = "avg",
@@ -281,6 +297,9 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
             backbone,
             weights=weights,
             freeze_depth=freeze_depth,
+            trainable=trainable,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
             strategy=strategy,
             layer=layer,
             pooling=pooling,

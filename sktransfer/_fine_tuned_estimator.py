@@ -16,10 +16,10 @@ from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
 from sktransfer._messages import shown
 from sktransfer._process._fit_tasks import FitTask, run_as_task
 from sktransfer._process._private_names import Interval, StrOptions
-from sktransfer._training._idle_parameters import warn_of_frozen_blocks
+from sktransfer._training._idle_parameters import warn_of_frozen_blocks, warn_of_idle_rank
 from sktransfer._training._net_record import net_from_record, net_to_record
 from sktransfer._training._prediction import predict
-from sktransfer._training._settings import TrainingSettings, check_settings
+from sktransfer._training._settings import TrainingSettings, check_settings, check_trainable
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer._training.tasks._base import Task
 from sktransfer._training.tasks._weights import check_lengths
@@ -41,6 +41,8 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
     _shown_first = ("backbone", "freeze_depth", "lr", "max_epochs")
 
     freeze_depth: Any
+    trainable: str
+    lora_rank: int
     strategy: str
     head_C: Any  # noqa: N815
     warm_start: bool
@@ -55,6 +57,9 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BackboneEstimator._parameter_constraints,
         "freeze_depth": [Real, str],
+        "trainable": [str],
+        "lora_rank": [Interval(Integral, 1, None, closed="left")],
+        "lora_alpha": [Interval(Real, 0, None, closed="neither")],
         "strategy": [str],
         "hidden_layer_sizes": [tuple, list],
         "dropout": [Interval(Real, 0, 1, closed="left")],
@@ -85,6 +90,9 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         *,
         weights: Any = "DEFAULT",
         freeze_depth: Any = "all",
+        trainable: str = "all",
+        lora_rank: int = 8,
+        lora_alpha: float = 16,
         strategy: str = "lp_ft",
         layer: Any = "stages",
         pooling: str = "avg",
@@ -127,6 +135,9 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         self.backbone = backbone
         self.weights = weights
         self.freeze_depth = freeze_depth
+        self.trainable = trainable
+        self.lora_rank = lora_rank
+        self.lora_alpha = lora_alpha
         self.strategy = strategy
         self.layer = layer
         self.pooling = pooling
@@ -237,6 +248,9 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         depth = settings.freeze_depth
         if not backbone.trained_blocks(depth):
             warn_of_frozen_blocks(self)
+        else:
+            warn_of_idle_rank(self)
+            check_trainable(backbone, settings)
         earlier = self._earlier(backbone, task, settings)
         part = backbone.frozen_part(depth, self.pooling, layers)
         validation = None if X_val is None else self._validation(X_val, y_val, task, reader, part, backbone)
@@ -276,7 +290,8 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         self._tell_of_vectors(backbone, layers, 5)
         last = backbone.deepest(layers)
         before = tuple(layer for layer in layers if layer != last)
-        return self._shown(backbone.ending_at(last), depth, reader), before
+        shown_so = self._shown(backbone.ending_at(last), depth, reader)
+        return shown_so.learning(self.trainable, self.lora_rank), before
 
     def _compute(self, X: Any, features: bool = False) -> np.ndarray:
         if self._has_no_rows(X):
@@ -297,6 +312,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
 
     def _check_parameters(self) -> None:
         refuse_words("freeze_depth", self.freeze_depth)
+        refuse_words("trainable", self.trainable)
         super()._check_parameters()
         check_settings(self)
 

@@ -39,6 +39,16 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
         [0, 1], to the nearest block), a name (a block's, or the path of any module at whose end the network can be
         cut: frozen up to and including it), or `"all"`. 0 trains everything. Negative numbers count from the end, as
         in a slice: with -2, all blocks are frozen but the last two of those that `layer` leaves.
+    trainable : {"all", "norm", "bias", "lora"}, default="all"
+        Which parameters of the blocks behind `freeze_depth` learn: `"all"`; `"norm"`, scales and shifts of
+        normalisation layers alone [6]_; `"bias"`, these and all biases [7]_; `"lora"`, low-rank updates that are added
+        to the weights of linear, attention and ungrouped convolution layers and merged into them after training
+        [8]_ (needs the extra `lora`). All others stay, bit for bit, what was loaded. Files and pickles hold what
+        changed alone. `"norm"`, `"bias"` and `"lora"` want a greater `lr` than `"all"`: about 1e-3.
+    lora_rank : int, default=8
+        Rank of low-rank updates: at most the smaller side of each weight that gets one.
+    lora_alpha : float, default=16
+        Low-rank updates are multiplied by `lora_alpha / lora_rank`.
     strategy : {"linear_probe", "fine_tune", "lp_ft", "gradual"}, default="lp_ft"
         `"linear_probe"` trains the head alone; `"fine_tune"` head and blocks together from the first epoch; `"lp_ft"`
         the head first, then both [1]_; `"gradual"` the head first, then blocks that thaw one after another, from the
@@ -199,6 +209,9 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
        Technometrics 16:125, 1974.
     .. [4] Wortsman et al., "Robust Fine-tuning of Zero-shot Models", CVPR 2022.
     .. [5] Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical Statistics 35:73, 1964.
+    .. [6] Frankle, Schwab and Morcos, "Training BatchNorm and Only BatchNorm", ICLR 2021.
+    .. [7] Zaken, Goldberg and Ravfogel, "BitFit: Simple Parameter-efficient Fine-tuning", ACL 2022.
+    .. [8] Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022.
 
     Examples
     --------
@@ -225,6 +238,9 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
         *,
         weights: Any = "DEFAULT",
         freeze_depth: Any = "all",
+        trainable: str = "all",
+        lora_rank: int = 8,
+        lora_alpha: float = 16,
         strategy: str = "lp_ft",
         loss: str = "squared_error",
         layer: Any = "stages",
@@ -269,6 +285,9 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
             backbone,
             weights=weights,
             freeze_depth=freeze_depth,
+            trainable=trainable,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
             strategy=strategy,
             layer=layer,
             pooling=pooling,

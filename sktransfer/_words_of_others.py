@@ -19,10 +19,12 @@ _PARAMETERS = {
     "dropout": "drop dropout_rate drop_rate ps",
     "feature_cache": "cache cache_dir cache_folder memory",
     "freeze_depth": "fine_tune_at freeze freeze_at freeze_backbone freeze_layers freeze_until frozen frozen_layers "
-    "n_frozen trainable trainable_layers unfreeze",
+    "n_frozen trainable_layers unfreeze",
     "head_C": "C",
     "hidden_layer_sizes": "hidden_size hidden_sizes hidden_units units",
     "label_smoothing": "smoothing",
+    "lora_alpha": "alpha_lora lora_scale peft_alpha",
+    "lora_rank": "lora_dim lora_r r rank",
     "loss": "criterion loss_func loss_fn",
     "lr": "base_lr eta learning_rate learning_rate_init lr_max max_lr",
     "lr_schedule": "lr_scheduler lr_scheduler_type scheduler",
@@ -36,6 +38,8 @@ _PARAMETERS = {
     "precision": "amp bf16 dtype fp16 mixed_precision",
     "random_state": "manual_seed random_seed seed",
     "sampling_rate": "sample_rate sr",
+    "trainable": "adapter adapters lora lora_config peft peft_config peft_type train_bias train_norm train_only "
+    "trainable_params tune_only use_lora",
     "validation_fraction": "test_size train_split val_fraction val_split valid_pct validation_split",
     "weight_decay": "decay l2 wd",
     "weights": "checkpoint checkpoint_path pretrained weights_path",
@@ -64,6 +68,16 @@ _VALUES = {
         "expected a number of blocks (int), a share of them from 0.0 to 1.0 (float), a name, or \"all\"",
         {'freeze_depth=0 to train all blocks, or "all" to train the head alone': _NOTHING},
     ),
+    "trainable": (
+        'expected "all", "norm", "bias" or "lora": which parameters learn of the blocks behind freeze_depth',
+        {
+            'trainable="all", or freeze_depth="all" to train the head alone': _NOTHING,
+            'trainable="all"': {"everything", "full", "true", "yes"},
+            'trainable="norm"': {"batch_norm", "batchnorm", "bn", "layer_norm", "layernorm", "ln"},
+            'trainable="bias"': {"bitfit"},
+            'trainable="lora"': {"adapter", "adapters", "low_rank", "peft"},
+        },
+    ),
     "feature_cache": (
         'expected a folder, "auto" for this process\'s memory, or None to keep nothing',
         {"feature_cache=None": _NOTHING, 'feature_cache="auto"': _MEMORY},
@@ -76,7 +90,7 @@ def refuse_words(parameter: str, value: Any) -> None:
 
     Parameters
     ----------
-    parameter : {"weights", "freeze_depth", "feature_cache"}
+    parameter : {"weights", "freeze_depth", "trainable", "feature_cache"}
         Its name.
     value : object
         What was given.

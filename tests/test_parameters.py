@@ -42,6 +42,24 @@ def small_cnn():
     return network
 
 
+def tiny_plain():
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(8, 2),
+    )  # fmt: skip
+    network.preprocessing = ImagePreprocessing(crop=(8, 8))
+    return network
+
+
+def tiny_scaled():
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, groups=8), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(), torch.nn.Linear(8, 2),
+    )  # fmt: skip
+    network.preprocessing = ImagePreprocessing(crop=(8, 8))
+    return network
+
+
 def many_images():
     return np.random.default_rng(0).integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
 
@@ -332,6 +350,34 @@ REFUSED = {
             *got("", expected="'squared_error', 'absolute_error' or 'huber'"),
         ],
     ),
+    "trainable": Refused(
+        wrong(3, 0.5, nan, b"auto", b"", ["all"], ("all",), (), {"all"}, np.int64(3)),
+        [
+            *got("LoRA", expected="'lora'"),
+            *got("biases", expected="Did you mean 'bias'"),
+            *got("", expected="'all', 'norm', 'bias' or 'lora'"),
+            *got(True, "full", expected='Write trainable="all"'),
+            *got(False, None, "none", expected='or freeze_depth="all" to train the head alone'),
+            *got("BatchNorm", expected='Write trainable="norm"'),
+            *got("bitfit", expected='Write trainable="bias"'),
+            *got("peft", expected='Write trainable="lora"'),
+        ],
+        [
+            *got("norm", expected="has no normalisation layers", also={"backbone": tiny_plain, "freeze_depth": 1}),
+            *got("lora", expected="has no linear, attention", also={"backbone": tiny_scaled, "freeze_depth": 1}),
+        ],
+    ),
+    "lora_rank": Refused(
+        [*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL, *wrong(None, "auto")],
+        EPOCHS,
+        got(
+            4096,
+            np.int64(4096),
+            expected="is a matrix of .* expected at most .*, its smaller side",
+            also={"trainable": "lora", "freeze_depth": 2},
+        ),
+    ),
+    "lora_alpha": Refused([*NO_NUMBER, *wrong("auto")], RATES),
     "lr_schedule": Refused(NO_TEXT, [*got("linear", "Cosine", "", expected="'cosine'")]),
     "interpolation": Refused(
         wrong(b"auto", [0.5], (0.5,), {0.5}, 0.5j, np.array([0.5])),
@@ -511,6 +557,9 @@ TAKEN = {
         *right("squared_error", "absolute_error", "huber", np.str_("huber")),
         *right("squared_error", "absolute_error", "huber", **TRAINED),
     ],
+    "trainable": right("all", "norm", "bias", "lora", np.str_("norm"), lora_rank=2, **TRAINED),
+    "lora_rank": right(*WHOLE_NUMBERS[:1], 2, np.int8(2), trainable="lora", **TRAINED),
+    "lora_alpha": right(*SMALL_NUMBERS, 1, trainable="lora", lora_rank=2, **TRAINED),
     "lr_schedule": right("cosine", "constant", np.str_("constant"), **TRAINED),
     "interpolation": [
         *right(None, 0, 1, 0.5, np.float32(0.5), np.int64(1), "auto", np.str_("auto"), freeze_depth=2, max_epochs=1),

@@ -115,7 +115,7 @@ class BatchParts:
         weights = sum(parameter.numel() for parameter in parameters)
         width = {3: -1, 4: 1}.get(batch.ndim)  # the axis of channels: the weights are used at each place of the others
         places = len(batch) if width is None else batch.numel() // batch.shape[width]
-        if weights * places < LEAST_WORK and parameters:
+        if max(weights, self.module.n_weights_in_use()) * places < LEAST_WORK and parameters:
             return 1
         fitting = GRADIENT_BYTES // (4 * weights) if weights else self.n_threads
         return min(self.n_threads, len(batch) // FEW, fitting)

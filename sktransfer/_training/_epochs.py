@@ -286,7 +286,7 @@ def _train(
         predict_nonlinearity=task.results,
         optimizer=optimizer_class(settings.optimizer),
         optimizer__weight_decay=settings.weight_decay,
-        optimizer__param_groups=_parameter_groups(settings, blocks),
+        optimizer__param_groups=_parameter_groups(settings, blocks, module),
         **({"optimizer__fused": True} if settings.optimizer in FUSED else {}),
         lr=settings.lr,
         max_epochs=epochs,
@@ -409,11 +409,13 @@ def _rest(net: NeuralNet, learned: Mapping[str, Any]) -> NeuralNet:
     return net
 
 
-def _parameter_groups(settings: TrainingSettings, blocks: tuple[Block, ...]) -> list[tuple[str, dict[str, float]]]:
+def _parameter_groups(
+    settings: TrainingSettings, blocks: tuple[Block, ...], module: SuffixNetwork
+) -> list[tuple[str, dict[str, float]]]:
     """Learning rates by parameter name; decay counts blocks from the last one, whether they are frozen or not."""
     groups: list[tuple[str, dict[str, float]]] = [("head.*", {"lr": settings.head_lr})]
     if settings.layer_decay != 1.0:
         for distance, block in enumerate(reversed(blocks)):
             rate = {"lr": settings.lr * settings.layer_decay**distance}
-            groups += [(f"tail.{name}", rate) for name in block.parameter_names]
+            groups += [(one, rate) for name in block.parameter_names for one in module.trained_names(name)]
     return groups

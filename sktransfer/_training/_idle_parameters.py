@@ -21,7 +21,10 @@ _COMPANIONS = {
 }
 
 # What only tuned blocks use.
-_OF_BLOCKS = ("lr", "max_epochs", "layer_decay", "train_bn", "interpolation")
+_OF_BLOCKS = ("lr", "max_epochs", "layer_decay", "train_bn", "interpolation", "trainable", "lora_rank", "lora_alpha")
+
+# What only low-rank updates use.
+_OF_LOW_RANK = ("lora_rank", "lora_alpha")
 
 # What only epochs use.
 _OF_EPOCHS = ("head_lr", "lr_schedule", "optimizer", "weight_decay", "callbacks")
@@ -104,6 +107,24 @@ def warn_of_frozen_blocks(estimator: Any) -> None:
     )
 
 
+def warn_of_idle_rank(estimator: Any) -> None:
+    """Warn if parameters of low-rank updates are set where there are none.
+
+    Parameters
+    ----------
+    estimator : FineTunedClassifier
+        Whose blocks are tuned.
+    """
+    names = set_by_hand(estimator, _OF_LOW_RANK)
+    if names and estimator.trainable != "lora":
+        given = " and ".join(f"{name}={shown(getattr(estimator, name))}" for name in names)
+        have, them = ("it has", "it") if len(names) == 1 else ("they have", "them")
+        _warn(
+            f"Got {given} with trainable={shown(estimator.trainable)}, where {have} no effect. "
+            f'Set trainable="lora", or leave {them} out.'
+        )
+
+
 def without_effect(parameters: Mapping[str, Any], are_frozen: bool) -> set[str]:
     """Return the names of parameters that cannot change what an estimator learns, beside the others that it has.
 
@@ -120,7 +141,8 @@ def without_effect(parameters: Mapping[str, Any], are_frozen: bool) -> set[str]:
         Of those that say how to train. A head that could be solved is taken for solved.
     """
     if not are_frozen:
-        return {"head_epochs"} if parameters["strategy"] == "fine_tune" else set()
+        idle = set() if parameters.get("trainable") == "lora" else set(_OF_LOW_RANK)
+        return idle | ({"head_epochs"} if parameters["strategy"] == "fine_tune" else set())
     names = set(_idle_where_frozen(parameters["strategy"]))
     in_epochs = parameters["strategy"] == "fine_tune" or parameters["head_epochs"] != "auto"
     in_epochs |= bool(parameters["hidden_layer_sizes"] or parameters["dropout"] or parameters["early_stopping"])

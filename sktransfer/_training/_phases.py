@@ -22,6 +22,7 @@ from sktransfer._training._dataset import ActivationDataset
 from sktransfer._training._feature_scaling import FeatureScaling, fit_scaling
 from sktransfer._training._held_out import HeldOut
 from sktransfer._training._history import Table, entries
+from sktransfer._training._low_rank import make_low_rank
 from sktransfer._training._settings import TrainingSettings
 from sktransfer._training._sources import Sources
 from sktransfer._training._suffix_network import SuffixNetwork, make_head
@@ -175,6 +176,7 @@ class Phases:
 
         module, epochs = state.module, self.settings.max_epochs
         self._remember_start(module, state.rows, state.net is not None)
+        self._choose_learned(module)
         is_calibrated = state.solution is not None and state.solution.was_chosen
         state.certainty = self._certainty(module, state.rows) if is_calibrated else 0.0
         phase = fit.subtask("fine_tune", epochs)
@@ -182,11 +184,14 @@ class Phases:
         how = self.settings, self.execution, epochs, self.blocks, "fine_tune", watch
         state.net = train_suffix(module, self.task, training, validation, *how)
         state.history += entries("fine_tune", state.net.history)
+        module.merge()
         self._finish(module, state)
         return phase.end(lambda: self._stopped(state, "fine_tune", is_finished=True))
 
     def _finish(self, module: SuffixNetwork, state: "_State") -> None:
         """Do what is done with tuned weights, once they are trained no further."""
+        if self.settings.trainable != "all":
+            module.settle(self.backbone)
         if state.certainty:
             self._keep_certainty(module, state.rows, state.certainty)
         factor = self.settings.interpolation
@@ -264,7 +269,7 @@ class Phases:
         settings, backbone = self.settings, self.backbone
         depth, layers = settings.freeze_depth, settings.layers
         tail = backbone.tail(depth, settings.train_bn, layers, settings.pooling)
-        return SuffixNetwork(
+        module = SuffixNetwork(
             tail,
             nn.Identity(),
             settings.pooling,
@@ -273,7 +278,21 @@ class Phases:
             depth,
             layers,
             [] if tail is None else self._widths_before(),
-        ).eval()
+        )
+        if tail is not None and settings.trainable != "all":
+            module.kept = ()  # so far it is the backbone's own
+        return module.eval()
+
+    def _choose_learned(self, module: SuffixNetwork) -> None:
+        """Say which parameters of the blocks learn; with low-rank updates, draw them."""
+        settings, backbone = self.settings, self.backbone
+        if not self.blocks:
+            return
+        names = backbone.learned_names(settings.freeze_depth, settings.trainable)
+        updates = {}
+        if settings.trainable == "lora":
+            updates = make_low_rank(backbone.network, names, settings.lora_rank, settings.lora_alpha)
+        module.prepare(None if settings.trainable == "all" else set(names), updates)
 
     def _give_head(self, module: SuffixNetwork, rows: np.ndarray, scaling: FeatureScaling | None = None) -> None:
         """Give a suffix that has no head one of random weights."""

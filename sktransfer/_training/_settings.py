@@ -11,10 +11,20 @@ import torch
 
 from sktransfer._messages import check_choice, shown
 from sktransfer._training._idle_parameters import check_companions
+from sktransfer._training._low_rank import import_peft
+from sktransfer.backbones import Backbone
+from sktransfer.backbones._learned_parameters import TRAINABLE, matrix_shape
 from sktransfer.inputs.images._augmentation import make_augmentation
 
 STRATEGIES = ("linear_probe", "fine_tune", "lp_ft", "gradual")
 SCHEDULES = ("cosine", "constant")
+
+# What learns with each value of `trainable`, for messages.
+_KINDS = {
+    "norm": "normalisation layers with parameters",
+    "bias": "biases or normalisation layers",
+    "lora": "linear, attention or ungrouped convolution layers",
+}
 
 # Names that `optimizer=` takes, and what torch calls them.
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "sgd": "SGD"}
@@ -32,6 +42,9 @@ class TrainingSettings:
 
     strategy: str
     freeze_depth: Any
+    trainable: str
+    lora_rank: int
+    lora_alpha: float
     pooling: str
     hidden_layer_sizes: Sequence[int]
     dropout: float
@@ -120,6 +133,44 @@ def optimizer_class(optimizer: Any) -> Any:
     return getattr(torch.optim, OPTIMIZERS[optimizer]) if isinstance(optimizer, str) else optimizer
 
 
+def check_trainable(backbone: Backbone, settings: TrainingSettings) -> None:
+    """Raise if nothing behind the cut may learn, or a rank does not fit what may.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Of the estimator.
+    settings : TrainingSettings
+        Of the estimator.
+
+    Raises
+    ------
+    ValueError
+        With what to do.
+    """
+    depth, trainable = settings.freeze_depth, settings.trainable
+    if trainable == "all" or not backbone.trained_blocks(depth):
+        return
+    names = backbone.learned_names(depth, trainable)
+    if not names:
+        raise ValueError(
+            f"Got trainable={shown(trainable)}, and {backbone.name!r} has no {_KINDS[trainable]} behind "
+            f"freeze_depth={shown(depth)}; expected some that can learn. "
+            'Set trainable="all", or a smaller freeze_depth.'
+        )
+    if trainable != "lora":
+        return
+    sides = {name: min(matrix_shape(backbone.network.get_parameter(name))) for name in names}
+    name = min(sides, key=sides.__getitem__)
+    if settings.lora_rank > sides[name]:
+        rows, columns = matrix_shape(backbone.network.get_parameter(name))
+        raise ValueError(
+            f"Got lora_rank={settings.lora_rank}, and {name!r} of {backbone.name!r} is a matrix of {rows} x {columns}; "
+            f"expected at most {sides[name]}, its smaller side. Set lora_rank={sides[name]} or less, or a greater "
+            "freeze_depth."
+        )
+
+
 def check_settings(estimator: Any) -> None:
     """Raise if parameters that say how to train are wrong, or wrong together, before anything is loaded.
 
@@ -134,6 +185,7 @@ def check_settings(estimator: Any) -> None:
         With the first of them.
     """
     check_choice("strategy", estimator.strategy, STRATEGIES)
+    check_choice("trainable", estimator.trainable, TRAINABLE)
     check_choice("lr_schedule", estimator.lr_schedule, SCHEDULES)
     check_optimizer(estimator.optimizer)
     check_companions(estimator)
@@ -143,6 +195,8 @@ def check_settings(estimator: Any) -> None:
             f"Got hidden_layer_sizes={shown(sizes)}; expected widths of at least 1, such as (256,), or () for a "
             "linear head."
         )
+    if estimator.trainable == "lora":
+        import_peft()
     make_augmentation(estimator.augment)
     if estimator.callbacks:
         from sktransfer._training._epochs import check_callbacks  # which brings skorch in

@@ -1,6 +1,7 @@
 """The network behind the cut: tuned blocks, pooling and a head of one's own classes, and what of it is frozen."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from sktransfer._process._private_names import NormBase
 from sktransfer._training._feature_scaling import FeatureScaling, restore_scaling
+from sktransfer._training._low_rank import Factors, LowRank, add_low_rank, insert, live_names, merge, plain_name
 from sktransfer.backbones import Backbone
 from sktransfer.backbones._feature_network import join, pool_output, run_part, unpack
 from sktransfer.backbones.graphs._pooling import pool
@@ -82,9 +84,17 @@ class SuffixNetwork(nn.Module):
     ----------
     interpolation : float
         How far the weights are from where tuning started, 0, to where it ended, 1.
+    kept : sequence of str or None
+        Tensors of the tail that its record holds: those that are not the backbone's. `None` is all of them.
+    low_rank : dict of str to Factors
+        What else is not the backbone's: weights of the tail, by name, to which these were added.
     """
 
     interpolation: float = 1.0
+    kept: Sequence[str] | None = None
+    low_rank: Mapping[str, Factors] = MappingProxyType({})
+    # Updates of weights, while they are trained.
+    _inserted: Mapping[str, LowRank] = MappingProxyType({})
     # What earlier versions, which had none of it, did not pickle.
     layers: Sequence[Any] = ()
     widths: Sequence[int] = ()
@@ -92,6 +102,9 @@ class SuffixNetwork(nn.Module):
     # What runs batches instead, while this is trained.
     runner: Callable[[torch.Tensor], torch.Tensor] | None = None
     _ended: dict[str, torch.Tensor] | None = None
+    # Parameters of blocks that are not frozen now; those of them that learn, where not all do.
+    _thawed: Collection[str] = ()
+    _learned: Collection[str] | None = None
 
     def __init__(
         self,
@@ -143,26 +156,54 @@ class SuffixNetwork(nn.Module):
         """Set whether the tail multiplies in bfloat16, forwards and backwards; weights and head are float32."""
         self.in_bfloat16 = bfloat16
 
+    def prepare(self, learned: Collection[str] | None, low_rank: Mapping[str, LowRank]) -> None:
+        """Say which parameters of the tail may learn, before it is trained.
+
+        Parameters
+        ----------
+        learned : collection of str or None
+            Their names; `None` is all.
+        low_rank : mapping of str to LowRank
+            Updates that learn in place of weights.
+        """
+        assert self.tail is not None
+        self.kept, self.low_rank, self._learned = None, {}, learned
+        self._inserted = insert(self.tail, low_rank)
+
     def thaw(self, names: set[str]) -> None:
-        """Let the head and these parameters of the tail be trained, and no others."""
+        """Let the head, and of these parameters of the tail those that may learn, be trained, and no others."""
         self.head.requires_grad_(True)
+        self._thawed = names
         if self.tail is not None:
             for name, parameter in self.tail.named_parameters():
-                parameter.requires_grad_(name in names)
+                plain, is_update = plain_name(name, self._inserted)
+                learns = self._learned is None or plain in self._learned
+                parameter.requires_grad_(plain in names and learns and is_update == bool(self._inserted))
         self.train(self.training)
+
+    def trained_names(self, name: str) -> list[str]:
+        """Return what is trained in place of a parameter of the tail, as this module's `named_parameters` has it."""
+        return [f"tail.{one}" for one in live_names(name, self._inserted)]
+
+    def n_weights_in_use(self) -> int:
+        """Return the number of weights of the tail that are computed with while only some of them learn; else 0."""
+        some = self._learned is not None and self.tail is not None
+        return sum(parameter.numel() for parameter in self.tail.parameters()) if some and self.tail is not None else 0
 
     def train(self, mode: bool = True) -> "SuffixNetwork":
         """Enter training mode where something is trained; frozen layers and, unless asked for, BatchNorm stay as is."""
         super().train(mode)
         if mode and self.tail is not None:
             modules = dict(self.tail.named_modules())
+            parameters = self.tail.named_parameters()
+            warm = {id(one) for name, one in parameters if plain_name(name, self._inserted)[0] in self._thawed}
             for name, module in modules.items():
                 # A dropout has no weights of its own: it is as frozen as the module it is part of.
                 owner = module
                 while name and next(owner.parameters(), None) is None:
                     name = name.rpartition(".")[0]
                     owner = modules[name]
-                thawed = any(parameter.requires_grad for parameter in owner.parameters())
+                thawed = any(id(parameter) in warm for parameter in owner.parameters())
                 counts = isinstance(module, NormBase)
                 module.training = thawed and (self.train_bn or not counts)
         return self
@@ -175,8 +216,10 @@ class SuffixNetwork(nn.Module):
             assert tail is not None
             start = {name: tensor.clone() for name, tensor in tail.state_dict().items()}
             try:
-                tail.load_state_dict(state)
-            except RuntimeError as error:
+                end = state if self.kept is None else start | state
+                end = end | {name: add_low_rank(end[name], factors) for name, factors in self._added().items()}
+                tail.load_state_dict(end)
+            except (KeyError, RuntimeError, ValueError) as error:
                 raise ValueError(
                     f"Got tuned blocks that do not match the part of {backbone.name!r} behind "
                     f"freeze_depth={self.freeze_depth!r}: {error}. Load the model with the versions of torch and "
@@ -185,7 +228,9 @@ class SuffixNetwork(nn.Module):
             # In the order in memory that training left: other orders round otherwise.
             tail = tail.to(memory_format=torch.channels_last)
             if self.interpolation != 1:
-                _move(tail, start, state, self.interpolation)
+                _move(tail, start, end, self.interpolation)
+            if self._ended is not None:
+                self._ended = self._ended | {f"tail.{name}": tensor for name, tensor in end.items()}
             self.tail, self._tail_state = tail.eval().requires_grad_(False), None
 
     def interpolate(self, factor: float, backbone: Backbone) -> None:
@@ -214,6 +259,36 @@ class SuffixNetwork(nn.Module):
         """Take the weights as they are for where training goes on from."""
         self._ended, self.interpolation = None, 1.0
 
+    def merge(self) -> None:
+        """Let weights be what they are with their updates, once these are trained."""
+        if self.tail is not None and self._inserted:
+            self.low_rank, self._inserted = merge(self.tail, self._inserted), {}
+
+    def settle(self, backbone: Backbone) -> None:
+        """Find out what of the tail is not the backbone's any more: a record holds that alone.
+
+        Parameters
+        ----------
+        backbone : Backbone
+            From which the tail was cut.
+        """
+        original = backbone.tail(self.freeze_depth, self.train_bn, self.layers, self.pooling)
+        if original is None or self.tail is None:
+            return
+        start, end = original.state_dict(), self.tail.state_dict()
+        if self._ended is not None:
+            end = {name: self._ended[f"tail.{name}"] for name in end}
+        added = self.low_rank.items()
+        # Not where the weight was another than the backbone's before.
+        self.low_rank = {name: pair for name, pair in added if torch.equal(add_low_rank(start[name], pair), end[name])}
+        changed = (name for name in end if not torch.equal(start[name], end[name]))
+        self.kept = [name for name in changed if name not in self.low_rank]
+        self._learned = None
+
+    def _added(self) -> dict[str, Factors]:
+        """Return what was added to weights, or what would be if training ended now."""
+        return {name: update.factors() for name, update in self._inserted.items()} or dict(self.low_rank)
+
     def to_record(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Return what it takes to build this network again with `restore_suffix`.
 
@@ -232,6 +307,7 @@ class SuffixNetwork(nn.Module):
             "dropout": dropouts[0] if dropouts else 0.0,
             "n_classes": linear[-1].out_features,
             **{name: getattr(self, name) for name in _PLAIN},
+            "kept": None if self.kept is None else list(self.kept),
         }
         scalings = [layer.to_record() for layer in self.head.children() if isinstance(layer, FeatureScaling)]
         record["scaling"] = scalings[0] if scalings else None
@@ -239,9 +315,14 @@ class SuffixNetwork(nn.Module):
         ended = self._ended
         left, tail = self._tail_state, self.tail  # in this order: another thread may attach the tail meanwhile
         if ended is None or tail is None:
-            tuned = left or {} if tail is None else tail.state_dict()
+            tuned = left or {} if tail is None else _plain_state(tail, self._inserted)
             ended = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()} | (ended or {})
             ended |= {f"tail.{name}": tensor for name, tensor in tuned.items()}
+        if self.kept is not None:
+            kept = {f"tail.{name}" for name in self.kept}
+            ended = {name: tensor for name, tensor in ended.items() if name in kept or not name.startswith("tail.")}
+        for name, (left_factor, right_factor) in self._added().items():
+            ended |= {f"left.{name}": left_factor, f"right.{name}": right_factor}
         # All of them: another thread may predict on a GPU meanwhile, where head and tail then are.
         return record, {name: tensor.cpu() for name, tensor in (ended | started).items()}
 
@@ -269,7 +350,7 @@ def restore_suffix(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor
     ValueError
         If the tensors are not those of such a network.
     """
-    parts: dict[str, dict[str, torch.Tensor]] = {"head": {}, "tail": {}, "start": {}}
+    parts: dict[str, dict[str, torch.Tensor]] = {"head": {}, "tail": {}, "start": {}, "left": {}, "right": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
@@ -288,7 +369,14 @@ def restore_suffix(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor
     in_bfloat16, factor = plain.pop("in_bfloat16"), float(plain.pop("interpolation", 1.0))
     network = SuffixNetwork(None, head, **plain)
     network.compute_in(in_bfloat16)
-    network._tail_state = parts["tail"] or None
+    kept = record.get("kept")  # which earlier versions did not tell: they wrote all
+    if kept is not None and set(kept) != parts["tail"].keys():
+        raise ValueError("tuned blocks whose tensors are not those that their record names")
+    if parts["left"].keys() != parts["right"].keys():
+        raise ValueError("low-rank matrices that are not pairs")
+    network.kept = kept
+    network.low_rank = {name: (left, parts["right"][name]) for name, left in parts["left"].items()}
+    network._tail_state = parts["tail"] or (None if kept is None else {})
     network.started = parts["start"] or None
     network.interpolation = factor
     if factor != 1:
@@ -296,6 +384,14 @@ def restore_suffix(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor
         network._ended |= {f"tail.{name}": tensor for name, tensor in parts["tail"].items()}
         _move(network, parts["start"], network._ended, factor)
     return network.eval().requires_grad_(False)
+
+
+def _plain_state(tail: nn.Module, inserted: Mapping[str, LowRank]) -> dict[str, torch.Tensor]:
+    """Return the tensors of a tail under the network's names, without updates of its weights."""
+    if not inserted:
+        return tail.state_dict()
+    named = ((*plain_name(name, inserted), tensor) for name, tensor in tail.state_dict().items())
+    return {name: tensor for name, is_update, tensor in named if not is_update}
 
 
 def _move(module: nn.Module, start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], factor: float) -> None:

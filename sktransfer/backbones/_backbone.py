@@ -16,6 +16,7 @@ from torch import nn
 from sktransfer._process._locks import Lock
 from sktransfer.backbones._cut_names import CutNames, as_list
 from sktransfer.backbones._frozen_part import FrozenPart
+from sktransfer.backbones._learned_parameters import find_learned, matrix_shape
 from sktransfer.backbones._loaded_network import LoadedNetwork, built_once, load, share
 from sktransfer.backbones._recipes import recipe_of
 from sktransfer.backbones._stages import stage_ends
@@ -54,6 +55,7 @@ class Backbone:
         self._finding = Lock()
         self._end: Any = None
         self._shown: tuple[Any, tuple[int, ...] | None] = ("all", None)
+        self._learning: tuple[str, int] = ("all", 0)
         self._install(load(source))
 
     def _install(self, loaded: LoadedNetwork) -> None:
@@ -437,6 +439,43 @@ class Backbone:
         other.__dict__.update(self.__dict__)
         return other
 
+    def learned_names(self, freeze_depth: Any, trainable: str) -> tuple[str, ...]:
+        """Return the names of the parameters behind a cut that learn, or that low-rank updates are added to.
+
+        Parameters
+        ----------
+        freeze_depth : int, float or str
+            As in `split`.
+        trainable : {"all", "norm", "bias", "lora"}
+            Which parameters learn.
+
+        Returns
+        -------
+        tuple of str
+            In order of the blocks.
+        """
+        names = dict.fromkeys(name for block in self.trained_blocks(freeze_depth) for name in block.parameter_names)
+        return find_learned(self.network, names, trainable)
+
+    def learning(self, trainable: str, lora_rank: int) -> "Backbone":
+        """Return this backbone, whose `summary` counts what learns of blocks that are not frozen.
+
+        Parameters
+        ----------
+        trainable : {"all", "norm", "bias", "lora"}
+            Which parameters learn.
+        lora_rank : int
+            Rank of low-rank updates.
+
+        Returns
+        -------
+        Backbone
+            The same but for that.
+        """
+        other = self._copy()
+        other._learning = trainable, int(lora_rank)
+        return other
+
     # What a person sees
 
     def summary(self, freeze_depth: Any = None) -> BackboneSummary:
@@ -453,13 +492,22 @@ class Backbone:
             One row per block, and `origin`: where the weights come from, what they were trained on and their licence,
             as far as torchvision, timm or a model card says it. Prints as text, and as a table in a notebook.
         """
-        frozen = self.frozen_names(self._shown[0] if freeze_depth is None else freeze_depth)
+        depth = self._shown[0] if freeze_depth is None else freeze_depth
+        trainable, rank = self._learning
+        frozen, added = self.frozen_names(depth), dict[str, int]()
         sizes = {name: parameter.numel() for name, parameter in self.network.named_parameters()}
+        if trainable != "all":
+            learned = self.learned_names(depth, trainable)
+            frozen = set(sizes) if trainable == "lora" else set(sizes).difference(learned)
+            if trainable == "lora":
+                added = {name: rank * sum(matrix_shape(self.network.get_parameter(name))) for name in learned}
         rows = []
         for number, (block, shape) in enumerate(zip(self.blocks, self._known_shapes(), strict=True), start=1):
             cold = sum(sizes[name] for name in block.parameter_names if name in frozen)
-            rows.append(BlockRow(number, block.name, shape, sum(sizes[name] for name in block.parameter_names), cold))
-        return BackboneSummary(repr(self), tuple(rows), self._source.origin)
+            more = sum(added.get(name, 0) for name in block.parameter_names)
+            size = sum(sizes[name] for name in block.parameter_names)
+            rows.append(BlockRow(number, block.name, shape, size, cold, more))
+        return BackboneSummary(repr(self), tuple(rows), self._source.origin, trainable)
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()
@@ -526,6 +574,7 @@ class Backbone:
             "layer": self._end,
             "freeze_depth": self._shown[0],
             "sample_shape": self._shown[1],
+            "learning": list(self._learning),
         }
         return record, dict(self.network.state_dict()) if stored else {}
 
@@ -579,6 +628,8 @@ class Backbone:
         backbone._finding = Lock()
         backbone._source, backbone._end = source, record["layer"]
         backbone._shown = record["freeze_depth"], record["sample_shape"]
+        trainable, rank = record.get("learning", ("all", 0))  # which earlier versions did not write
+        backbone._learning = trainable, rank
         backbone.__dict__["_fingerprint"] = record["fingerprint"]
         if tensors:
             backbone._take(tensors)
@@ -597,6 +648,7 @@ class Backbone:
         self.__dict__.update(state)
         self._finding = Lock()
         self._shown = self.__dict__.pop("freeze_depth"), self.__dict__.pop("_sample_shape", None)
+        self._learning = ("all", 0)
         tensors = self.__dict__.pop("_state", None)
         if tensors is not None or self._source.keeps_network:
             self._take(tensors)

@@ -15,11 +15,18 @@ class BlockRow:
     output_shape: tuple[int, ...]
     n_parameters: int
     n_frozen: int
+    # Those of low-rank updates, which stand beside the network's own.
+    n_added: int = 0
+
+    @property
+    def n_trained(self) -> int:
+        """Parameters that learn."""
+        return self.n_parameters - self.n_frozen + self.n_added
 
     @property
     def state(self) -> str:
-        """`"frozen"`, `"trained"`, or `"partly frozen"` where a block is cut through."""
-        if self.n_frozen == self.n_parameters:
+        """`"frozen"`, `"trained"`, or `"partly frozen"` where a block is cut through or some parameters learn alone."""
+        if self.n_trained == 0:
             return "frozen"
         return "trained" if self.n_frozen == 0 else "partly frozen"
 
@@ -36,11 +43,14 @@ class BackboneSummary:
         One a block, in order.
     origin : Origin
         Where the weights come from, with `source`, `data` and `licence`: each a str, or `None` where it is not stated.
+    trainable : str
+        Which parameters of blocks that are not frozen learn: `"all"`, `"norm"`, `"bias"` or `"lora"`.
     """
 
     title: str
     rows: tuple[BlockRow, ...]
     origin: Origin
+    trainable: str = "all"
 
     @property
     def n_frozen(self) -> int:
@@ -49,15 +59,21 @@ class BackboneSummary:
 
     @property
     def n_trainable(self) -> int:
-        """Parameters of the blocks that are trained; the head's come on top."""
-        return sum(row.n_parameters for row in self.rows) - self.n_frozen
+        """Parameters that are trained, those of low-rank updates among them; the head's come on top."""
+        return sum(row.n_trained for row in self.rows)
 
     def _cells(self) -> list[tuple[str, ...]]:
         shapes = [" x ".join(map(str, row.output_shape)) or "?" for row in self.rows]
         return [
-            (str(row.number), row.name, shape, f"{row.n_parameters:,}", row.state)
+            (str(row.number), row.name, shape, f"{row.n_parameters:,}", self._state(row))
             for row, shape in zip(self.rows, shapes, strict=True)
         ]
+
+    def _state(self, row: BlockRow) -> str:
+        """Return the state of a block, with what learns of it where not all does."""
+        if self.trainable == "all" or row.n_trained == 0:
+            return row.state
+        return f"{self.trainable}: {row.n_trained:,} trained"
 
     def __str__(self) -> str:
         header = ("", "block", "output shape", "parameters", "state")

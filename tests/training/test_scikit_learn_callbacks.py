@@ -35,6 +35,8 @@ WAYS = {
     "gradual": {"freeze_depth": 0, "strategy": "gradual", "augment": "light"},
     "interpolated": {"freeze_depth": 2, "interpolation": 0.5},
     "early stopping": {"freeze_depth": 2, "early_stopping": True, "validation_fraction": 0.3},
+    "norms": {"freeze_depth": 0, "trainable": "norm", "train_bn": True},
+    "low-rank updates": {"freeze_depth": 2, "trainable": "lora", "lora_rank": 2, "interpolation": 0.5},
 }
 
 
