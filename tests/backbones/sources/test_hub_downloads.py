@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from model_hub import playing_hub
+from networks import rest_exhaustive
 from pretrained_models import make_sentence_model, make_text_model
 
 import sktransfer
@@ -317,13 +318,50 @@ def test_a_name_that_is_not_here_fails_at_once(kind, without_network):
         load_backbone("hf:a/b")
 
 
-@pytest.mark.parametrize("kind", WITHOUT)
+@pytest.mark.parametrize("kind", rest_exhaustive(WITHOUT, "refused", "hangs up"))
 def test_a_name_that_is_here_needs_no_network(kind, hub, without_network):
     expected = [features("hf:someone/bert"), features("hf:someone/bert@v1")]
     forget_networks()
     without_network(kind)
     np.testing.assert_array_equal(features("hf:someone/bert"), expected[0])
     np.testing.assert_array_equal(features("hf:someone/bert@v1"), expected[1])
+
+
+def test_a_hub_that_answers_slowly_is_waited_for(hub, folders, monkeypatch):
+    """Only that a connection can be opened has to be seen soon; answers may take longer than that."""
+    monkeypatch.setattr(_hub_connection, "WAITS", 0.2)
+    answer = hub.answer
+
+    def slowly(path):
+        if path.endswith("config.json"):
+            threading.Event().wait(0.6)
+        return answer(path)
+
+    monkeypatch.setattr(hub, "answer", slowly)
+    np.testing.assert_array_equal(features("hf:someone/bert"), features(f"hf:{folders / 'one'}"))
+
+
+@pytest.mark.parametrize("kind", ["refused", "no such host", "looks up for long", "hangs up"])
+def test_weights_of_timm_that_are_not_here_fail_at_once_too(kind, without_network):
+    pytest.importorskip("timm", reason="whose weights they are")
+    reason = without_network(kind)
+    with pytest.raises(ConnectionError, match=f"Could not download the weights http.*({reason}).*weights=PATH"):
+        load_backbone("timm:test_resnet")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error", "match"),
+    [
+        ((403, "GatedRepo"), PermissionError, r"Got weights of timm, http.*, a gated model.*hf auth login"),
+        (None, ValueError, r"Got weights of timm, http.*the hub has no model 'timm/test_resnet"),
+    ],
+)
+def test_weights_of_timm_are_refused_by_the_same_sentences(refusal, error, match, hub):
+    pytest.importorskip("timm", reason="whose weights they are")
+    if refusal is not None:
+        hub.add("timm/test_resnet.r160_in1k").refusal = refusal
+    with pytest.raises(error, match=match):
+        load_backbone("timm:test_resnet")
 
 
 def test_a_part_of_a_model_is_not_taken_for_all_of_it(hub, without_network, tmp_path):
