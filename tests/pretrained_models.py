@@ -35,6 +35,7 @@ TEXT_FAMILIES = {
     "mt5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 3, "num_heads": 2},
     "umt5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 3, "num_heads": 2},
     "llama": {"num_key_value_heads": 2},
+    "gemma3_text": {"num_key_value_heads": 1, "head_dim": 8, "use_bidirectional_attention": True, "sliding_window": 4},
     "longformer": {"attention_window": 4},
     "convbert": {"embedding_size": 16},
     "ibert": {},
@@ -151,9 +152,9 @@ def make_sound_model(kind, folder, **settings):
     return f"hf:{folder}"
 
 
-def make_sentence_model(folder, pooling="mean", normalize=True, new_names=False):
+def make_sentence_model(folder, pooling="mean", normalize=True, new_names=False, kind="bert"):
     """Save a network for texts as sentence-transformers does, with its own pooling."""
-    name = make_text_model("bert", folder)
+    name = make_text_model(kind, folder)
     folder = Path(folder)
     kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
     modules = [

@@ -17,7 +17,7 @@ import torch
 from networks import tiny_cnn, tiny_vectors
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
-from sktransfer._process._workers import _Task, in_order
+from sktransfer._process._workers import _Task, in_order, within
 
 
 @pytest.fixture
@@ -438,3 +438,26 @@ def test_a_pass_that_nobody_goes_on_with_does_not_keep_the_process_from_ending()
     command = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
+# Work with an end
+
+
+def test_work_within_a_time_is_answered_with_its_result_or_its_error():
+    assert within(60, lambda: threading.current_thread().name, name="short") == "short"
+    with pytest.raises(ZeroDivisionError):
+        within(60, lambda: 1 / 0, name="short")
+
+
+def test_work_that_takes_longer_is_left_to_itself():
+    goes_on, done = threading.Event(), threading.Event()
+
+    def work():
+        goes_on.wait(60)
+        done.set()
+
+    with pytest.raises(TimeoutError, match=r"not done within 0\.05 s"):
+        within(0.05, work, name="long")
+    assert not done.is_set()
+    goes_on.set()
+    assert done.wait(60)

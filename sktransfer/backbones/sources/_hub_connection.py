@@ -6,9 +6,12 @@ connection that can be opened is then used as slowly as it works: waits for answ
 found holds for `HOLDS` seconds, as a model has many files.
 """
 
+import errno
 import os
+import selectors
 import socket
 import time
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -20,6 +23,9 @@ HOLDS = 10.0
 
 _PORTS = {"http": 80, "https": 443}
 _PORT_OF_SOCKS = 1080
+
+# What a connection answers that has yet to be opened.
+_UNDER_WAY = (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", errno.EWOULDBLOCK))
 
 # By door: when it was tried, and why it did not open.
 _TRIED: dict[tuple[str, int], tuple[float, str | None]] = {}
@@ -69,13 +75,9 @@ def note_answer() -> None:
 
 def _try_to_open(host: str, port: int) -> str | None:
     seconds = _patience()
-
-    def open_and_close() -> None:
-        socket.create_connection((host, port), timeout=seconds).close()
-
     try:
-        # In a thread, as the look-up of a name, and each of several addresses, has an end of its own.
-        within(seconds, open_and_close, name="sktransfer-hub")
+        # In a thread, as the look-up of a name has an end of its own.
+        within(seconds, lambda: _open_one_of(host, port, seconds), name="sktransfer-hub")
     except TimeoutError:
         return (
             f"no connection to {host}:{port} within {seconds:g} s; on a slow network set HF_HUB_ETAG_TIMEOUT to more "
@@ -84,6 +86,32 @@ def _try_to_open(host: str, port: int) -> str | None:
     except (OSError, UnicodeError) as error:  # refused, no such host, no route, a name that is none
         return f"no connection to {host}:{port}: {getattr(error, 'strerror', None) or error}"
     return None
+
+
+def _open_one_of(host: str, port: int, seconds: float) -> None:
+    """Open a connection to whichever address of a host answers first; one that answers nothing keeps from no other."""
+    ends = time.monotonic() + seconds
+    failed: OSError = TimeoutError(errno.ETIMEDOUT, "timed out")
+    with ExitStack() as opened:
+        waiting = opened.enter_context(selectors.DefaultSelector())
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            one = opened.enter_context(socket.socket(family, kind, protocol))
+            one.setblocking(False)
+            code = one.connect_ex(address)
+            if code == 0:
+                return
+            if code in _UNDER_WAY:
+                waiting.register(one, selectors.EVENT_WRITE)
+            else:
+                failed = OSError(code, os.strerror(code))
+        while waiting.get_map() and (left := ends - time.monotonic()) > 0:
+            for key, _ in waiting.select(left):
+                code = key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # type: ignore[union-attr]
+                if code == 0:
+                    return
+                failed = OSError(code, os.strerror(code))
+                waiting.unregister(key.fileobj)
+        raise TimeoutError(errno.ETIMEDOUT, "timed out") if waiting.get_map() else failed
 
 
 def _patience() -> float:

@@ -4,7 +4,7 @@ They are built here of what their folders say, within bounds, and their weights 
 the network under one name, so they are fingerprinted, saved, frozen and tuned as its last block is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,11 @@ class UnitLength(nn.Module):
         return nn.functional.normalize(x, dim=1)
 
 
+_LAYERS: dict[str, Callable[..., nn.Module]] = dict(
+    zip(KINDS, (Dense, Norm, UnitLength, nn.Identity), strict=True)  # a dropout does nothing but in training
+)
+
+
 def make_layer(kind: str, settings: Mapping[str, Any]) -> nn.Module:
     """Return a layer of what `read_layer` returned.
 
@@ -104,9 +109,7 @@ def make_layer(kind: str, settings: Mapping[str, Any]) -> nn.Module:
     nn.Module
         With weights of no importance.
     """
-    if kind == "Dense":
-        return Dense(**settings)
-    return Norm(**settings) if kind == "LayerNorm" else UnitLength() if kind == "Normalize" else nn.Identity()
+    return _LAYERS[kind](**settings)
 
 
 def read_layer(files: ModelFiles, kind: str, width: int | None) -> tuple[dict[str, Any], int | None]:

@@ -3,12 +3,14 @@
 import contextlib
 import shutil
 import socket
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 from model_hub import playing_hub
+from networks import rest_exhaustive
 from pretrained_models import make_sentence_model, make_text_model
 
 import sktransfer
@@ -47,6 +49,7 @@ def ask(monkeypatch, address, cache):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(_weights, "SCHEMES", ("https", "http"))
+    monkeypatch.setattr(_hub_connection, "WAITS", 60)  # for machines that are busy
     monkeypatch.setattr(_hub_connection, "_TRIED", {})
     monkeypatch.setattr(_hub_connection, "_ANSWERED", {})
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "HF_TOKEN"):
@@ -255,15 +258,17 @@ def looks_up_for_long(monkeypatch, ends):
     return "http://hub.invalid"
 
 
-def answers_nothing(monkeypatch, ends):
-    """A machine that takes packets and answers none: opening a connection to it ends with the wait."""
-
-    def connect(address, timeout=None, **_):
-        ends.wait(60 if timeout is None else timeout)
-        raise TimeoutError("timed out")
-
-    monkeypatch.setattr(socket, "create_connection", connect)
-    return "http://10.255.255.1"
+def answers_nothing():
+    """A door at which all wait: Linux answers nothing to who comes when as many wait as may."""
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    server.listen(0)
+    waiting = [server]
+    for _ in range(4):
+        waiting.append(socket.socket())
+        waiting[-1].setblocking(False)
+        waiting[-1].connect_ex(server.getsockname())
+    return waiting
 
 
 def hangs_up():
@@ -285,28 +290,32 @@ WITHOUT = ["refused", "no such host", "looks up for long", "answers nothing", "h
 @pytest.fixture
 def without_network(request, monkeypatch, tmp_path):
     """Return how to take the network away, and what a message says then; nobody sleeps behind the test."""
-    ends, naps, servers = threading.Event(), [], [hangs_up()]
+    ends, naps, servers, full = threading.Event(), [], [hangs_up()], answers_nothing()
 
     def nap(seconds):
         naps.append(seconds)
 
     def take_away(kind, cache=tmp_path / "cache"):
-        monkeypatch.setattr(_hub_connection, "WAITS", 0.2)
+        if kind == "answers nothing" and sys.platform != "linux":
+            pytest.skip("only Linux is known to answer nothing")
         monkeypatch.setattr(time, "sleep", nap)  # as between tries
         address, reason = {
             "refused": lambda: (refused_port(), "Connection refused"),
             "no such host": lambda: (no_such_host(monkeypatch), "Name or service not known"),
             "looks up for long": lambda: (looks_up_for_long(monkeypatch, ends), "within 0.2 s"),
-            "answers nothing": lambda: (answers_nothing(monkeypatch, ends), "within 0.2 s|timed out"),
+            "answers nothing": lambda: (f"http://127.0.0.1:{full[0].getsockname()[1]}", "within 0.2 s"),
             "hangs up": lambda: (f"http://127.0.0.1:{servers[0].getsockname()[1]}", "Connection reset|disconnected"),
         }[kind]()
         ask(monkeypatch, address, cache)
+        if "within" in reason:
+            monkeypatch.setattr(_hub_connection, "WAITS", 0.2)
         return reason
 
     yield take_away
     ends.set()
     servers[0].shutdown(socket.SHUT_RDWR)
-    servers[0].close()
+    for one in (*servers, *full):
+        one.close()
     assert naps == []
 
 
@@ -317,13 +326,52 @@ def test_a_name_that_is_not_here_fails_at_once(kind, without_network):
         load_backbone("hf:a/b")
 
 
-@pytest.mark.parametrize("kind", WITHOUT)
+@pytest.mark.parametrize("kind", rest_exhaustive(WITHOUT, "refused", "hangs up"))
 def test_a_name_that_is_here_needs_no_network(kind, hub, without_network):
     expected = [features("hf:someone/bert"), features("hf:someone/bert@v1")]
     forget_networks()
     without_network(kind)
     np.testing.assert_array_equal(features("hf:someone/bert"), expected[0])
     np.testing.assert_array_equal(features("hf:someone/bert@v1"), expected[1])
+
+
+def test_a_hub_that_answers_slowly_is_waited_for(hub, folders, monkeypatch):
+    """Only that a connection can be opened has to be seen soon; answers may take longer than that."""
+    assert _hub_connection.why_unreachable() is None
+    monkeypatch.setattr(_hub_connection, "HOLDS", 1e9)
+    monkeypatch.setattr(_hub_connection, "WAITS", 0.01)
+    answer = hub.answer
+
+    def slowly(path):
+        if path.endswith("config.json"):
+            threading.Event().wait(0.6)
+        return answer(path)
+
+    monkeypatch.setattr(hub, "answer", slowly)
+    np.testing.assert_array_equal(features("hf:someone/bert"), features(f"hf:{folders / 'one'}"))
+
+
+@pytest.mark.parametrize("kind", ["refused", "no such host", "looks up for long", "hangs up"])
+def test_weights_of_timm_that_are_not_here_fail_at_once_too(kind, without_network):
+    pytest.importorskip("timm", reason="whose weights they are")
+    reason = without_network(kind)
+    with pytest.raises(ConnectionError, match=f"Could not download the weights http.*({reason}).*weights=PATH"):
+        load_backbone("timm:test_resnet")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error", "match"),
+    [
+        ((403, "GatedRepo"), PermissionError, r"Got weights of timm, http.*, a gated model.*hf auth login"),
+        (None, ValueError, r"Got weights of timm, http.*the hub has no model 'timm/test_resnet"),
+    ],
+)
+def test_weights_of_timm_are_refused_by_the_same_sentences(refusal, error, match, hub):
+    pytest.importorskip("timm", reason="whose weights they are")
+    if refusal is not None:
+        hub.add("timm/test_resnet.r160_in1k").refusal = refusal
+    with pytest.raises(error, match=match):
+        load_backbone("timm:test_resnet")
 
 
 def test_a_part_of_a_model_is_not_taken_for_all_of_it(hub, without_network, tmp_path):
@@ -365,6 +413,22 @@ def test_who_wants_nobody_asked_is_heard(word, hub, monkeypatch):
 # Doors
 
 
+def test_an_address_that_answers_nothing_keeps_from_no_other(monkeypatch):
+    """As where the newer protocol leads nowhere, and the older one works."""
+    full = answers_nothing()
+    with contextlib.ExitStack() as opened:
+        for one in full:
+            opened.enter_context(one)
+        door = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+        places = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", one.getsockname()) for one in (full[0], door)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places)
+        _hub_connection._open_one_of("hub.invalid", 80, 30)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: places[:1])
+        if sys.platform == "linux":
+            with pytest.raises(TimeoutError):
+                _hub_connection._open_one_of("hub.invalid", 80, 0.1)
+
+
 @pytest.mark.parametrize(
     ("endpoint", "environment", "door"),
     [
@@ -398,7 +462,9 @@ def test_who_asks_the_hub_in_a_way_of_their_own_is_not_second_guessed(without_ne
 
 
 def test_a_slow_network_may_be_given_more_time(monkeypatch):
+    monkeypatch.delenv("HF_HUB_ETAG_TIMEOUT", raising=False)
     assert _hub_connection._patience() == pytest.approx(_hub_connection.WAITS)
+    assert _hub_connection.WAITS < 1.5  # without a network, nobody waits for longer
     for text, seconds in [("30", 30.0), ("0.1", _hub_connection.WAITS), ("many", _hub_connection.WAITS)]:
         monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", text)
         assert _hub_connection._patience() == pytest.approx(seconds)

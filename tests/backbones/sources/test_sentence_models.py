@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import rest_exhaustive
 from pretrained_models import add_sentence_layers, make_sentence_model
 from safetensors.torch import load_file, save_file
 
@@ -235,6 +236,17 @@ def test_layers_behind_the_pooling_are_those_of_sentence_transformers(line, fold
     np.testing.assert_allclose(features(folder), model.encode(TEXTS), atol=1e-5, rtol=1e-5)
     model.save(str(folder.parent / "new"))
     np.testing.assert_array_equal(features(folder.parent / "new"), features(folder))
+
+
+@pytest.mark.parametrize("kind", rest_exhaustive(["gemma3_text", "t5", "mt5", "mpnet"], "gemma3_text"))
+def test_networks_of_other_families_carry_them_too(kind, tmp_path):
+    """As EmbeddingGemma and sentence-T5 do."""
+    library = pytest.importorskip("sentence_transformers", reason="the library that such models are made with")
+    make_sentence_model(tmp_path, kind=kind)
+    add_sentence_layers(tmp_path, "Dense", "Dense", "Normalize", bias=False, activation_function=IDENTITY)
+    edit(tmp_path / "config_sentence_transformers.json", **PROMPTS)
+    expected = library.SentenceTransformer(str(tmp_path), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(features(tmp_path), expected, atol=1e-5)
 
 
 def with_layers(folder):
