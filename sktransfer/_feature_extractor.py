@@ -38,8 +38,9 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         own that ends in a linear layer is taken for a classifier, and the features are what enters that layer.
     weights : str, path-like or None, default="DEFAULT"
         `"DEFAULT"` or another of torchvision's weight names, such as `"IMAGENET1K_V1"`; a path to a `.pth` or
-        `.safetensors` file; `None` for random weights, drawn from `random_state`. The size, crop and normalisation of
-        images come with the weights, so small images are resized up (to 224 x 224 for most networks).
+        `.safetensors` file, of which a prefix of the names and a head are left out, with a warning; `None` for random
+        weights, drawn from `random_state`. The size, crop and normalisation of images come with the weights, so small
+        images are resized up (to 224 x 224 for most networks).
     layer : str, int, list or None, default=None
         Block, by name or number (1 is the first, -1 the last), or module at whose end the network can be cut; a list
         takes several and concatenates them. `None` takes the input of the classification layer. `"stages"` takes that

@@ -32,8 +32,9 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
         own that ends in a linear layer is taken for a classifier or regressor, and the features are what enters that
         layer.
     weights : str, path-like or None, default="DEFAULT"
-        `"DEFAULT"` or another of torchvision's weight names; a path to a `.pth` or `.safetensors` file; `None` for
-        random weights. The size, crop and normalisation of images come with the weights.
+        `"DEFAULT"` or another of torchvision's weight names; a path to a `.pth` or `.safetensors` file, such as
+        `save_backbone` writes; `None` for random weights. The size, crop and normalisation of images come with the
+        weights. Of a file, a prefix of the names and a head are left out, with a warning.
     freeze_depth : int, float or str, default="all"
         How much of the backbone stays frozen, from the input: a number of blocks (int), a share of them (float in
         [0, 1], to the nearest block), a name (a block's, or the path of any module at whose end the network can be

@@ -271,6 +271,12 @@ def test_digits_that_were_learned_help_with_others(tmp_path: Path):
 # What cannot be
 
 
+def test_a_saved_model_is_no_file_of_weights(fitted, tmp_path: Path):
+    sktransfer.save(fitted, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"a model that sktransfer\.save has written.*save_backbone\(NEW_PATH\)"):
+        load_backbone(tiny_vectors, tmp_path / "model.safetensors")
+
+
 ALL = [
     PretrainedFeatureExtractor(tiny_vectors, random_state=0),
     FineTunedClassifier(tiny_vectors, random_state=0),

@@ -19,7 +19,7 @@ from sktransfer._messages import shown
 
 # To be raised when what is written could be misread by those who read the version before.
 VERSION = 1
-_ENTRY = "sktransfer model"
+ENTRY = "sktransfer model"
 
 
 def write_model(
@@ -46,10 +46,10 @@ def write_model(
         If the file cannot be written, as on a full disk, or what is there is a pipe or a device.
     """
     place = Path(os.path.realpath(check_target(path)))
-    held = apart({**tensors, _ENTRY: torch.tensor([VERSION])})  # never none at all, which old readers refuse
+    held = apart({**tensors, ENTRY: torch.tensor([VERSION])})  # never none at all, which old readers refuse
     text = json.dumps({**description, "tensors": {name: _digest(tensor) for name, tensor in held.items()}})
     # One entry, since safetensors writes several in any order, and equal models are to be equal files.
-    header = {_ENTRY: f"{VERSION} {_digest_text(text)}\n{text}"}
+    header = {ENTRY: f"{VERSION} {_digest_text(text)}\n{text}"}
     with written_whole(place, path) as file:
         write_tensors(file, held, header, path)
 
@@ -149,12 +149,12 @@ def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str
 
 
 def _check_header(name: str, header: Mapping[str, str]) -> dict[str, Any]:
-    if _ENTRY not in header:
+    if ENTRY not in header:
         raise ValueError(
             f"Got {name}, which is a safetensors file but no model that sktransfer.save has written. If it holds "
             "weights of a network, give it to an estimator: weights=PATH."
         )
-    first, _, text = header[_ENTRY].partition("\n")
+    first, _, text = header[ENTRY].partition("\n")
     version, _, digest = first.partition(" ")
     if version != str(VERSION):
         newer = version.isdecimal() and len(version) < 10 and int(version) > VERSION

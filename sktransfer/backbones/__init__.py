@@ -90,8 +90,9 @@ def load_backbone(
         Face Hub, perhaps with `"@"` and a branch, a tag or a commit; a network, or a function that returns one.
     weights : str, path-like or None, default="DEFAULT"
         `"DEFAULT"` or another of torchvision's weight names, or of timm's tags, downloaded once into torch's folder or
-        the Hugging Face Hub's; a path to a `.pth` or `.safetensors` file; or `None` for random weights. A network of
-        one's own keeps the weights it comes with unless a path is given.
+        the Hugging Face Hub's; a path to a `.pth` or `.safetensors` file, of which a prefix of the names and a head are
+        left out, with a warning; or `None` for random weights. A network of one's own keeps the weights it comes with
+        unless a path is given.
     seed : int, default=0
         Of random weights.
     n_features : int or None, default=None

@@ -73,7 +73,15 @@ def read_states(path: str | os.PathLike[str]) -> list[StateDict]:
     """
     path = find_file(path)
     if path.suffix == ".safetensors":
-        return [StateDict("", _renamed(_read_safetensors(path)), in_order=False)]
+        from sktransfer._files._model_file import ENTRY  # at hand where safetensors is
+
+        tensors = _read_safetensors(path)
+        if ENTRY in tensors:
+            raise ValueError(
+                f"Got weights={shown(path)}, a model that sktransfer.save has written; expected the weights of a "
+                "network. Write those first, as they were tuned: sktransfer.load(PATH).save_backbone(NEW_PATH)."
+            )
+        return [StateDict("", _renamed(tensors), in_order=False)]
     held = _read_torch(path)
     states = list(_find(held, (), set()))
     if not states:

@@ -69,8 +69,9 @@ class TorchvisionSource:
             names(),
             'list_backbones() lists them; names of timm begin with "timm:", those of the Hugging Face Hub with "hf:".',
         )
-        if self.recipe is None and self.weights is not None and self._enum() is None:
-            object.__setattr__(self, "recipe", read_recipe(self.weights))
+        if self.recipe is None:
+            asks = self.weights is not None and self._enum() is None
+            object.__setattr__(self, "recipe", read_recipe(self.weights) if asks and self.weights else "")
 
     @property
     def weights_name(self) -> str:
