@@ -54,13 +54,11 @@ def channels_of(X: Any, channels: int, image_shape: Sequence[int] | None = None)
 
 
 def _of_list(rows: list[Any]) -> int | None:
-    """Tell it by the arrays of a list, else by its first files."""
-    shapes = [(row, tuple(getattr(image, "shape", ()))) for row, image in enumerate(rows) if not _is_encoded(image)]
-    for row, shape in shapes:
-        if len(shape) == 3 and (found := _of_shape(shape, f"X[{row}]", shape)) is not None:
-            return found
-    if shapes:
-        return None
+    """Tell it by the first array of a list, else by its first files."""
+    for row, image in enumerate(rows):
+        shape = () if _is_encoded(image) else tuple(getattr(image, "shape", ()))
+        if len(shape) in (2, 3):
+            return _of_shape(shape, f"X[{row}]", shape)
     files = FilesOfRows()
     for row, image in enumerate(rows[:_LOOKED_AT]):
         # What is open may be read but once, and what is far takes its time: they are left to those who say n_channels.
@@ -104,7 +102,10 @@ def _of_shape(sides: tuple[int, ...], name: str, shape: tuple[int, ...]) -> int 
     first, last = (sides[0], sides[1:]), (sides[2], sides[:2])
     readings = [reading for reading in (first, last) if 2 <= reading[0] <= MOST_CHANNELS]
     if not readings:
-        return None
+        raise ValueError(
+            f"Got {name} of shape {shape}; expected images with 1 to {MOST_CHANNELS} channels, as their first or last "
+            "side. Move the axes, or leave channels out."
+        )
     square = [count for count, (height, width) in readings if height == width]
     few = [count for count, around in readings if 2 * count <= min(around)]
     for counts in ([count for count, _ in readings], square, few):
