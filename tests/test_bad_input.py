@@ -687,8 +687,8 @@ def test_results_before_fit_are_refused_as_scikit_learn_does(estimator_class, ba
 @both
 @pytest.mark.parametrize(
     "bad",
-    [lambda X: X[..., :2], lambda X: X / np.nan, lambda X: [], lambda X: ["gone.png"] * 8],
-    ids=["2 channels", "NaN", "nothing", "missing files"],
+    [lambda X: X[:, 0, 0, 0], lambda X: X / np.nan, lambda X: [], lambda X: ["gone.png"] * 8],
+    ids=["one side", "NaN", "nothing", "missing files"],
 )
 def test_a_failed_second_fit_leaves_the_first_as_it_was(estimator_class, bad, images):
     fitted = estimator_class(small_cnn, random_state=0).fit(images, labels(images))
