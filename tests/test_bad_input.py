@@ -236,7 +236,7 @@ def test_an_empty_x_is_refused_by_fit(estimator_class, empty):
     ("X", "match"),
     [
         (np.zeros((2, 3, 4, 5, 3)), r"Got X of shape \(2, 3, 4, 5, 3\); expected images of shape \(n, height, width\)"),
-        (np.zeros((2, 8, 8, 7)), r"Got X of shape \(2, 8, 8, 7\); expected images .* with 1, 3 or 4 channels"),
+        (np.zeros((2, 80, 80, 77)), r"Got X of shape \(2, 80, 80, 77\); expected images with 1 to 64 channels"),
         (np.zeros(5), "Expected 2D array, got 1D array instead"),
         (
             np.zeros((20, 30, 3), dtype=np.uint8),
@@ -261,7 +261,9 @@ def test_rows_that_do_not_fit_image_shape_are_refused(estimator_class, images):
             X,
             match=r"Got rows of 504 values that do not fit image_shape=\(12, 14\), which needs 168",
         )
-    refused(estimator_class(small_cnn, image_shape=(12, 21, 2)), rows, match=r"Got image_shape=\(12, 21, 2\); expected")
+    refused(
+        estimator_class(small_cnn, image_shape=(12, 21, 65)), rows, match=r"Got image_shape=\(12, 21, 65\); expected"
+    )
     fitted = estimator_class(small_cnn, image_shape=(12, 14, 3)).fit(rows, labels(rows))
     for result_of in results_of(fitted):
         with pytest.raises(ValueError, match=r"X has 503 features, but .* is expecting 504 features"):
@@ -685,8 +687,8 @@ def test_results_before_fit_are_refused_as_scikit_learn_does(estimator_class, ba
 @both
 @pytest.mark.parametrize(
     "bad",
-    [lambda X: X[..., :2], lambda X: X / np.nan, lambda X: [], lambda X: ["gone.png"] * 8],
-    ids=["2 channels", "NaN", "nothing", "missing files"],
+    [lambda X: X[:, 0, 0, 0], lambda X: X / np.nan, lambda X: [], lambda X: ["gone.png"] * 8],
+    ids=["one side", "NaN", "nothing", "missing files"],
 )
 def test_a_failed_second_fit_leaves_the_first_as_it_was(estimator_class, bad, images):
     fitted = estimator_class(small_cnn, random_state=0).fit(images, labels(images))

@@ -92,7 +92,10 @@ class AdaptedSource:
         path = self.source.record.get("weights")
         if not isinstance(path, str | os.PathLike) or path == "DEFAULT" or not is_path(path):
             return None
-        network, before = self.architecture().eval(), self.source.architecture().state_dict()
+        try:
+            network, before = self.architecture().eval(), self.source.architecture().state_dict()
+        except UnadaptableError:  # then the file is none of it
+            return None
         after = network.state_dict()
         wider = [name for name, tensor in after.items() if tensor.shape != before[name].shape]
         states = read_states(path)

@@ -117,6 +117,7 @@ def how_it_reads(estimator: Any, how: HowToRead) -> HowToRead:
         first.image_shape if how.image_shape is None else how.image_shape,
         (learned or first.pixel_range) if isinstance(how.pixel_range, str) else how.pixel_range,
         first.sampling_rate if how.sampling_rate is None else how.sampling_rate,
+        getattr(first.backbone_.preprocessing, "channels", "auto"),
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from sktransfer._messages import check_choice, first_line, shown
+from sktransfer.inputs import channels_wanted
 from sktransfer.inputs._base import Samples, UnreadableSampleError
 from sktransfer.inputs._containers import is_missing
 from sktransfer.inputs._encoded_files import is_cell
@@ -98,6 +99,8 @@ class HowToRead:
         Values that stand for black and white.
     sampling_rate : int or None, default=None
         Samples per second of sounds that are given as arrays.
+    n_channels : "auto" or int, default="auto"
+        Channels of images; of more than three, the first three are drawn as colours.
 
     Raises
     ------
@@ -109,6 +112,7 @@ class HowToRead:
     image_shape: Any = None
     pixel_range: Any = "auto"
     sampling_rate: int | None = None
+    n_channels: Any = "auto"
 
     def __post_init__(self) -> None:
         check_choice("kind of X", self.kind, KINDS)
@@ -187,7 +191,7 @@ def read_samples(rows: Rows, chosen: Sequence[int], how: HowToRead) -> list[Read
     kind = how.find_kind(values)
     if isinstance(values, np.ndarray) and kind == "images":
         # All of it is looked at, as in fit: which values are black and white depends on all.
-        samples, places = _image_reader(how).learn(values, tolerant=True), list(chosen)
+        samples, places = _image_reader(how, values).learn(values, tolerant=True), list(chosen)
     else:  # files and texts are read one by one: the others are left alone
         some = [values[row] for row in chosen]
         samples, places = _samples_of(kind, some, how), list(range(len(some)))
@@ -202,7 +206,7 @@ def read_samples(rows: Rows, chosen: Sequence[int], how: HowToRead) -> list[Read
 
 def _samples_of(kind: str, values: list[Any], how: HowToRead) -> Any:
     if kind == "images":
-        return _image_reader(how).learn(values, tolerant=True)
+        return _image_reader(how, values).learn(values, tolerant=True)
     if kind == "sounds":
         from sktransfer.inputs.sounds._reader import SoundReader
 
@@ -211,10 +215,11 @@ def _samples_of(kind: str, values: list[Any], how: HowToRead) -> Any:
     return values
 
 
-def _image_reader(how: HowToRead) -> Any:
+def _image_reader(how: HowToRead, values: Any) -> Any:
     from sktransfer.inputs.images._reader import ImageReader
 
-    return ImageReader(WholePicture(), how.image_shape, how.pixel_range)
+    channels = channels_wanted(values, WholePicture(), how.n_channels, how.image_shape)
+    return ImageReader(WholePicture(channels=3 if channels == 1 else channels), how.image_shape, how.pixel_range)
 
 
 def _read(kind: str, samples: Any, place: int, row: int) -> ReadSample:
@@ -234,7 +239,9 @@ def _read(kind: str, samples: Any, place: int, row: int) -> ReadSample:
 
 
 def _picture(samples: Samples, place: int) -> np.ndarray:
-    return samples.load(place).movedim(0, -1).contiguous().numpy()
+    loaded = samples.load(place)
+    drawn = loaded[:3] if len(loaded) >= 3 else loaded[:1].expand(3, -1, -1)  # two channels are no colours
+    return drawn.movedim(0, -1).contiguous().numpy()
 
 
 def _text(value: Any, row: int) -> str:

@@ -240,7 +240,7 @@ def test_pictures_with_nan_are_shown_as_unreadable():
         (np.zeros((5, 64)), {"image_shape": (8, 9)}, "do not fit image_shape"),
         (np.zeros((5, 64)), {"image_shape": (8, 0)}, "^Got image_shape"),
         (np.zeros((20, 24, 3), dtype=np.uint8), {}, "looks like one picture"),
-        (np.zeros((5, 8, 8, 6)), {}, "with 1, 3 or 4 channels"),
+        (np.zeros((5, 80, 80, 70)), {}, "with 1 to 64 channels"),
         (PICTURES, {"y": [1, 2]}, r"^Got y of shape \(2,\) for X of 10 samples"),
         (PICTURES, {"y": [0, 1] * 5, "display_labels": ["a"]}, "^Got display_labels of 1 names for 2 labels"),
         (PICTURES, {"y": np.eye(10), "display_labels": ["a"]}, "^Got display_labels of 1 names for 10 columns"),

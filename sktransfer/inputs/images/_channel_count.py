@@ -54,32 +54,43 @@ def channels_of(X: Any, channels: int, image_shape: Sequence[int] | None = None)
 
 
 def _of_list(rows: list[Any]) -> int | None:
-    """Tell it by the arrays of a list, else by its first files."""
-    shapes = [(row, tuple(getattr(image, "shape", ()))) for row, image in enumerate(rows) if not _is_encoded(image)]
-    for row, shape in shapes:
-        if len(shape) == 3 and (found := _of_shape(shape, f"X[{row}]", shape)) is not None:
-            return found
-    if shapes:
-        return None
+    """Tell it by the first array of a list, else by its first files."""
+    for row, image in enumerate(rows):
+        shape = () if _is_encoded(image) else tuple(getattr(image, "shape", ()))
+        if len(shape) in (2, 3):
+            return _of_shape(shape, f"X[{row}]", shape)
     files = FilesOfRows()
     for row, image in enumerate(rows[:_LOOKED_AT]):
-        # What is open may be read but once, and what is far takes its time: they are left to those who say n_channels.
-        file = None if isinstance(image, Image.Image) or is_open(image) else files.of(image, f"X[{row}]")
-        if file is None or (isinstance(file, EncodedFile) and file.is_far):
-            continue
-        if isinstance(file, str) and not os.path.isfile(file):  # a pipe would keep its reader waiting
-            continue
-        if (header := header_of(file, row)) is not None:
+        file = _at_hand(image, files)
+        if file is not None and (header := header_of(file, row)) is not None:
             return _of_header(header, file, row)
     return None
 
 
+def _at_hand(image: Any, files: FilesOfRows) -> "str | EncodedFile | None":
+    """Return the file of a row, where it can be looked at: what is open may be read but once, and a pipe keeps waiting.
+
+    Those who have files that are far say n_channels, as it takes its time to fetch them.
+    """
+    if isinstance(image, Image.Image) or is_open(image):
+        return None
+    try:
+        file = files.of(image, "X")
+    except ValueError:  # said when it is read
+        return None
+    if isinstance(file, str):
+        return file if os.path.isfile(file) else None
+    return None if file is None or file.is_far else file
+
+
 def _of_header(header: TiffHeader, file: "str | EncodedFile", row: int) -> int | None:
-    if (header.drops and header.are_colours) or header.n_samples == 2:
+    if header.has_transparency and header.n_samples <= 4:
+        return None
+    if header.drops and (header.are_colours or header.n_samples == 2):
         _warn(f"{row_name(file, row)}, a TIFF of {header.n_samples} bands", "the last is dropped", header.n_samples)
     elif header.n_samples == 1 and 1 < header.n_pages <= MOST_CHANNELS:
         _warn(f"{row_name(file, row)}, a TIFF of {header.n_pages} pages", "only the first is read", header.n_pages)
-    elif header.n_samples not in USUAL or (header.n_samples == 4 and header.drops):
+    elif header.n_samples not in USUAL or header.drops:
         return header.n_samples
     return None
 
@@ -104,7 +115,10 @@ def _of_shape(sides: tuple[int, ...], name: str, shape: tuple[int, ...]) -> int 
     first, last = (sides[0], sides[1:]), (sides[2], sides[:2])
     readings = [reading for reading in (first, last) if 2 <= reading[0] <= MOST_CHANNELS]
     if not readings:
-        return None
+        raise ValueError(
+            f"Got {name} of shape {shape}; expected images with 1 to {MOST_CHANNELS} channels, as their first or last "
+            "side. Move the axes, or leave channels out."
+        )
     square = [count for count, (height, width) in readings if height == width]
     few = [count for count, around in readings if 2 * count <= min(around)]
     for counts in ([count for count, _ in readings], square, few):
