@@ -50,7 +50,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         normalisation layers alone [5]_; `"bias"`, these and all biases [6]_; `"lora"`, low-rank updates that are added
         to the weights of linear, attention and ungrouped convolution layers and merged into them after training
         [7]_ (needs the extra `lora`). All others stay, bit for bit, what was loaded. Files and pickles hold what
-        changed alone. `"norm"`, `"bias"` and `"lora"` want a greater `lr` than `"all"`: about 1e-3.
+        changed alone. `"norm"`, `"bias"` and `"lora"` want a greater `lr` than `"all"`: 1e-3 to 3e-3.
     lora_rank : int, default=8
         Rank of low-rank updates: at most the smaller side of each weight that gets one.
     lora_alpha : float, default=16

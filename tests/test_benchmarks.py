@@ -106,6 +106,18 @@ def test_accuracy_is_measured_without_weights_or_data_and_parts_add_up(tmp_path)
     assert (tmp_path / "accuracy.png").stat().st_size > 1000
 
 
+def test_what_learns_is_measured_without_weights_or_data(tmp_path):
+    done = _measure_accuracy(tmp_path, "--quick", "--trainable", "--output", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads((tmp_path / "trainable.json").read_text())["figures"]
+    assert {key.split(", ")[1] for key in figures} == {"all", "norm", "bias", "lora"}
+    sizes = {key: figure["file without backbone, kB"] for key, figure in figures.items()}
+    assert (
+        sizes["random_squeezenet, bias, 5"] < sizes["random_squeezenet, lora, 5"] < sizes["random_squeezenet, all, 5"]
+    )
+    assert "quick trial" in (tmp_path / "trainable.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["ranking", "duplicates"])
 def test_choices_and_copies_are_measured_without_weights_or_data(name, tmp_path):
     command = [sys.executable, f"{name}.py", "--quick", "--output", str(tmp_path)]

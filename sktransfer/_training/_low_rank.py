@@ -211,7 +211,7 @@ def plain_name(name: str, inserted: Mapping[str, LowRank]) -> tuple[str, bool]:
     is_update : bool
         Whether it is one of the matrices.
     """
-    found = _LIVE.search(name)
+    found = _LIVE.search(name) if inserted else None  # asked for each parameter in each batch
     plain = f"{name[: found.start()]}{found[1]}{found[2]}" if found else name
     return (plain, found[3] != "original") if found and plain in inserted else (name, False)
 

@@ -153,10 +153,11 @@ def check_trainable(backbone: Backbone, settings: TrainingSettings) -> None:
         return
     names = backbone.learned_names(depth, trainable)
     if not names:
+        deeper = ", or a smaller freeze_depth" if backbone.learned_names(0, trainable) else ""
         raise ValueError(
             f"Got trainable={shown(trainable)}, and {backbone.name!r} has no {_KINDS[trainable]} behind "
             f"freeze_depth={shown(depth)}; expected some that can learn. "
-            'Set trainable="all", or a smaller freeze_depth.'
+            f'Set trainable="all"{deeper}.'
         )
     if trainable != "lora":
         return

@@ -222,7 +222,7 @@ def test_each_weight_that_is_multiplied_by_learns_however_the_network_uses_it(pi
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
 
-FAMILIES = ["bert", "gpt2", "albert", "t5", "llama", "deberta-v2"]
+FAMILIES = ["bert", "gpt2", "albert", "llama", "deberta-v2"]
 TEXTS = np.array(["a good film", "the story is dull", "great fun", "not very good", "a bad story", "fun"] * 2, object)
 
 
@@ -310,25 +310,16 @@ def test_numbers_and_several_labels_are_learned_so_too(trainable, pictures):
     assert changed(vectors) == {"2.weight"}
 
 
-def test_a_search_passes_each_image_through_the_frozen_part_once(pictures, monkeypatch):
+def test_a_search_passes_each_image_through_the_frozen_part_once(pictures):
     X, y = pictures
-    from sktransfer._computing import _forward
-
-    passed = []
-    run = _forward.run_batch
-
-    def count(module, batch, *args, **kwargs):
-        if type(module).__name__ in ("FeatureNetwork", "StoppingNetwork"):
-            passed.append(len(batch))
-        return run(module, batch, *args, **kwargs)
-
     sktransfer.clear_cache()
-    monkeypatch.setattr(_forward, "run_batch", count)
+    model = classifier("all", max_epochs=1)
     grid = [{"trainable": ["all", "norm", "bias"]}, {"trainable": ["lora"], "lora_rank": [1, 2]}]
-    search = GridSearchCV(classifier("all", max_epochs=1), grid, cv=3).fit(X, y)
+    search = GridSearchCV(model, grid, cv=3).fit(X, y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-    assert sktransfer.cache_info().n_activations >= len(X)
-    assert len(X) <= sum(passed) <= len(X) + 1
+    known = sktransfer.cache_info()
+    assert known.misses == len(X)
+    assert known.hits > 14 * len(X)
     assert clone(search.best_estimator_).get_params() == search.best_estimator_.get_params()
 
 
