@@ -78,13 +78,15 @@ def load_backbone(
     *,
     seed: int = 0,
     n_features: int | None = None,
+    tower: str = "auto",
 ) -> Backbone:
     """Load a pretrained network as a line of blocks.
 
     Parameters
     ----------
     backbone : str, nn.Module or callable
-        A name from `list_backbones()`, `"timm:"` and a name of timm's, a network, or a function that returns one.
+        A name from `list_backbones()`, `"timm:"` and a name of timm's, `"hf:"` and a name on the Hugging Face Hub or a
+        folder, a network, or a function that returns one.
     weights : str, path-like or None, default="DEFAULT"
         `"DEFAULT"` or another of torchvision's weight names, or of timm's tags, downloaded once into torch's folder or
         the Hugging Face Hub's; a path to a `.pth` or `.safetensors` file; or `None` for random weights. A network of
@@ -93,6 +95,9 @@ def load_backbone(
         Of random weights.
     n_features : int or None, default=None
         Width of a 2-D X, given to a function that takes `n_features`.
+    tower : {"auto", "image", "text"}, default="auto"
+        Which network of a model that has one for pictures and one for texts, such as CLIP. Its features are the pooled
+        vector in front of the projection into the space that both share.
 
     Returns
     -------
@@ -132,7 +137,7 @@ def load_backbone(
             HuggingFaceSource,  # whoever wants none of them waits for none
         )
 
-        source = HuggingFaceSource(backbone, weights, seed)
+        source = HuggingFaceSource(backbone, weights, seed, tower=tower)
     elif isinstance(backbone, str) and backbone.startswith("timm:"):
         from sktransfer.backbones.sources._timm import TimmSource
 
@@ -205,7 +210,7 @@ def _check_record(kind: str, values: Mapping[str, Any], prepared: Preprocessing)
     if kind == "hf" and not (isinstance(config, dict) and isinstance(config.get("model_type"), str)):
         raise ValueError("a network of transformers whose description is not in the file")
     _check_counts(config, "")
-    if (prepared.kind == "images") == (kind == "hf"):
+    if prepared.kind != "images" and kind != "hf":
         raise ValueError(f"a backbone of kind {kind!r} for {prepared.kind}")
 
 

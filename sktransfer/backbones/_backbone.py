@@ -420,7 +420,8 @@ class Backbone:
         for number, (block, shape) in enumerate(zip(self.blocks, self._known_shapes(), strict=True), start=1):
             cold = sum(sizes[name] for name in block.parameter_names if name in frozen)
             rows.append(BlockRow(number, block.name, shape, sum(sizes[name] for name in block.parameter_names), cold))
-        return BackboneSummary(repr(self), tuple(rows), self._source.origin)
+        features = getattr(self._traced, "features", None)
+        return BackboneSummary(repr(self), tuple(rows), self._source.origin, features)
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sktransfer._messages import shown
-from sktransfer.backbones.sources._hub_architectures import count_values, on_paper
+from sktransfer.backbones.sources._hub_architectures import count_values, encoder, on_paper
 from sktransfer.backbones.sources._hub_files import ModelFiles, explained, refuse_pointer
 from sktransfer.backbones.sources._weights import read_state_dict
 
@@ -74,7 +74,7 @@ def _part(files: ModelFiles, index: str, part: str) -> Path:
     return file
 
 
-def load_weights(files: ModelFiles, config: Any) -> tuple[Any, list[str]]:
+def load_weights(files: ModelFiles, config: Any, tower: str = "auto") -> tuple[Any, list[str]]:
     """Return the network with its weights.
 
     Parameters
@@ -83,13 +83,15 @@ def load_weights(files: ModelFiles, config: Any) -> tuple[Any, list[str]]:
         Of the model.
     config : transformers.PreTrainedConfig
         As `build_config` returns it.
+    tower : {"image", "text", "auto"}, default="auto"
+        Which of two networks is wanted.
 
     Returns
     -------
     network : nn.Module
-        In float32, whatever the file has.
+        In float32, whatever the file has; of two networks, the one.
     missing : list of str
-        Tensors that no file has.
+        Its parameters that no file has. They are zero.
 
     Raises
     ------
@@ -102,14 +104,24 @@ def load_weights(files: ModelFiles, config: Any) -> tuple[Any, list[str]]:
             refuse_pointer(files, file.name, opened.read(64))
         # Copies: a tensor of a file that is mapped into memory changes with the file.
         state.update({name: tensor.clone() for name, tensor in read_state_dict(file).items()})
-    network = on_paper(config, files)
+    network = on_paper(config, files, tower)
     check_claims(network, sum(tensor.numel() for tensor in state.values()), f"backbone={files}")
     with explained(files, "weights"):
         library: Any = type(network)
         loaded, info = library.from_pretrained(
             None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
         )
-    return loaded, sorted(info["missing_keys"])
+    names = {id(parameter): name for name, parameter in loaded.named_parameters()}
+    part = encoder(loaded, tower)
+    missing = [
+        (name, parameter)
+        for name, parameter in part.named_parameters()
+        if names.get(id(parameter)) in info["missing_keys"]
+    ]
+    with torch.no_grad():
+        for _, parameter in missing:
+            parameter.zero_()  # not at random: whoever loads it again finds the same
+    return part, sorted(name for name, _ in missing)
 
 
 def check_claims(network: nn.Module, held: int, whose: str) -> None:

@@ -1,4 +1,4 @@
-"""Networks of the transformers library, for texts and for sounds: from its hub, or from a folder that it can load.
+"""Networks of the transformers library, for texts, sounds and pictures: from its hub, or from a folder.
 
 Architecture, weights, tokenizer and feature extractor are the library's own. Code that comes with a model is never run:
 a model that needs it is refused, and weights are read as tensors alone.
@@ -16,20 +16,29 @@ from torch import nn
 
 from sktransfer._messages import first_line, named_extra, shown
 from sktransfer._process._seeding import seeded
-from sktransfer.backbones.graphs._base import UntraceableError
+from sktransfer.backbones.graphs._base import Graph, UntraceableError
 from sktransfer.backbones.graphs._entries import Entry, Tokens, Windows
 from sktransfer.backbones.graphs._layer_check import check
 from sktransfer.backbones.graphs._layer_graph import LayerGraph
+from sktransfer.backbones.graphs._module_graph import ModuleGraph
 from sktransfer.backbones.sources._base import file_key
-from sktransfer.backbones.sources._hub_architectures import build_config, check_memory, encoder, main_input, on_paper
+from sktransfer.backbones.sources._hub_architectures import (
+    build_config,
+    check_memory,
+    encoder,
+    main_input,
+    on_paper,
+    towers_of,
+)
 from sktransfer.backbones.sources._hub_files import PREFIX, ModelFiles, explained
 from sktransfer.backbones.sources._hub_models import read_description
+from sktransfer.backbones.sources._hub_pictures import Pictures
 from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files
 from sktransfer.backbones.sources._origin import Origin, random_origin, read_card
 from sktransfer.backbones.sources._sentence_models import SentencePooling
-from sktransfer.backbones.sources._weights import fill, read_state_dict
+from sktransfer.backbones.sources._weights import fill, read_state_dict, without_prefix
 from sktransfer.backbones.sources._weights_file import is_path
-from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
+from sktransfer.inputs import ImagePreprocessing, SoundPreprocessing, TextPreprocessing
 from sktransfer.inputs._base import Preprocessing
 
 
@@ -48,11 +57,14 @@ class HuggingFaceSource:
     config : dict or None, default=None
         The library's description of the architecture; `None` reads it from the model.
     finish : dict or None, default=None
-        Pooling and normalisation, where it is a model of sentence-transformers.
+        Pooling and normalisation, where it is a model of sentence-transformers; the order of channels, where it takes
+        pictures.
     prepared : Preprocessing or None, default=None
         What the network wants of a sample; `None` reads it from the model.
     below : str, default=""
         The sub-folder that holds the network, where it is a model of sentence-transformers.
+    tower : {"auto", "image", "text"}, default="auto"
+        Which network of a model that has one for pictures and one for texts.
     """
 
     name: str
@@ -62,6 +74,7 @@ class HuggingFaceSource:
     finish: dict[str, Any] | None = None
     prepared: Preprocessing | None = None
     below: str = ""
+    tower: str = "auto"
     kind: ClassVar[str] = "hf"
     keeps_network = False
 
@@ -72,7 +85,7 @@ class HuggingFaceSource:
                 f'Got weights={shown(self.weights)} for {shown(self.name)}; expected "DEFAULT", a path, or None.'
             )
         if self.config is None:
-            for name, value in read_description(self._files.place).items():
+            for name, value in read_description(self._files.place, self.tower).items():
                 object.__setattr__(self, name, value)
 
     @property
@@ -84,7 +97,7 @@ class HuggingFaceSource:
     @property
     def key(self) -> Hashable | None:
         # What files of settings say is here as they said it, so the files themselves need not be looked at again.
-        said = self.config_text, json.dumps(self.finish, sort_keys=True), self.prepared
+        said = self.config_text, json.dumps(self.finish, sort_keys=True), self.prepared, self.tower
         if self.weights is None:
             return self.name, None, self.seed, said
         if self.weights != "DEFAULT":
@@ -121,24 +134,18 @@ class HuggingFaceSource:
         from transformers import AutoModel
 
         config = build_config(self.config or {}, self._files)
-        check_memory(on_paper(config, self._files), self._files)
+        check_memory(on_paper(config, self._files, self.tower), self._files)
         with seeded(self.seed), explained(self._files, "config.json"):
-            return encoder(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
+            return encoder(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False), self.tower)
 
     def pretrained(self) -> nn.Module:
         if self.weights is None:
             return self.architecture()
         if self.weights != "DEFAULT":
-            state, whose = read_state_dict(self.weights), repr(os.fspath(self.weights))
-            paper = on_paper(build_config(self.config or {}, self._files), self._files)
-            check_claims(paper, sum(tensor.numel() for tensor in state.values()), f"weights={whose}")
-            network = self.architecture().eval()
-            fill(network, state, self._graph(network).used_names(), whose)
-            return network
-        network, padding = load_weights(self._files, build_config(self.config or {}, self._files))
-        network = encoder(network).eval()
-        used = self._graph(network).used_names()
-        missing = [name for name in padding if name in used or name.removeprefix("encoder.") in used]
+            return self._filled(self.weights)
+        network, missing = load_weights(self._files, build_config(self.config or {}, self._files), self.tower)
+        used = self._graph(network.eval()).used_names() if missing else set[str]()
+        missing = [name for name in missing if name in used]
         if missing:
             raise ValueError(
                 f"Got weights of {self._files} that lack {len(missing)} tensors of the network "
@@ -146,13 +153,32 @@ class HuggingFaceSource:
             )
         return network
 
+    def _filled(self, weights: "str | os.PathLike[str]") -> nn.Module:
+        """Return the network with the weights of a file, which may be those of a whole model of two networks."""
+        state, whose = read_state_dict(weights), repr(os.fspath(weights))
+        paper = on_paper(build_config(self.config or {}, self._files), self._files, self.tower)
+        check_claims(paper, sum(tensor.numel() for tensor in state.values()), f"weights={whose}")
+        network = self.architecture().eval()
+        prefix = f"{towers_of(paper).get(self.tower)}."
+        below = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        bare = without_prefix(below or state, network.state_dict(), whose)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name not in bare:
+                    parameter.zero_()  # so that a pooler without weights is known as such
+        fill(network, bare, self._graph(network).used_names(), whose)
+        return network
+
     def adopt(self, network: nn.Module) -> "HuggingFaceSource":
         return self
 
-    def graph(self, network: nn.Module) -> LayerGraph:
-        return check(self._graph(network))
+    def graph(self, network: nn.Module) -> Graph:
+        graph = self._graph(network)
+        return check(graph) if isinstance(graph, LayerGraph) else graph
 
-    def _graph(self, network: nn.Module) -> LayerGraph:
+    def _graph(self, network: nn.Module) -> LayerGraph | ModuleGraph:
+        if isinstance(self.prepared, ImagePreprocessing):
+            return ModuleGraph(network, Pictures(self.prepared, network, **(self.finish or {})))
         if isinstance(self.prepared, TextPreprocessing):
             entry: Entry = Tokens(self.prepared, getattr(network.config, "pad_token_id", None))
         else:
@@ -166,7 +192,7 @@ class HuggingFaceSource:
         except Exception as error:  # networks of the library may want more than a sample
             raise UntraceableError(
                 f"Got backbone={self._files}, a {type(network).__name__}, which cannot be run on a sample alone "
-                f"({first_line(error)}); expected a network for texts or sounds. Give another model."
+                f"({first_line(error)}); expected a network for texts, sounds or pictures. Give another model."
             ) from error
 
     def preprocessing(self, network: nn.Module) -> Preprocessing:
@@ -181,6 +207,6 @@ class HuggingFaceSource:
 
 def _import_transformers() -> Any:
     what = 'A backbone "hf:..." is a network of the package transformers'
-    with named_extra(what, "text", ' for texts, or "sktransfer[audio]" for sounds'):
+    with named_extra(what, "text", ' for texts and pictures, or "sktransfer[audio]" for sounds'):
         import transformers
     return transformers
