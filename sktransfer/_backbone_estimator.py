@@ -36,6 +36,7 @@ from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones.graphs._layer_calls import twin
 from sktransfer.backbones.graphs._pooling import POOLINGS
+from sktransfer.backbones.sources._base import TowerError
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
 from sktransfer.inputs import make_reader, restore_reader
 from sktransfer.inputs._base import Reader, Samples
@@ -100,6 +101,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
     pixel_range: Any
     max_length: int | None
     sampling_rate: int | None
+    tower: str
     batch_size: int
     n_jobs: int | None
     device: str
@@ -121,6 +123,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         "pixel_range": [StrOptions({"auto"}), tuple, list],
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
         "sampling_rate": [Interval(Integral, 1, None, closed="left"), None],
+        "tower": [StrOptions({"auto", "image", "text"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
         "device": [str],
@@ -263,7 +266,12 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         unknown = look == "vectors" and named
         checked = rows.values if unknown else self._checked(rows, look, reset=True, tolerant=tolerant)
         self._check_takes_vectors(n_features, kind_of_input(self.backbone))
-        backbone = self._load_backbone(n_features)
+        try:
+            backbone = self._load_backbone(n_features, self.tower)
+        except TowerError:
+            if self.tower != "auto" or (held := rows.tower()) is None:
+                raise
+            backbone = self._load_backbone(n_features, held)
         takes = backbone.preprocessing.kind
         kind = rows.kind(takes)
         self._check_takes_vectors(n_features, takes if kind == "vectors" else None)
@@ -271,8 +279,8 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         reader = make_reader(kind, backbone.preprocessing, **given)
         return reader.learn(checked, tolerant), backbone, reader
 
-    def _load_backbone(self, n_features: int | None) -> Backbone:
-        return load_backbone(self.backbone, self.weights, seed=self._seed(), n_features=n_features)
+    def _load_backbone(self, n_features: int | None, tower: str) -> Backbone:
+        return load_backbone(self.backbone, self.weights, seed=self._seed(), n_features=n_features, tower=tower)
 
     def _check_takes_vectors(self, n_features: int | None, takes: str | None) -> None:
         if n_features is None or not isinstance(self.backbone, str) or takes not in ("images", "texts"):

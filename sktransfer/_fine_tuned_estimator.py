@@ -113,6 +113,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         pixel_range: Any = "auto",
         max_length: int | None = None,
         sampling_rate: int | None = None,
+        tower: str = "auto",
         batch_size: int = 32,
         n_jobs: int | None = None,
         device: str = "auto",
@@ -153,6 +154,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         self.pixel_range = pixel_range
         self.max_length = max_length
         self.sampling_rate = sampling_rate
+        self.tower = tower
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.device = device

@@ -427,8 +427,8 @@ class ModuleGraph:
             self.poison = 0.0
         if whole.shape[:1] != x.shape[:1] or not whole.is_floating_point():
             raise UntraceableError(
-                f"Got a {kind} that returns values of shape {tuple(whole.shape)} for two pictures; expected one row per "
-                "picture. It cannot be cut: use another network."
+                f"Got a {kind} that returns values of shape {tuple(whole.shape)} for two pictures; expected one row "
+                "per picture. It cannot be cut: use another network."
             )
         if not torch.equal(value, whole):
             raise UntraceableError(

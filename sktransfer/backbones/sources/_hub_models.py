@@ -14,7 +14,6 @@ from torch import nn
 from sktransfer._messages import shown
 from sktransfer.backbones.sources._hub_architectures import (
     DROPPED,
-    choose_tower,
     encoder,
     main_input,
     on_paper,
@@ -28,6 +27,7 @@ from sktransfer.backbones.sources._hub_files import (
     explained,
 )
 from sktransfer.backbones.sources._hub_pictures import read_processor
+from sktransfer.backbones.sources._hub_towers import choose_tower
 from sktransfer.backbones.sources._sentence_models import SentenceModel
 from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
 from sktransfer.inputs._base import Preprocessing
@@ -69,8 +69,6 @@ def read_description(place: str, tower: str = "auto") -> dict[str, Any]:
     if argument == "input_ids":
         prepared = texts = _read_tokenizer(files, network, network.config, model)
         finish = model.finish(texts.prompt_tokens)
-        if tower == "text":
-            raise NotImplementedError
     elif model.poolings:
         raise ValueError(
             f"Got backbone={files}, a model of sentence-transformers around a {type(network).__name__}, which takes "

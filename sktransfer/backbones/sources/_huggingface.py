@@ -33,6 +33,7 @@ from sktransfer.backbones.sources._hub_architectures import (
 from sktransfer.backbones.sources._hub_files import PREFIX, ModelFiles, explained
 from sktransfer.backbones.sources._hub_models import read_description
 from sktransfer.backbones.sources._hub_pictures import Pictures
+from sktransfer.backbones.sources._hub_towers import pooling_of_texts
 from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files
 from sktransfer.backbones.sources._origin import Origin, random_origin, read_card
 from sktransfer.backbones.sources._sentence_models import SentencePooling
@@ -186,6 +187,9 @@ class HuggingFaceSource:
             entry = Windows(self.prepared, main_input(network))
         finish = None if self.finish is None else SentencePooling(**self.finish)
         try:
+            if self.tower == "text" and finish is None:
+                assert isinstance(self.prepared, TextPreprocessing)
+                finish = pooling_of_texts(network, self.prepared, self._files)
             return LayerGraph(network, entry, finish)
         except UntraceableError:
             raise
