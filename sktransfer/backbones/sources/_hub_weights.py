@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sktransfer._messages import shown
-from sktransfer.backbones.sources._hub_architectures import count_values, encoder, on_paper
+from sktransfer.backbones.sources._hub_architectures import count_values, encoder, on_paper, towers_of
 from sktransfer.backbones.sources._hub_files import ModelFiles, explained, refuse_pointer
 from sktransfer.backbones.sources._weights import read_state_dict
 
@@ -104,12 +104,46 @@ def load_weights(files: ModelFiles, config: Any, tower: str = "auto") -> tuple[A
             refuse_pointer(files, file.name, opened.read(64))
         # Copies: a tensor of a file that is mapped into memory changes with the file.
         state.update({name: tensor.clone() for name, tensor in read_state_dict(file).items()})
+    check_claims(on_paper(config, files, tower), sum(tensor.numel() for tensor in state.values()), f"backbone={files}")
+    return take_weights(files, config, tower, state)
+
+
+def take_weights(
+    files: ModelFiles, config: Any, tower: str, state: Mapping[str, torch.Tensor]
+) -> tuple[Any, list[str]]:
+    """Return the network with these weights, under the names that they have now or had in files of earlier days.
+
+    Parameters
+    ----------
+    files : ModelFiles
+        Of the model, for messages.
+    config : transformers.PreTrainedConfig
+        As `build_config` returns it.
+    tower : {"image", "text", "auto"}
+        Which of two networks is wanted.
+    state : mapping of str to Tensor
+        Of the whole model, or of that network alone.
+
+    Returns
+    -------
+    network : nn.Module
+        In float32.
+    missing : list of str
+        Its parameters that are not there. They are zero.
+
+    Raises
+    ------
+    ValueError
+        If they do not match.
+    """
     network = on_paper(config, files, tower)
-    check_claims(network, sum(tensor.numel() for tensor in state.values()), f"backbone={files}")
+    name = towers_of(network).get(tower)
+    if name is not None and not any(one.startswith(f"{name}.") for one in state):
+        state = {f"{name}.{one}": tensor for one, tensor in state.items()}
     with explained(files, "weights"):
         library: Any = type(network)
         loaded, info = library.from_pretrained(
-            None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
+            None, config=config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
         )
     names = {id(parameter): name for name, parameter in loaded.named_parameters()}
     part = encoder(loaded, tower)

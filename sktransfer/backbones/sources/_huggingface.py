@@ -28,16 +28,15 @@ from sktransfer.backbones.sources._hub_architectures import (
     encoder,
     main_input,
     on_paper,
-    towers_of,
 )
 from sktransfer.backbones.sources._hub_files import PREFIX, ModelFiles, explained
 from sktransfer.backbones.sources._hub_models import read_description
 from sktransfer.backbones.sources._hub_pictures import Pictures
 from sktransfer.backbones.sources._hub_towers import pooling_of_texts
-from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, weight_files
+from sktransfer.backbones.sources._hub_weights import check_claims, load_weights, take_weights, weight_files
 from sktransfer.backbones.sources._origin import Origin, random_origin, read_card
 from sktransfer.backbones.sources._sentence_models import SentencePooling
-from sktransfer.backbones.sources._weights import fill, read_state_dict, without_prefix
+from sktransfer.backbones.sources._weights import fill, read_state_dict
 from sktransfer.backbones.sources._weights_file import is_path
 from sktransfer.inputs import ImagePreprocessing, SoundPreprocessing, TextPreprocessing
 from sktransfer.inputs._base import Preprocessing
@@ -142,32 +141,26 @@ class HuggingFaceSource:
     def pretrained(self) -> nn.Module:
         if self.weights is None:
             return self.architecture()
-        if self.weights != "DEFAULT":
-            return self._filled(self.weights)
-        network, missing = load_weights(self._files, build_config(self.config or {}, self._files), self.tower)
+        config = build_config(self.config or {}, self._files)
+        if self.weights == "DEFAULT":
+            whose = str(self._files)
+            network, missing = load_weights(self._files, config, self.tower)
+        else:
+            whose, state = repr(os.fspath(self.weights)), read_state_dict(self.weights)
+            paper = on_paper(config, self._files, self.tower)
+            check_claims(paper, sum(tensor.numel() for tensor in state.values()), f"weights={whose}")
+            if not isinstance(self.prepared, ImagePreprocessing) and self.tower == "auto":
+                network = self.architecture().eval()
+                fill(network, state, self._graph(network).used_names(), whose)
+                return network
+            network, missing = take_weights(self._files, config, self.tower, state)
         used = self._graph(network.eval()).used_names() if missing else set[str]()
         missing = [name for name in missing if name in used]
         if missing:
             raise ValueError(
-                f"Got weights of {self._files} that lack {len(missing)} tensors of the network "
+                f"Got weights of {whose} that lack {len(missing)} tensors of the network "
                 f"({', '.join(missing[:5])}); expected all of them. Give the weights of this very architecture."
             )
-        return network
-
-    def _filled(self, weights: "str | os.PathLike[str]") -> nn.Module:
-        """Return the network with the weights of a file, which may be those of a whole model of two networks."""
-        state, whose = read_state_dict(weights), repr(os.fspath(weights))
-        paper = on_paper(build_config(self.config or {}, self._files), self._files, self.tower)
-        check_claims(paper, sum(tensor.numel() for tensor in state.values()), f"weights={whose}")
-        network = self.architecture().eval()
-        prefix = f"{towers_of(paper).get(self.tower)}."
-        below = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        bare = without_prefix(below or state, network.state_dict(), whose)
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                if name not in bare:
-                    parameter.zero_()  # so that a pooler without weights is known as such
-        fill(network, bare, self._graph(network).used_names(), whose)
         return network
 
     def adopt(self, network: nn.Module) -> "HuggingFaceSource":

@@ -117,6 +117,7 @@ def test_a_trained_pooler_makes_the_features_and_an_untrained_one_does_not(vit):
 def test_a_pooler_that_lacks_a_part_is_refused(vit):
     state = load_file(vit / "model.safetensors")
     del state["pooler.dense.weight"]
+    state["pooler.dense.bias"] += 1
     save_file(state, vit / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"lack 1 tensors of the network \(pooler.dense.weight\)"):
         load_backbone(f"hf:{vit}")
@@ -156,8 +157,10 @@ def test_a_file_of_weights_stands_in_for_those_of_the_folder(folder_of, tmp_path
     state = load_file(f"{folder_of('vit').removeprefix('hf:')}/model.safetensors")
     save_file({name: tensor + 1 for name, tensor in state.items() if "pooler" not in name}, tmp_path / "m.safetensors")
     backbone = load_backbone(folder_of("vit"), tmp_path / "m.safetensors")
-    name = backbone.blocks[1].parameter_names[0]
-    assert torch.equal(backbone.network.state_dict()[name], state[name] + 1)
+    name = backbone.blocks[1].parameter_names[0]  # names in the file are those of earlier days
+    assert torch.equal(
+        backbone.network.state_dict()[name], load_backbone(folder_of("vit")).network.state_dict()[name] + 1
+    )
     assert "class token" in str(backbone.summary())
 
 
@@ -289,8 +292,12 @@ def test_weights_of_one_network_come_from_a_file_of_both(folder_of, tmp_path):
     state = {name: tensor + 1 for name, tensor in load_file(f"{place}/model.safetensors").items()}
     save_file(state, tmp_path / "both.safetensors")
     backbone = load_backbone(folder_of("clip"), tmp_path / "both.safetensors", tower="image")
+    usual = load_backbone(folder_of("clip"), tower="image").network.state_dict()
     for name, tensor in backbone.network.state_dict().items():
-        assert torch.equal(tensor, state[f"vision_model.{name}"])
+        assert torch.equal(tensor, usual[name] + 1)
+    save_file(backbone.network.state_dict(), tmp_path / "one.safetensors")
+    again = load_backbone(folder_of("clip"), tmp_path / "one.safetensors", tower="image")
+    assert again.fingerprint == backbone.fingerprint
 
 
 @pytest.mark.parametrize(("kind", "tower"), [("vit", "text"), ("bert", "image")])
@@ -310,7 +317,7 @@ def test_towers_that_cannot_be_told_are_refused(folder_of):
 # In estimators
 
 
-@pytest.fixture(params=rest_exhaustive(["vit", "swin", "convnext", "dinov2"], *FEW))
+@pytest.fixture(params=rest_exhaustive(["vit", "swin", "convnext", "dinov2"], "vit"))
 def folder(request, folder_of):
     return folder_of(request.param)
 
@@ -333,7 +340,7 @@ def test_frozen_blocks_stay_and_the_others_learn(folder, pictures):
 def test_a_search_over_depths_passes_each_sample_once(folder, pictures):
     X, y = pictures
     settings = {"max_epochs": 1, "random_state": 0, "strategy": "fine_tune", "precision": "float32"}
-    grid = {"freeze_depth": ["all", 2], "lr": [1e-4, 1e-3]}
+    grid = {"freeze_depth": ["all", 2]}
     search = GridSearchCV(FineTunedClassifier(folder, **settings), grid, cv=2).fit(X, y)
     sktransfer.clear_cache()
     search.fit(X, y)
