@@ -28,10 +28,12 @@ def hub_pictures(setting: Setting) -> list[Record]:
     pipeline = transformers.pipeline(
         "image-feature-extraction", str(folder), dtype=torch.bfloat16, device="cpu", pool=True
     )
-    tried = {size: lambda size=size: pipeline(paths[:64], batch_size=size) for size in BATCH_SIZES}
-    pipeline(paths[:8], batch_size=8)  # warms up
-    ours.transform(paths[:64])
-    best = min(BATCH_SIZES, key=lambda size: in_turns(tried, 1)[size][0])
+    few = paths[: setting.size(64, 8)]
+    tried = {size: lambda size=size: pipeline(few, batch_size=size) for size in BATCH_SIZES}
+    pipeline(few[:8], batch_size=8)  # warms up
+    ours.transform(few)
+    seconds = in_turns(tried, 1)
+    best = min(seconds, key=lambda size: seconds[size][0])
     tasks = {"ours": lambda: ours.transform(paths), "pipeline": lambda: pipeline(paths, batch_size=best)}
     speeds = {name: rates(len(paths), seconds) for name, seconds in in_turns(tasks, setting.repeats).items()}
     found, expected = ours.transform(paths[:16]), np.array(pipeline(paths[:16])).reshape(16, -1)

@@ -131,6 +131,10 @@ def load_backbone(
         raise ValueError(
             f'Got weights={shown(weights)}; expected "DEFAULT", a weight name such as "IMAGENET1K_V1", a path, or None.'
         )
+    if tower != "auto" and not (isinstance(backbone, str) and backbone.startswith("hf:")):
+        raise ValueError(
+            f"Got tower={shown(tower)} for a backbone that is a single network; expected 'auto'. Leave it out."
+        )
     source: Source
     if isinstance(backbone, str) and backbone.startswith("hf:"):
         from sktransfer.backbones.sources._huggingface import (

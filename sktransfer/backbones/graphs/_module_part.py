@@ -177,8 +177,7 @@ class _Run:
 
     def note(self, cut: Any, value: torch.Tensor) -> None:
         """Keep the vector of a value, as what follows cannot change it."""
-        vector = self.shared.graph.pool(value.float(), self.shared.pooled.pooling, cut)
-        self.vectors[cut] = vector.clone() if vector.data_ptr() == value.data_ptr() else vector
+        self.vectors[cut] = self.shared.graph.pool(value.float(), self.shared.pooled.pooling, cut).clone()
 
     def _assembled(self, path: str, original: nn.Module, held: nn.Module) -> nn.Module:
         """Return the network with what stands for some of its modules; others are those of the part."""
