@@ -20,6 +20,7 @@ from clusters import distributed
 from extraction import extraction
 from fitting import fit, latency
 from growth import growth
+from hub_pictures import hub_pictures
 from measuring import Others, Setting, machine
 from one_image import new_process, one_image
 from pictures import Pictures
@@ -32,6 +33,7 @@ SECTIONS = {
     "grid": grid,
     "candidates": candidates,
     "extraction": extraction,
+    "hub_pictures": hub_pictures,
     "fit": fit,
     "tuning": tuning,
     "busy": busy,

@@ -36,6 +36,7 @@ from sktransfer.backbones import Backbone, kind_of_input, load_backbone, restore
 from sktransfer.backbones._frozen_part import FrozenPart
 from sktransfer.backbones.graphs._layer_calls import twin
 from sktransfer.backbones.graphs._pooling import POOLINGS
+from sktransfer.backbones.sources._base import TowerError
 from sktransfer.backbones.sources._weights_file import RECIPE
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
 from sktransfer.inputs import channels_wanted, make_reader, restore_reader
@@ -107,6 +108,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
     channel_stats: Any
     max_length: int | None
     sampling_rate: int | None
+    tower: str
     batch_size: int
     n_jobs: int | None
     device: str
@@ -130,6 +132,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         "channel_stats": [StrOptions({"auto"}), tuple, list],
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
         "sampling_rate": [Interval(Integral, 1, None, closed="left"), None],
+        "tower": [StrOptions({"auto", "image", "text"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_jobs": [Integral, None],
         "device": [str],
@@ -312,7 +315,12 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         unknown = look == "vectors" and named
         checked = rows.values if unknown else self._checked(rows, look, reset=True, tolerant=tolerant)
         self._check_takes_vectors(n_features, kind_of_input(self.backbone))
-        backbone = self._load_backbone(n_features)
+        try:
+            backbone = self._load_backbone(n_features, self.tower)
+        except TowerError:
+            if self.tower != "auto" or (held := rows.tower()) is None:
+                raise
+            backbone = self._load_backbone(n_features, held)
         takes = backbone.preprocessing.kind
         kind = rows.kind(takes)
         self._check_takes_vectors(n_features, takes if kind == "vectors" else None)
@@ -324,12 +332,11 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         reader = make_reader(kind, backbone.preprocessing, **given)
         return reader.learn(checked, tolerant), backbone, reader
 
-    def _load_backbone(self, n_features: int | None) -> Backbone:
+    def _load_backbone(self, n_features: int | None, tower: str) -> Backbone:
         images = n_features is None and self.n_channels != "auto"
         n_channels = self.n_channels if images else None
-        return load_backbone(
-            self.backbone, self.weights, seed=self._seed(), n_features=n_features, n_channels=n_channels
-        )
+        how: dict[str, Any] = {"n_features": n_features, "n_channels": n_channels, "tower": tower}
+        return load_backbone(self.backbone, self.weights, seed=self._seed(), **how)
 
     def _check_takes_vectors(self, n_features: int | None, takes: str | None) -> None:
         if n_features is None or not isinstance(self.backbone, str) or takes not in ("images", "texts"):

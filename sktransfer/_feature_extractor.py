@@ -70,6 +70,10 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         was made for.
     sampling_rate : int or None, default=None
         Samples a second of sounds that are given as arrays; files say their own.
+    tower : {"auto", "image", "text"}, default="auto"
+        Which network of a model that has one for pictures and one for texts, such as CLIP; its features are the pooled
+        vector in front of the projection into the space that both share. `"auto"` is what X holds: arrays, pictures and
+        names that end like those of pictures stand for pictures, other strings for texts.
     batch_size : int, default=32
         Samples a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
         halved, with one warning.
@@ -158,6 +162,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         channel_stats: Any = "auto",
         max_length: int | None = None,
         sampling_rate: int | None = None,
+        tower: str = "auto",
         batch_size: int = 32,
         n_jobs: int | None = None,
         device: str = "auto",
@@ -178,6 +183,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.channel_stats = channel_stats
         self.max_length = max_length
         self.sampling_rate = sampling_rate
+        self.tower = tower
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.device = device

@@ -123,6 +123,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         channel_stats: Any = "auto",
         max_length: int | None = None,
         sampling_rate: int | None = None,
+        tower: str = "auto",
         batch_size: int = 32,
         n_jobs: int | None = None,
         device: str = "auto",
@@ -168,6 +169,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         self.channel_stats = channel_stats
         self.max_length = max_length
         self.sampling_rate = sampling_rate
+        self.tower = tower
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.device = device

@@ -140,6 +140,10 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
         was made for.
     sampling_rate : int or None, default=None
         Samples a second of sounds that are given as arrays; files say their own.
+    tower : {"auto", "image", "text"}, default="auto"
+        Which network of a model that has one for pictures and one for texts, such as CLIP; its features are the pooled
+        vector in front of the projection into the space that both share. `"auto"` is what X holds: arrays, pictures and
+        names that end like those of pictures stand for pictures, other strings for texts.
     batch_size : int, default=32
         Samples a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
         halved, with one warning.
@@ -273,6 +277,7 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
         channel_stats: Any = "auto",
         max_length: int | None = None,
         sampling_rate: int | None = None,
+        tower: str = "auto",
         batch_size: int = 32,
         n_jobs: int | None = None,
         device: str = "auto",
@@ -319,6 +324,7 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
             channel_stats=channel_stats,
             max_length=max_length,
             sampling_rate=sampling_rate,
+            tower=tower,
             batch_size=batch_size,
             n_jobs=n_jobs,
             device=device,

@@ -234,3 +234,98 @@ def make_sounds(n=24, rate=1000, seed=0):
         tone = np.sin(2 * np.pi * (60, 180)[label] * time + rng.uniform(0, 6))
         sounds.append((tone * 0.4 + rng.normal(0, 0.05, len(time))).astype(np.float32))
     return sounds, np.array(["low", "high"])[y]
+
+
+_STAGES = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 2, 1]}
+_WINDOWED = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2], "window_size": 4}
+_PATCHES = {
+    "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 32,
+    "patch_size": 8,
+}  # fmt: skip
+_PYRAMID = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]}
+
+# Families of networks for pictures, and what their configurations have.
+PICTURE_FAMILIES = {
+    "vit": _PATCHES,
+    "deit": _PATCHES,
+    "dinov2": _PATCHES,
+    "dinov2_with_registers": _PATCHES,
+    "dinov3_vit": {**_PATCHES, "num_register_tokens": 2},
+    "dinov3_convnext": _STAGES,
+    "beit": _PATCHES,
+    "data2vec-vision": _PATCHES,
+    "vit_mae": _PATCHES,
+    "vit_msn": _PATCHES,
+    "ijepa": _PATCHES,
+    "vitdet": _PATCHES,
+    "dpt": {**_PATCHES, "backbone_out_indices": [0, 1, 2, 2], "neck_hidden_sizes": [8, 8, 8, 8]},
+    "aimv2_vision_model": _PATCHES,
+    "clip_vision_model": _PATCHES,
+    "siglip_vision_model": _PATCHES,
+    "swin": _WINDOWED,
+    "swinv2": _WINDOWED,
+    "convnext": _STAGES,
+    "convnextv2": _STAGES,
+    "resnet": {**_STAGES, "embedding_size": 8},
+    "regnet": {**_STAGES, "embedding_size": 8, "groups_width": 8},
+    "bit": {"embedding_size": 8, "hidden_sizes": [32] * 4, "depths": [1] * 4, "num_groups": 8},
+    "efficientnet": {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320, "image_size": 32},
+    "mobilenet_v1": {"depth_multiplier": 0.25, "image_size": 32},
+    "mobilenet_v2": {"depth_multiplier": 0.25, "image_size": 32},
+    "hiera": {"embed_dim": 8, "image_size": [64, 64], "depths": [1, 1, 2, 1], "num_heads": [1, 1, 2, 2]},
+    "focalnet": {"embed_dim": 8, "depths": [1, 1, 1, 1], "image_size": 32},
+    "poolformer": _STAGES,
+    "pvt": {**_PYRAMID, "image_size": 32},
+    "segformer": _PYRAMID,
+    "swiftformer": {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "image_size": 32},
+    "mobilevit": {"hidden_sizes": [16, 16, 24], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32], "image_size": 64,
+                  "num_attention_heads": 2},
+}  # fmt: skip
+
+TWO_TOWERS = ("clip", "siglip", "blip", "altclip", "chinese_clip", "metaclip_2", "aimv2", "groupvit")
+
+
+def picture_network(kind, **settings):
+    """Return a random network for pictures, and the side of its pictures."""
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(kind, **{**PICTURE_FAMILIES[kind], **settings})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = _livened(AutoModel.from_config(config)).eval()
+    side = getattr(config, "image_size", None) or 32
+    return network, side if isinstance(side, int) else side[0]
+
+
+def make_picture_model(kind, folder, processor=None, **settings):
+    """Save a random network for pictures with its image processor; return `"hf:"` and its folder."""
+    import transformers
+
+    network, side = picture_network(kind, **settings)
+    network.save_pretrained(folder)
+    if processor is None:
+        processor = transformers.ViTImageProcessor(size={"height": side, "width": side})
+    processor.save_pretrained(folder)
+    return f"hf:{folder}"
+
+
+def make_two_towers(kind, folder):
+    """Save a random network of two towers with its tokenizer and its image processor."""
+    import torch
+    import transformers
+    from transformers import CONFIG_MAPPING, AutoModel
+
+    texts = {**_SMALL, "eos_token_id": 3, "sep_token_id": 3, "num_hidden_layers": 2, "encoder_hidden_size": 16}
+    pictures = {**_PATCHES, "num_hidden_layers": 2}
+    if kind == "groupvit":
+        more = {"depths": [1, 1, 1], "num_group_tokens": [8, 4, 0], "num_output_groups": [8, 4, 0]}
+        pictures |= {**more, "num_hidden_layers": 3}
+    config = CONFIG_MAPPING[kind](text_config=texts, vision_config=pictures)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        _livened(AutoModel.from_config(config)).save_pretrained(folder)
+    make_tokenizer(folder)
+    size = {"height": 32, "width": 32}
+    transformers.CLIPImageProcessor(size=size, crop_size=size).save_pretrained(folder)
+    return f"hf:{folder}"

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 from networks import rest_exhaustive, tiny_cnn, tiny_vectors
-from pretrained_models import make_sentence_model, make_sound_model, make_sounds, make_text_model, make_texts
+from pretrained_models import (
+    make_picture_model,
+    make_sentence_model,
+    make_sound_model,
+    make_sounds,
+    make_text_model,
+    make_texts,
+)
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict
@@ -24,7 +31,7 @@ from sktransfer.inputs._rows import Rows
 
 KINDS = [
     "images", "images of timm", "paths", "vectors", "texts", "causal texts", "sentences", "sounds", "long sounds",
-    "spectrograms",
+    "spectrograms", "images of the hub",
 ]  # fmt: skip
 
 # Versions of torch that prefer it.
@@ -45,6 +52,11 @@ def case(request, pictures, paths, tmp_path_factory):
         X, y = pictures
         return SimpleNamespace(
             kind=kind, backbone=backbone, X=X, y=y, settings={**settings, "weights": None}, load=None
+        )
+    if kind == "images of the hub":
+        X, y = pictures
+        return SimpleNamespace(
+            kind=kind, backbone=make_picture_model("dinov2", folder), X=X, y=y, settings=settings, load=None
         )
     if kind == "vectors":
         rng = np.random.default_rng(0)

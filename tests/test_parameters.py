@@ -259,6 +259,7 @@ REFUSED = {
     ),
     "max_length": Refused([*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL], EPOCHS),
     "sampling_rate": Refused([*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL], EPOCHS),
+    "tower": Refused(wrong(None, 3, True), [*wrong("images", "", "Text"), *got("image", "text", expected="'auto'")]),
     "batch_size": Refused([*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL, *wrong(None)], EPOCHS),
     "n_jobs": Refused(
         [*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL],
@@ -527,6 +528,7 @@ TAKEN = {
     ],
     "max_length": right(None),  # test_idle_parameters.py has those of texts and sounds
     "sampling_rate": right(None),
+    "tower": right("auto"),  # test_hub_pictures.py has the others
     "batch_size": [*right(*WHOLE_NUMBERS, 4096), *right(np.int64(200), np.uint8(200), np.int8(100), X=many_images)],
     "n_jobs": right(None, 1, 2, -1, -2, np.int64(2), np.int8(-1), batch_size=2),
     "device": right("auto", "cpu", "cpu:0", np.str_("cpu")),

@@ -80,6 +80,7 @@ def load_backbone(
     seed: int = 0,
     n_features: int | None = None,
     n_channels: int | None = None,
+    tower: str = "auto",
 ) -> Backbone:
     """Load a pretrained network as a line of blocks.
 
@@ -100,6 +101,9 @@ def load_backbone(
     n_channels : int or None, default=None
         Channels of the images, from 1 to 64. Where the network takes another number, the filters of its first layer are
         repeated and scaled, as timm does it. `None` leaves it as it is.
+    tower : {"auto", "image", "text"}, default="auto"
+        Which network of a model that has one for pictures and one for texts, such as CLIP. Its features are the pooled
+        vector in front of the projection into the space that both share.
 
     Returns
     -------
@@ -135,13 +139,17 @@ def load_backbone(
         raise ValueError(
             f'Got weights={shown(weights)}; expected "DEFAULT", a weight name such as "IMAGENET1K_V1", a path, or None.'
         )
+    if tower != "auto" and not (isinstance(backbone, str) and backbone.startswith("hf:")):
+        raise ValueError(
+            f"Got tower={shown(tower)} for a backbone that is a single network; expected 'auto'. Leave it out."
+        )
     source: Source
     if isinstance(backbone, str) and backbone.startswith("hf:"):
         from sktransfer.backbones.sources._huggingface import (
             HuggingFaceSource,  # whoever wants none of them waits for none
         )
 
-        source = HuggingFaceSource(backbone, weights, seed)
+        source = HuggingFaceSource(backbone, weights, seed, tower=tower)
     elif isinstance(backbone, str) and backbone.startswith("timm:"):
         from sktransfer.backbones.sources._timm import TimmSource
 
@@ -233,7 +241,7 @@ def _check_record(kind: str, values: Mapping[str, Any], prepared: Preprocessing)
     if kind == "hf" and not (isinstance(config, dict) and isinstance(config.get("model_type"), str)):
         raise ValueError("a network of transformers whose description is not in the file")
     _check_counts(config, "")
-    if (prepared.kind == "images") == (kind == "hf"):
+    if prepared.kind != "images" and kind != "hf":
         raise ValueError(f"a backbone of kind {kind!r} for {prepared.kind}")
 
 

@@ -507,7 +507,8 @@ class Backbone:
             more = sum(added.get(name, 0) for name in block.parameter_names)
             size = sum(sizes[name] for name in block.parameter_names)
             rows.append(BlockRow(number, block.name, shape, size, cold, more))
-        return BackboneSummary(repr(self), tuple(rows), self._source.origin, trainable)
+        features = getattr(self._traced, "features", None)
+        return BackboneSummary(repr(self), tuple(rows), self._source.origin, trainable, features)
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()

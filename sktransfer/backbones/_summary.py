@@ -45,12 +45,15 @@ class BackboneSummary:
         Where the weights come from, with `source`, `data` and `licence`: each a str, or `None` where it is not stated.
     trainable : str
         Which parameters of blocks that are not frozen learn: `"all"`, `"norm"`, `"bias"` or `"lora"`.
+    features : str or None
+        What of the network's results the features are, where the network leaves a choice.
     """
 
     title: str
     rows: tuple[BlockRow, ...]
     origin: Origin
     trainable: str = "all"
+    features: str | None = None
 
     @property
     def n_frozen(self) -> int:
@@ -87,9 +90,13 @@ class BackboneSummary:
             for row in table
         ]
         rule = "-" * max(map(len, aligned))
-        return "\n".join([self.title, rule, aligned[0], rule, *aligned[1:], rule, self._totals(), str(self.origin)])
+        return "\n".join([self.title, rule, aligned[0], rule, *aligned[1:], rule, *self._below()])
 
     __repr__ = __str__
+
+    def _below(self) -> list[str]:
+        features = [] if self.features is None else [f"features: {self.features}"]
+        return [self._totals(), *features, str(self.origin)]
 
     def _totals(self) -> str:
         return f"trainable {self.n_trainable:,}, frozen {self.n_frozen:,} parameters, before the head"
@@ -99,8 +106,8 @@ class BackboneSummary:
         body = "".join(
             "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>" for cells in self._cells()
         )
+        below = "<br>".join(map(html.escape, self._below()))
         return (
             f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{header}</tr></thead>"
-            f'<tbody>{body}</tbody><tfoot><tr><td colspan="5">{self._totals()}<br>{html.escape(str(self.origin))}'
-            "</td></tr></tfoot></table>"
+            f'<tbody>{body}</tbody><tfoot><tr><td colspan="5">{below}</td></tr></tfoot></table>'
         )

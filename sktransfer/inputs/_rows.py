@@ -10,6 +10,12 @@ from scipy.sparse import issparse
 
 from sktransfer.inputs._containers import as_rows, columns_are_mixed, unwrap
 
+# How names of pictures end.
+_PICTURES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".pgm",
+    ".dcm",
+)  # fmt: skip
+
 
 class Rows:
     """The rows of X.
@@ -70,6 +76,23 @@ class Rows:
         """Whether X is an array of numbers, with columns that have no names."""
         numbers = isinstance(self.given, np.ndarray) and self.given.dtype.kind not in "OUST"
         return numbers and self._n_sides == 2
+
+    def tower(self) -> str | None:
+        """Tell, by their look, whether rows are pictures or texts: strings stand for pictures where all end like files.
+
+        Returns
+        -------
+        {"image", "text", None}
+            `None` where some strings end like files of pictures and others do not.
+        """
+        if issparse(self.values) or self._n_sides > 2:
+            return "image"
+        flat = self.values if isinstance(self.values, list) else self.values.ravel().tolist()
+        strings = [one for one in flat if isinstance(one, str)]
+        if not strings:
+            return "image"
+        files = sum(one.lower().endswith(_PICTURES) for one in strings)
+        return "text" if not files and len(strings) == len(flat) else "image" if files == len(strings) else None
 
     def kind(self, takes: str = "images") -> str:
         """Tell what X holds: by its look, and where that leaves it open by what the network takes.

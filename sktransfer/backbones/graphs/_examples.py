@@ -71,7 +71,7 @@ def look(network: nn.Module, nodes: list[fx.Node], first: list[torch.Size], clos
     empty = any(parameter.is_meta for parameter in network.parameters())
     for device in ("cpu", "meta") if small and not empty else ("meta",):
         with contextlib.suppress(Exception):  # what cannot be copied is not looked at
-            there = network if device == "cpu" else _without_memory(network)
+            there = network if device == "cpu" else without_memory(network)
             if found := _look_at(there, nodes, shapes, device, closely):
                 return found
     return []
@@ -128,7 +128,7 @@ def _run(network: nn.Module, node: fx.Node, values: Values) -> Any:
     return args[0] if node.op == "output" else node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _without_memory(network: nn.Module) -> nn.Module:
+def without_memory(network: nn.Module) -> nn.Module:
     """Return a copy whose tensors have shapes and no values."""
     memo: dict[int, Any] = {}
     for module in network.modules():

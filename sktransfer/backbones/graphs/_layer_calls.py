@@ -350,7 +350,7 @@ def get_module(network: nn.Module, path: str) -> Any:
 def with_replaced(module: nn.Module, path: str, new: nn.Module) -> nn.Module:
     """Return a module like this one but for what stands at a path; everything beside the path is shared."""
     name, _, rest = path.partition(".")
-    other = _twin_of_one(module)
+    other = twin_of_one(module)
     other._modules[name] = with_replaced(module.get_submodule(name), rest, new) if rest else new
     return other
 
@@ -359,14 +359,14 @@ def twin(module: nn.Module, made: "dict[int, nn.Module] | None" = None) -> nn.Mo
     """Return a module that shares all tensors with this one, and whose own state nobody else sees."""
     made = {} if made is None else made
     if id(module) not in made:
-        made[id(module)] = other = _twin_of_one(module)
+        made[id(module)] = other = twin_of_one(module)
         for name, child in module._modules.items():
             if child is not None:
                 other._modules[name] = twin(child, made)
     return made[id(module)]
 
 
-def _twin_of_one(module: nn.Module) -> nn.Module:
+def twin_of_one(module: nn.Module) -> nn.Module:
     # Not by `copy`, which modules with parametrizations refuse.
     other: nn.Module = object.__new__(type(module))
     other.__dict__.update(

@@ -13,6 +13,10 @@ from sktransfer.backbones.sources._origin import Origin
 from sktransfer.inputs._base import Preprocessing
 
 
+class TowerError(ValueError):
+    """A model has a network for pictures and one for texts, and it was not said which is meant."""
+
+
 class Source(Protocol):
     """Where a backbone comes from: enough to build it again. Each kind of backbone has its own."""
 

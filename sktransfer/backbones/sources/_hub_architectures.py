@@ -37,7 +37,12 @@ _MOST_MODULES = 50_000
 _MOST_POSITIONS = 2**24
 
 # What a network may take of a sample.
-_TAKEN = ("input_ids", "input_values", "input_features")
+_TAKEN = ("input_ids", "input_values", "input_features", "pixel_values")
+_PICTURES = "pixel_values"
+# Names of the networks for pictures and for texts in models that have one of each, by what X holds.
+_TOWERS = {"image": ("vision_model", "image_model"), "text": ("text_model",)}
+# Settings of networks that find objects: their hidden states stand for objects, not for pictures.
+_QUERIES = ("num_queries", "num_detection_tokens")
 
 
 def without_code(value: Any) -> Any:
@@ -103,7 +108,7 @@ def build_config(values: Mapping[str, Any], files: ModelFiles) -> Any:
     Returns
     -------
     transformers.PreTrainedConfig
-        Of a network for texts or sounds that transformers itself has.
+        Of a network for texts, sounds or pictures that transformers itself has.
 
     Raises
     ------
@@ -124,7 +129,7 @@ def _check_kind(kind: Any, values: Mapping[str, Any], files: ModelFiles) -> None
     import transformers
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
-    wanted = "expected a network for texts or sounds"
+    wanted = "expected a network for texts, sounds or pictures"
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         if values.get("auto_map"):
             raise ValueError(
@@ -152,23 +157,72 @@ def _check_kind(kind: Any, values: Mapping[str, Any], files: ModelFiles) -> None
             f"(AutoModel); {wanted} that it does, such as BERT or wav2vec2. Give another model."
         )
     parameters = {name for one in classes for name in signature(one.forward).parameters}
-    texts_or_sounds = [name for name in _TAKEN if name in parameters]
-    if "pixel_values" in parameters and texts_or_sounds:
+    taken = [name for name in _TAKEN if name in parameters]
+    if _PICTURES in taken and len(taken) > 1:
+        if not hasattr(classes[0], "get_text_features"):
+            raise ValueError(
+                f"Got backbone={files}, a model of type {kind!r} for pictures together with other samples; {wanted} "
+                "alone, or with one network for each, such as CLIP. Give the network for pictures that it was made of."
+            )
+    elif main in _TAKEN and len(taken) > 1:
         raise ValueError(
-            f"Got backbone={files}, a model of type {kind!r} for pictures together with other samples; {wanted} "
-            'alone. Networks for images come by name from torchvision, and as "timm:NAME" from timm, which has the '
-            "image part of CLIP and SigLIP too."
-        )
-    if main in _TAKEN and len(texts_or_sounds) > 1:
-        raise ValueError(
-            f"Got backbone={files}, a model of type {kind!r}, which takes {' and '.join(texts_or_sounds)} together; "
+            f"Got backbone={files}, a model of type {kind!r}, which takes {' and '.join(taken)} together; "
             f"{wanted} alone. Give a model for one of them."
         )
-    if main not in _TAKEN:
+    elif main not in _TAKEN:
+        raise ValueError(f"Got backbone={files}, a model of type {kind!r}, which takes {shown(main)}; {wanted}.")
+    if _PICTURES in taken:
+        _check_pictures(kind, values, files)
+
+
+def _check_pictures(kind: str, values: Mapping[str, Any], files: ModelFiles) -> None:
+    """Refuse networks that find objects, and those that take a part from elsewhere."""
+    from transformers import CONFIG_MAPPING
+
+    wanted = "expected a network that describes whole pictures, such as ViT, DINOv2 or ConvNeXt"
+    usual = CONFIG_MAPPING[kind]
+    if getattr(usual, "is_encoder_decoder", False) or any(name in values or hasattr(usual, name) for name in _QUERIES):
         raise ValueError(
-            f"Got backbone={files}, a model of type {kind!r}, which takes {shown(main)}; {wanted}. Networks "
-            'for images come by name from torchvision, and as "timm:NAME" from timm.'
+            f"Got backbone={files}, a model of type {kind!r} that finds objects or regions; {wanted}. Give the network "
+            "that it was made of."
         )
+    if _takes_from_elsewhere(values):
+        raise ValueError(
+            f"Got backbone={files}, a model of type {kind!r} that takes a part of its network from timm or another "
+            f'model; {wanted}. Give that part by its own name, such as backbone="timm:NAME".'
+        )
+
+
+def _takes_from_elsewhere(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        if str(value.get("model_type")) in ("timm_backbone", "timm_wrapper"):
+            return True
+        if any(value.get(name) for name in ("use_timm_backbone", "use_pretrained_backbone", "backbone")):
+            return True
+        return any(map(_takes_from_elsewhere, value.values()))
+    return isinstance(value, list | tuple) and any(map(_takes_from_elsewhere, value))
+
+
+def towers_of(network: Any) -> dict[str, str]:
+    """Return the networks for pictures and for texts that a model has side by side.
+
+    Parameters
+    ----------
+    network : nn.Module
+        As `on_paper` returns it.
+
+    Returns
+    -------
+    dict of str to str
+        Their names in the model, by `"image"` and `"text"`; empty where it is one network.
+    """
+    if not hasattr(network, "get_text_features"):
+        return {}
+    return {
+        tower: next(name for name in names if hasattr(network, name))
+        for tower, names in _TOWERS.items()
+        if any(hasattr(network, name) for name in names)
+    }
 
 
 def _check_numbers(value: Any, files: ModelFiles, name: str = "", most: int = _MOST) -> None:
@@ -193,7 +247,7 @@ def _most_of(name: str) -> int:
     return _MOST_COUNTED if any(counted in name for counted in _COUNTS) else _MOST
 
 
-def on_paper(config: Any, files: ModelFiles) -> nn.Module:
+def on_paper(config: Any, files: ModelFiles, tower: str = "auto") -> nn.Module:
     """Return the network of a configuration without memory for its weights.
 
     Parameters
@@ -202,11 +256,13 @@ def on_paper(config: Any, files: ModelFiles) -> nn.Module:
         As `build_config` returns it.
     files : ModelFiles
         Whose it is, for messages.
+    tower : {"image", "text", "auto"}, default="auto"
+        Which of two networks is wanted of it.
 
     Returns
     -------
     nn.Module
-        On the device "meta".
+        On the device "meta", whole.
 
     Raises
     ------
@@ -217,11 +273,11 @@ def on_paper(config: Any, files: ModelFiles) -> nn.Module:
 
     with explained(files, "config.json"), torch.device("meta"), _few_modules():
         network: nn.Module = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    argument = main_input(encoder(network))
+    argument = main_input(encoder(network, tower))
     if argument not in _TAKEN:
         raise ValueError(
             f"Got backbone={files}, a {type(network).__name__}, which takes {shown(argument)}; expected a network "
-            'for texts or sounds. Networks for images come by name from torchvision, and as "timm:NAME" from timm.'
+            "for texts, sounds or pictures."
         )
     return network
 
@@ -287,11 +343,17 @@ def check_memory(network: nn.Module, files: ModelFiles) -> None:
 
 
 def main_input(network: Any) -> str:
-    return str(getattr(network, "main_input_name", None))
+    """Return the name under which a network takes samples; some for pictures have that of texts."""
+    name = str(getattr(network, "main_input_name", None))
+    parameters = signature(network.forward).parameters
+    return name if name in parameters or _PICTURES not in parameters else _PICTURES
 
 
-def encoder(network: Any) -> Any:
-    """Return what makes hidden states of samples: of an encoder and a decoder, the encoder."""
+def encoder(network: Any, tower: str = "auto") -> Any:
+    """Return what makes hidden states of samples: of an encoder and a decoder, the encoder; of two towers, one."""
+    towers = towers_of(network)
+    if tower in towers:
+        return getattr(network, towers[tower])
     # Descriptions of encoders that were saved alone say that there is no decoder, and the library builds one.
     both = all(isinstance(getattr(network, part, None), nn.Module) for part in ("encoder", "decoder"))
     return network.get_encoder() if network.config.is_encoder_decoder or both else network

@@ -26,12 +26,16 @@ from sktransfer.backbones.sources._hub_files import (
     check_place,
     explained,
 )
+from sktransfer.backbones.sources._hub_pictures import read_processor
+from sktransfer.backbones.sources._hub_towers import choose_tower
 from sktransfer.backbones.sources._sentence_models import SentenceModel
 from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
 from sktransfer.inputs._base import Preprocessing
 
 # Settings that would make a network remember, skip layers or hide parts of a sample at random.
-_SETTINGS = {"use_cache": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False}
+_SETTINGS = {
+    "use_cache": False, "layerdrop": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False, "mask_ratio": 0.0,
+}  # fmt: skip
 
 # Files of a tokenizer beside tokenizer.json, and those that stand in for it.
 _VOCABULARIES = (
@@ -43,7 +47,7 @@ _TOKENIZER_WORDS = ("tokenizer_class", "padding_side", "truncation_side", "error
 _TOKENIZER_ADVICE = "Save the tokenizer into the folder: tokenizer.save_pretrained(FOLDER)."
 
 
-def read_description(place: str) -> dict[str, Any]:
+def read_description(place: str, tower: str = "auto") -> dict[str, Any]:
     """Return the architecture, the preprocessing and the end of a model, by the names of a source's fields."""
     files = ModelFiles.named(place)
     check_place(files)
@@ -57,22 +61,30 @@ def read_description(place: str) -> dict[str, Any]:
     with explained(files, "config.json"):
         values = config.to_diff_dict() | {"model_type": config.model_type}
         values = json.loads(json.dumps(without_code(values), default=str))
-    network = encoder(on_paper(config, files))
+    whole = on_paper(config, files, tower)
+    tower = choose_tower(whole, tower, files)
+    network = encoder(whole, tower)
     argument = main_input(network)
     finish = None
     prepared: Preprocessing
     if argument == "input_ids":
-        prepared = texts = _read_tokenizer(files, network, config, model)
-        width = getattr(config, "hidden_size", None)
+        prepared = texts = _read_tokenizer(files, network, network.config, model)
+        width = getattr(network.config, "hidden_size", None)
         finish = model.finish(texts.prompt_tokens, width if isinstance(width, int) else None)
     elif model.poolings:
         raise ValueError(
             f"Got backbone={files}, a model of sentence-transformers around a {type(network).__name__}, which takes "
             f"{argument}; expected one for texts. Give the folder of its Transformer alone, without modules.json."
         )
+    elif argument == "pixel_values":
+        prepared, reverse = read_processor(files, config)
+        finish = {"reverse": reverse}
     else:
         prepared = _read_extractor(files, config, argument)
-    return {"config": values, "finish": finish, "prepared": prepared, "below": files.below, "commit": files.commit}
+    return {
+        "config": values, "finish": finish, "prepared": prepared, "below": files.below, "commit": files.commit,
+        "tower": tower,
+    }  # fmt: skip
 
 
 # Tokenizers

@@ -12,9 +12,12 @@ import torch
 from torch import nn
 
 from sktransfer._messages import shown
-from sktransfer.backbones.sources._hub_architectures import count_values, on_paper
+from sktransfer.backbones.sources._hub_architectures import count_values, encoder, on_paper, towers_of
 from sktransfer.backbones.sources._hub_files import ModelFiles, explained, refuse_pointer
 from sktransfer.backbones.sources._state_dicts import read_state_dict
+
+# Of BatchNorm, which files from before it counted lack.
+COUNTER = "num_batches_tracked"
 
 # Files of weights, in the order in which the library looks for them; each may be in parts that an index lists.
 _FILES = ("model.safetensors", "pytorch_model.bin")
@@ -95,7 +98,7 @@ def _part(files: ModelFiles, index: str, part: str) -> Path:
     return file
 
 
-def load_weights(files: ModelFiles, config: Any) -> tuple[Any, list[str]]:
+def load_weights(files: ModelFiles, config: Any, tower: str = "auto") -> tuple[Any, list[str]]:
     """Return the network with its weights.
 
     Parameters
@@ -104,13 +107,15 @@ def load_weights(files: ModelFiles, config: Any) -> tuple[Any, list[str]]:
         Of the model.
     config : transformers.PreTrainedConfig
         As `build_config` returns it.
+    tower : {"image", "text", "auto"}, default="auto"
+        Which of two networks is wanted.
 
     Returns
     -------
     network : nn.Module
-        In float32, whatever the file has.
+        In float32, whatever the file has; of two networks, the one.
     missing : list of str
-        Tensors that no file has.
+        Its parameters that no file has. They are zero.
 
     Raises
     ------
@@ -123,16 +128,15 @@ def load_weights(files: ModelFiles, config: Any) -> tuple[Any, list[str]]:
             refuse_pointer(files, file.name, opened.read(64))
         # Copies: a tensor of a file that is mapped into memory changes with the file.
         state.update({name: tensor.clone() for name, tensor in read_state_dict(file).items()})
-    network = on_paper(config, files)
-    check_claims(network, sum(tensor.numel() for tensor in state.values()), f"backbone={files}")
-    loaded, missing, _ = by_library(files, config, type(network), state)
-    return loaded, missing
+    check_claims(on_paper(config, files, tower), sum(tensor.numel() for tensor in state.values()), f"backbone={files}")
+    network, missing, _ = by_library(files, config, tower, state)
+    return network, missing
 
 
 def by_library(
-    files: ModelFiles, config: Any, kind: type[nn.Module], state: Mapping[str, torch.Tensor]
+    files: ModelFiles, config: Any, tower: str, state: Mapping[str, torch.Tensor]
 ) -> tuple[Any, list[str], list[str]]:
-    """Return the network that the library makes of tensors, whose names it may know by others.
+    """Return the network that the library makes of tensors, under their names of now or of files of earlier days.
 
     Parameters
     ----------
@@ -140,29 +144,46 @@ def by_library(
         Of the model, for messages.
     config : transformers.PreTrainedConfig
         As `build_config` returns it.
-    kind : type
-        Class of the network.
+    tower : {"image", "text", "auto"}
+        Which of two networks is wanted.
     state : mapping of str to Tensor
-        The tensors.
+        Of the whole model, or of that network alone.
 
     Returns
     -------
     network : nn.Module
-        In float32.
-    missing, unexpected : list of str
-        Names of tensors that the library did not find, and of those that it had no use for.
+        In float32; of two networks, or of encoder and decoder, the one that is wanted.
+    missing : list of str
+        Its parameters and buffers that are not among the tensors. They are zero.
+    unexpected : list of str
+        Names of tensors that the library had no use for.
 
     Raises
     ------
     ValueError
         If shapes do not match.
     """
-    library: Any = kind
+    network = on_paper(config, files, tower)
+    name = towers_of(network).get(tower)
+    if name is not None and not any(one.startswith(f"{name}.") for one in state):
+        state = {f"{name}.{one}": tensor for one, tensor in state.items()}
+    library: Any = type(network)
     with explained(files, "weights"):
         loaded, info = library.from_pretrained(
             None, config=config, state_dict=dict(state), dtype=torch.float32, output_loading_info=True
         )
-    return loaded, sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    names = {id(tensor): name for name, tensor in (*loaded.named_parameters(), *loaded.named_buffers())}
+    part = encoder(loaded, tower)
+    lacking = set(info["missing_keys"])
+    missing = {
+        name: tensor
+        for name, tensor in (*part.named_parameters(), *part.named_buffers())
+        if names.get(id(tensor)) in lacking and not name.endswith(COUNTER)
+    }
+    with torch.no_grad():
+        for tensor in missing.values():
+            tensor.zero_()  # not at random: whoever loads it again finds the same
+    return part, sorted(missing), sorted(info["unexpected_keys"])
 
 
 def check_claims(network: nn.Module, held: int, whose: str) -> None:

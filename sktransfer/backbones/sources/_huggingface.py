@@ -1,4 +1,4 @@
-"""Networks of the transformers library, for texts and for sounds: from its hub, or from a folder that it can load.
+"""Networks of the transformers library, for texts, sounds and pictures: from its hub, or from a folder.
 
 Architecture, weights, tokenizer and feature extractor are the library's own. Code that comes with a model is never run:
 a model that needs it is refused, and weights are read as tensors alone.
@@ -17,15 +17,18 @@ from torch import nn
 
 from sktransfer._messages import first_line, named_extra, shown
 from sktransfer._process._seeding import seeded
-from sktransfer.backbones.graphs._base import UntraceableError
+from sktransfer.backbones.graphs._base import Graph, UntraceableError
 from sktransfer.backbones.graphs._entries import Entry, Tokens, Windows
 from sktransfer.backbones.graphs._layer_check import check
 from sktransfer.backbones.graphs._layer_graph import LayerGraph
+from sktransfer.backbones.graphs._module_graph import ModuleGraph
 from sktransfer.backbones.sources._base import file_key
 from sktransfer.backbones.sources._hub_architectures import build_config, check_memory, encoder, main_input, on_paper
 from sktransfer.backbones.sources._hub_downloads import find
 from sktransfer.backbones.sources._hub_files import ModelFiles, check_revision, explained
 from sktransfer.backbones.sources._hub_models import read_description
+from sktransfer.backbones.sources._hub_pictures import Pictures
+from sktransfer.backbones.sources._hub_towers import pooling_of_texts
 from sktransfer.backbones.sources._hub_weights import (
     by_library,
     check_claims,
@@ -33,13 +36,13 @@ from sktransfer.backbones.sources._hub_weights import (
     weight_files,
     weight_files_here,
 )
-from sktransfer.backbones.sources._matching import Target, fill_from, refuse_layers, settle, shape_of
+from sktransfer.backbones.sources._matching import Target, fill_from, forget_others, refuse_layers, shape_of
 from sktransfer.backbones.sources._origin import Origin, random_origin, read_card
 from sktransfer.backbones.sources._sentence_layers import weight_file
 from sktransfer.backbones.sources._sentence_models import SentencePooling
 from sktransfer.backbones.sources._state_dicts import read_states
 from sktransfer.backbones.sources._weights_file import is_path
-from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
+from sktransfer.inputs import ImagePreprocessing, SoundPreprocessing, TextPreprocessing
 from sktransfer.inputs._base import Preprocessing
 
 # The name of what follows a network's pooling, in the network, where that has weights.
@@ -61,13 +64,16 @@ class HuggingFaceSource:
     config : dict or None, default=None
         The library's description of the architecture; `None` reads it from the model.
     finish : dict or None, default=None
-        Pooling and normalisation, where it is a model of sentence-transformers.
+        Pooling and normalisation, where it is a model of sentence-transformers; the order of channels, where it takes
+        pictures.
     prepared : Preprocessing or None, default=None
         What the network wants of a sample; `None` reads it from the model.
     below : str, default=""
         The sub-folder that holds the network, where it is a model of sentence-transformers.
     commit : str or None, default=None
         The commit of the hub's model that all is read from; `None` is for a folder, or one that is not known.
+    tower : {"auto", "image", "text"}, default="auto"
+        Which network of a model that has one for pictures and one for texts.
     """
 
     name: str
@@ -78,6 +84,7 @@ class HuggingFaceSource:
     prepared: Preprocessing | None = None
     below: str = ""
     commit: str | None = None
+    tower: str = "auto"
     kind: ClassVar[str] = "hf"
     keeps_network = False
 
@@ -89,7 +96,7 @@ class HuggingFaceSource:
             )
         check_revision(self._files)
         if self.config is None:
-            for name, value in read_description(self.name).items():
+            for name, value in read_description(self.name, self.tower).items():
                 object.__setattr__(self, name, value)
 
     @property
@@ -101,7 +108,7 @@ class HuggingFaceSource:
     @property
     def key(self) -> Hashable | None:
         # What files of settings say is here as they said it, so the files themselves need not be looked at again.
-        said: tuple[Any, ...] = self.config_text, json.dumps(self.finish, sort_keys=True), self.prepared
+        said: tuple[Any, ...] = self.config_text, json.dumps(self.finish, sort_keys=True), self.prepared, self.tower
         if self._layers and self.weights is not None:
             ends = [weight_file(replace(self._whole, asks=False).within(one["path"])) for one in self._layers]
             said += (tuple(None if file is None else file_key(file) for file in ends),)
@@ -143,9 +150,9 @@ class HuggingFaceSource:
         from transformers import AutoModel
 
         config = build_config(self.config or {}, self._files)
-        check_memory(on_paper(config, self._files), self._files)
+        check_memory(on_paper(config, self._files, self.tower), self._files)
         with seeded(self.seed), explained(self._files, "config.json"):
-            network = encoder(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False))
+            network = encoder(AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False), self.tower)
             return self._with_end(network, read=False)
 
     def pretrained(self) -> nn.Module:
@@ -153,55 +160,57 @@ class HuggingFaceSource:
             return self.architecture()
         if self.weights != "DEFAULT":
             return self._from_file(self.weights)
-        network, padding = load_weights(self._files, build_config(self.config or {}, self._files))
-        network = self._with_end(encoder(network), read=True).eval()
+        network, padding = load_weights(self._files, build_config(self.config or {}, self._files), self.tower)
+        network = self._with_end(network, read=True).eval()
         missing = self._lacking(network, padding)
         if missing:
             raise ValueError(
                 f"Got weights of {self._files} that lack {len(missing)} tensors of the network "
                 f"({', '.join(missing[:5])}); expected all of them. Give the weights of this very architecture."
             )
-        settle(network, _within(padding))  # such as a pooler, which the library drew
         return network
 
     def _from_file(self, path: str | os.PathLike[str]) -> nn.Module:
         states, config = read_states(path), build_config(self.config or {}, self._files)
-        paper = on_paper(config, self._files)
         held = max(sum(prod(shape_of(tensor)) for tensor in state.tensors.values()) for state in states)
-        check_claims(paper, held, f"weights={shown(Path(path))}")
+        check_claims(on_paper(config, self._files, self.tower), held, f"weights={shown(Path(path))}")
         network = self.architecture().eval()
         of_network_alone = bool(self._layers) and not any(f"{END}." in name for one in states for name in one.tensors)
         if of_network_alone:  # layers behind the pooling have a file of their own
             delattr(network, END)
+        if isinstance(self.prepared, ImagePreprocessing):
+            forget_others(network, states)
         target = Target(network, self._graph(network).feature_names())
 
         def convert(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], list[str]] | None:
             try:
-                whole, padding, unused = by_library(self._files, config, type(paper), tensors)
+                found, padding, unused = by_library(self._files, config, self.tower, tensors)
             except ValueError:
                 return None  # tensors of another network may stop the library anywhere
-            found = encoder(whole)
-            if self._lacking(found, padding):
+            if self._lacking(found.eval(), padding):
                 return None
             refuse_layers(target, tensors, unused, path)
-            lacking = set(_within(padding))
-            return {name: tensor for name, tensor in found.state_dict().items() if name not in lacking}, unused
+            return found.state_dict(), unused
 
         fill_from(target, states, path, convert)
         return self._with_end(network, read=True).eval() if of_network_alone else network
 
-    def _lacking(self, network: nn.Module, padding: Iterable[str]) -> list[str]:
+    def _lacking(self, network: nn.Module, names: Iterable[str]) -> list[str]:
         """Return those of the names without a tensor that features depend on."""
-        used = self._graph(network).feature_names()
-        return [name for name in padding if not used.isdisjoint(_within([name]))]
+        names = list(names)
+        used = self._graph(network).feature_names() if names else set[str]()
+        return [name for name in names if name in used]
 
     def adopt(self, network: nn.Module) -> "HuggingFaceSource":
         return self
 
-    def graph(self, network: nn.Module) -> LayerGraph:
-        return check(self._graph(network))
+    def graph(self, network: nn.Module) -> Graph:
+        graph = self._graph(network)
+        return check(graph) if isinstance(graph, LayerGraph) else graph
 
-    def _graph(self, network: nn.Module) -> LayerGraph:
+    def _graph(self, network: nn.Module) -> LayerGraph | ModuleGraph:
+        if isinstance(self.prepared, ImagePreprocessing):
+            return ModuleGraph(network, Pictures(self.prepared, network, **(self.finish or {})))
         if isinstance(self.prepared, TextPreprocessing):
             entry: Entry = Tokens(self.prepared, getattr(network.config, "pad_token_id", None))
         else:
@@ -209,13 +218,16 @@ class HuggingFaceSource:
             entry = Windows(self.prepared, main_input(network))
         finish = getattr(network, END, None) if self._layers else self._end()
         try:
+            if self.tower == "text" and finish is None:
+                assert isinstance(self.prepared, TextPreprocessing)
+                finish = pooling_of_texts(network, self.prepared, self._files)
             return LayerGraph(network, entry, finish)
         except UntraceableError:
             raise
         except Exception as error:  # networks of the library may want more than a sample
             raise UntraceableError(
                 f"Got backbone={self._files}, a {type(network).__name__}, which cannot be run on a sample alone "
-                f"({first_line(error)}); expected a network for texts or sounds. Give another model."
+                f"({first_line(error)}); expected a network for texts, sounds or pictures. Give another model."
             ) from error
 
     def _end(self) -> SentencePooling | None:
@@ -248,13 +260,8 @@ class HuggingFaceSource:
         return ModelFiles.named(self.name, "", self.commit)
 
 
-def _within(names: Iterable[str]) -> list[str]:
-    """Return names of a whole network as those of its encoder too."""
-    return [one for name in names for one in (name, name.removeprefix("encoder."))]
-
-
 def _import_transformers() -> Any:
     what = 'A backbone "hf:..." is a network of the package transformers'
-    with named_extra(what, "text", ' for texts, or "sktransfer[audio]" for sounds'):
+    with named_extra(what, "text", ' for texts and pictures, or "sktransfer[audio]" for sounds'):
         import transformers
     return transformers

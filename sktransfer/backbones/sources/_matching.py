@@ -185,6 +185,25 @@ def settle(network: nn.Module, names: Iterable[str], loaded: Collection[str] = (
                 tensor.fill_(1 if tensor.ndim > 1 else 0)
 
 
+def forget_others(network: nn.Module, states: Sequence[StateDict]) -> None:
+    """Make parameters zero that a file does not have behind any prefix, if it has most: untrained ones are no feature.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Of random weights.
+    states : sequence of StateDict
+        As `read_states` returns them.
+    """
+    keys = [f".{key}" for state in states for key in state.tensors]
+    ends = {key[at:] for key in keys for at in range(len(key)) if key[at] == "."}
+    lacking = [parameter for name, parameter in network.named_parameters() if f".{name}" not in ends]
+    if 2 * len(lacking) < len(list(network.parameters())):
+        with torch.no_grad():
+            for parameter in lacking:
+                parameter.zero_()
+
+
 def refuse_layers(
     target: Target, tensors: Mapping[str, torch.Tensor], names: Collection[str], path: "str | os.PathLike[str]"
 ) -> None:

@@ -28,12 +28,15 @@ class ImagePreprocessing(Preprocessing):
         Height and width cut from the centre, in pixels. `None` takes arrays of one size at that size, and all
         else at 224 x 224 out of 256.
     interpolation : str, default="bilinear"
-        `"nearest"`, `"bilinear"` or `"bicubic"`, with antialiasing.
+        `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`, with antialiasing.
     mean, std : tuple of float, default=(0.0,), (1.0,)
         Of each channel, for values in [0, 1]; one value stands for all channels.
     channels : int, default=3
         3 for RGB, 1 for grey, 4 for RGB and transparency in pictures and files. Arrays of 4 channels, or of another
         number, hold whatever the network was made for.
+    manner : {"torchvision", "transformers"}, default="torchvision"
+        Whose values come out, to one of 255 levels. `"transformers"` resizes the whole picture before the crop, and
+        rounds the crop's corner down.
 
     Raises
     ------
@@ -47,6 +50,7 @@ class ImagePreprocessing(Preprocessing):
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     channels: int = 3
+    manner: str = "torchvision"
     kind: ClassVar[str] = "images"
 
     def __post_init__(self) -> None:
@@ -114,6 +118,8 @@ class ImagePreprocessing(Preprocessing):
         (height, width), (inner_height, inner_width) = self._sizes(image.height, image.width, self.crop)
         if (image.height, image.width) == (height, width) == (inner_height, inner_width):
             return image
+        if self._rounds_down:
+            return self._fit_as_transformers(image, (height, width), self.crop)
         if height < inner_height or width < inner_width:  # a crop larger than the picture has a black border
             return self._fit_whole(image, (height, width), self.crop)
         top, left = round((height - inner_height) / 2), round((width - inner_width) / 2)
@@ -124,7 +130,9 @@ class ImagePreprocessing(Preprocessing):
 
     @property
     def shorter_side(self) -> int | None:
-        """Length of the shorter side after resizing, in pixels; `None` where images stay as they are."""
+        """Length of the shorter side after resizing, in pixels; `None` where all that a file holds counts."""
+        if self._rounds_down:
+            return None
         resized = self.crop if self.resize is None else self.resize
         return max(resized) if isinstance(resized, tuple) else resized
 
@@ -137,6 +145,15 @@ class ImagePreprocessing(Preprocessing):
         if width <= height:
             return (int(self.resize * height / width), self.resize), crop
         return (self.resize, int(self.resize * width / height)), crop
+
+    @property
+    def _rounds_down(self) -> bool:
+        return self.manner == "transformers"
+
+    def _fit_as_transformers(self, image: Any, size: tuple[int, int], crop: tuple[int, int]) -> Any:
+        whole = image.resize((size[1], size[0]), Image.Resampling[self.interpolation.upper()])
+        top, left = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
+        return whole.crop((left, top, left + crop[1], top + crop[0]))  # black where it is outside
 
     def _fit_whole(self, image: Any, size: tuple[int, int], crop: tuple[int, int]) -> Any:
         from torchvision.transforms import InterpolationMode
@@ -155,7 +172,12 @@ class ImagePreprocessing(Preprocessing):
         # For tensors, torch's "nearest" takes other pixels than Pillow's; "nearest-exact" takes the same.
         mode = InterpolationMode("nearest-exact" if self.interpolation == "nearest" else self.interpolation)
         image = resize(image, size, interpolation=mode, antialias=True)
-        return image if self.resize is None else center_crop(image, list(crop))
+        if self.resize is None:
+            return image
+        down = [side - inner for side, inner in zip(image.shape[-2:], crop, strict=True)]
+        if self._rounds_down and min(down) >= 0:
+            return image[..., down[0] // 2 :, down[1] // 2 :][..., : crop[0], : crop[1]]
+        return center_crop(image, list(crop))
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """Scale 8-bit values to [0, 1], then subtract the mean and divide by the deviation.

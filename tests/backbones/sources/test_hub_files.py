@@ -339,20 +339,20 @@ def test_a_saved_model_runs_no_code_of_its_description_either(values, bert, monk
 @pytest.mark.parametrize(
     ("kind", "match"),
     [
-        ("clip", "for pictures together with other samples"),
-        ("siglip", "for pictures together with other samples"),
-        ("blip", "for pictures together with other samples"),
+        ("clip", 'expected tower="image" or tower="text"'),
+        ("siglip", 'expected tower="image" or tower="text"'),
+        ("blip", 'expected tower="image" or tower="text"'),
         ("clap", "takes input_ids and input_features together"),
         ("clip_text_model", "expected a network|claims|cannot be loaded|without a tokenizer|whose tokenizer knows"),
-        ("vit", 'as "timm:NAME" from timm'),
-        ("dinov2", 'as "timm:NAME" from timm'),
-        ("videomae", "expected a network for texts or sounds"),
-        ("timm_wrapper", 'as "timm:NAME" from timm'),
+        ("vit", "without an image processor"),
+        ("dinov2", "without an image processor"),
+        ("videomae", "without an image processor"),
+        ("timm_wrapper", 'backbone="timm:NAME"'),
         ("encoder-decoder", "transformers makes no plain network"),
         ("patchtst", "which takes 'past_values'"),
     ],
 )
-def test_networks_that_are_not_for_texts_or_sounds_alone_are_told_apart(kind, match, bert):
+def test_networks_that_are_not_for_samples_of_one_kind_are_told_apart(kind, match, bert):
     (bert / "config.json").write_text(json.dumps({"model_type": kind}))
     with pytest.raises(ValueError, match=match) as caught:
         load_backbone(f"hf:{bert}")

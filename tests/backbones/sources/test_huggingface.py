@@ -341,15 +341,6 @@ def test_a_tokenizer_of_another_network_is_refused(bert):
         load_backbone(f"hf:{bert}")
 
 
-def test_networks_for_pictures_are_sent_to_timm(tmp_path):
-    from transformers import ViTConfig, ViTModel
-
-    config = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16)
-    ViTModel(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"takes 'pixel_values'; expected a network for texts or sounds.*timm:"):
-        load_backbone(f"hf:{tmp_path}")
-
-
 @pytest.mark.parametrize(
     ("name", "error", "match"),
     [
