@@ -31,8 +31,11 @@ _TRIED = ((150, 117), (301, 402), (520, 389), (64, 64))
 # What a value may differ by, in levels of 255: processors that work on floats do not round in between.
 _CLOSE, _CLOSE_OF_FLOATS = 1.01, 2.01
 
+_MOST_PIXELS = 4096
+
 # Files of settings name things that are no settings of the pictures; words that are.
 _WORDS = ("image_processor_type", "feature_extractor_type")
+_ENDINGS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
 
 
 class Pictures:
@@ -155,6 +158,8 @@ def read_processor(files: ModelFiles, config: Any) -> tuple[ImagePreprocessing, 
             f"Got backbone={files}, a network for pictures without an image processor; expected {_FILES} beside "
             f"config.json. {_ADVICE}"
         )
+    for name in ("size", "crop_size", "pad_size"):
+        _check_sides(files, name, values.get(name))
     settings = {name: value for name, value in values.items() if name in _WORDS or _is_plain(value)}
     processor = _load_processor(files, settings, config)
     pictures = [_picture(*sides) for sides in _TRIED]
@@ -186,12 +191,22 @@ def read_processor(files: ModelFiles, config: Any) -> tuple[ImagePreprocessing, 
     )
 
 
+def _check_sides(files: ModelFiles, name: str, value: Any) -> None:
+    """Refuse sides of pictures that would fill the memory before they are compared with anything."""
+    for side in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]:
+        if isinstance(side, int | float) and not 0 < side <= _MOST_PIXELS:
+            raise ValueError(
+                f"Got backbone={files}, whose {_FILES} says {name}: {shown(value)}; expected sides of 1 to "
+                f"{_MOST_PIXELS} pixels. Correct it, or download the model again."
+            )
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(map(_is_plain, value.values()))
     if isinstance(value, list):
         return len(value) <= 16 and all(map(_is_plain, value))
-    return value is None or (isinstance(value, bool | int | float) and abs(value) < 10**4)
+    return value is None or isinstance(value, bool | int | float)
 
 
 def _load_processor(files: ModelFiles, settings: dict[str, Any], config: Any) -> Any:
@@ -201,7 +216,8 @@ def _load_processor(files: ModelFiles, settings: dict[str, Any], config: Any) ->
 
     for word in _WORDS:
         name = settings.get(word)
-        if name is not None and not (isinstance(name, str) and name.isidentifier() and hasattr(transformers, name)):
+        known = isinstance(name, str) and name.isidentifier() and name.endswith(_ENDINGS)
+        if name is not None and not (known and _is_in(transformers, name)):
             del settings[word]  # the kind of network says it then
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, _FILES).write_text(json.dumps(settings), encoding="utf-8")
@@ -209,6 +225,12 @@ def _load_processor(files: ModelFiles, settings: dict[str, Any], config: Any) ->
             return AutoImageProcessor.from_pretrained(
                 folder, config=config, backend="pil", trust_remote_code=False, local_files_only=True
             )
+
+
+def _is_in(library: Any, name: str) -> bool:
+    """Tell whether a library has a processor of this name, or of that which it has today."""
+    plain = name.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
+    return hasattr(library, name) or hasattr(library, plain)
 
 
 def _run(processor: Any, picture: Image.Image) -> torch.Tensor:

@@ -423,6 +423,14 @@ def test_settings_of_a_processor_that_name_code_are_dropped(vit, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_processor_for_pictures_that_fill_the_memory_is_refused(vit):
+    settings = json.loads((vit / "preprocessor_config.json").read_text())
+    settings["size"] = {"height": 10**6, "width": 10**6}
+    (vit / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"says size: .* expected sides of 1 to 4096 pixels"):
+        load_backbone(f"hf:{vit}")
+
+
 def save_config(folder, kind, **settings):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps({"model_type": kind, **settings}))
