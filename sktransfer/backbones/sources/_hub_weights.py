@@ -15,9 +15,7 @@ from sktransfer._messages import shown
 from sktransfer.backbones.sources._hub_architectures import count_values, encoder, on_paper, towers_of
 from sktransfer.backbones.sources._hub_files import ModelFiles, explained, refuse_pointer
 from sktransfer.backbones.sources._state_dicts import read_state_dict
-
-# Of BatchNorm, which files from before it counted lack.
-COUNTER = "num_batches_tracked"
+from sktransfer.backbones.sources._weights_file import COUNTER
 
 # Files of weights, in the order in which the library looks for them; each may be in parts that an index lists.
 _FILES = ("model.safetensors", "pytorch_model.bin")

@@ -21,12 +21,13 @@ from sktransfer._messages import shortened, shown
 from sktransfer.backbones.graphs._trace import first_names
 from sktransfer.backbones.sources._state_dicts import USUAL, StateDict, usual
 from sktransfer.backbones.sources._weights import put, refuse_faults, short, type_faults
-from sktransfer.backbones.sources._weights_file import check_tensors, check_versions, count
+from sktransfer.backbones.sources._weights_file import COUNTER, check_tensors, check_versions, count
 
 # Makes a network's tensors of others, and names those that were of no use.
 Convert = Callable[[Mapping[str, torch.Tensor]], "tuple[Mapping[str, torch.Tensor], list[str]] | None"]
 
-_COUNTER = "num_batches_tracked"  # of BatchNorm; files from before it counted are whole
+# In names of weights that torch divides by their length.
+_NORMALISED = ("parametrizations.weight.original", "weight_g", "weight_v")
 
 
 class Target:
@@ -50,7 +51,7 @@ class Target:
         self.network, self.own = network, network.state_dict()
         self.first = first_names(network)
         self.needed = {self.first.get(name, name) for name in needed if name in self.own}
-        self.required = {name for name in self.needed if not name.endswith(_COUNTER)}
+        self.required = {name for name in self.needed if not name.endswith(COUNTER)}
         self.beside = {name for name in self.own if self.first.get(name, name) not in self.needed}
         self.heads, self.n_classes = tuple(f"{head}." for head in heads), n_classes
         self.head_modules = (*self.heads, *{f"{name.rpartition('.')[0]}." for name in self.beside if "." in name})
@@ -163,8 +164,8 @@ def fill_from(
 def settle(network: nn.Module, names: Iterable[str], loaded: Collection[str] = ()) -> None:
     """Give tensors that features do not need, and no file has, values that are the same in every process.
 
-    They are a part of the network's fingerprint, and were drawn at random. Matrices become ones, for a layer that
-    normalises its weights would divide by zero.
+    They are a part of the network's fingerprint, and were drawn at random. They become zeros, as those do that a library
+    misses in its files: so it can be seen that they were not trained. Weights that are normalised become ones.
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ def settle(network: nn.Module, names: Iterable[str], loaded: Collection[str] = (
         for name in names & state.keys():
             tensor = state[name]
             if tensor.is_floating_point() and tensor.untyped_storage().data_ptr() not in kept:
-                tensor.fill_(1 if tensor.ndim > 1 else 0)
+                tensor.fill_(1 if any(part in name for part in _NORMALISED) else 0)
 
 
 def forget_others(network: nn.Module, states: Sequence[StateDict]) -> None:

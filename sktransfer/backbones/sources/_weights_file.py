@@ -16,6 +16,8 @@ from sktransfer._messages import shortened, shown
 
 # Entry in the header of a safetensors file: the weights whose preprocessing goes with those in the file.
 RECIPE = "sktransfer preprocessing of"
+# Of BatchNorm; files from before it counted are whole without it.
+COUNTER = "num_batches_tracked"
 
 # What git leaves in the place of a large file that was not fetched.
 _POINTER = b"version https://git-lfs"

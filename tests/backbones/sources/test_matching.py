@@ -522,8 +522,14 @@ def test_what_is_settled_leaves_tied_tensors_as_they_are():
     before = network["a"].weight.clone()
     settle(network, ["b.weight", "c.weight", "c.bias"])
     assert torch.equal(network["a"].weight, before)
-    assert torch.equal(network["c"].weight, torch.ones(2, 2))
+    assert torch.equal(network["c"].weight, torch.zeros(2, 2))
     assert torch.equal(network["c"].bias, torch.zeros(2))
+
+
+def test_weights_that_are_normalised_are_not_settled_at_zero():
+    network = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
+    settle(network, network.state_dict())
+    assert network(torch.ones(1, 3)).isfinite().all()
 
 
 class Tied(nn.Module):
