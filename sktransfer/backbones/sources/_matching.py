@@ -164,8 +164,8 @@ def fill_from(
 def settle(network: nn.Module, names: Iterable[str], loaded: Collection[str] = ()) -> None:
     """Give tensors that features do not need, and no file has, values that are the same in every process.
 
-    They are a part of the network's fingerprint, and were drawn at random. They become zeros, as those do that a library
-    misses in its files: so it can be seen that they were not trained. Weights that are normalised become ones.
+    They are a part of the network's fingerprint, and were drawn at random. They become zeros, as those do that a
+    library misses in its files: so it can be seen that they were not trained. Weights that are normalised become ones.
 
     Parameters
     ----------
