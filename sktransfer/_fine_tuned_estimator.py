@@ -18,8 +18,9 @@ from sktransfer._process._fit_tasks import FitTask, run_as_task
 from sktransfer._process._private_names import Interval, StrOptions
 from sktransfer._training._idle_parameters import warn_of_frozen_blocks, warn_of_idle_rank
 from sktransfer._training._net_record import net_from_record, net_to_record
+from sktransfer._training._parameter_checks import check_settings, check_trainable
 from sktransfer._training._prediction import predict
-from sktransfer._training._settings import TrainingSettings, check_settings, check_trainable
+from sktransfer._training._settings import TrainingSettings
 from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer._training.tasks._base import Task
 from sktransfer._training.tasks._weights import check_lengths
