@@ -134,7 +134,7 @@ RATES = wrong(0, 0.0, -0.0, -1e-3, nan, inf, -inf, np.float32(0), np.float64(-1)
 REFUSED = {
     "backbone": Refused(
         wrong(
-            *(None, 3, np.int64(18), nan, True, b"resnet18", [tiny_cnn], (), {"resnet18"}, Path("resnet18")),
+            *(None, 3, np.int64(18), nan, True, b"resnet18", [tiny_cnn], (), {"resnet18"}),
             match="^Got backbone=.* of type .*; expected a name, a torch.nn.Module, or a function that returns one",
         ),
         [

@@ -82,7 +82,10 @@ def _meaning(backbone: str | os.PathLike[str]) -> str | None:
     """Say what a name is, what was expected, and what to write; `None` where that is not known."""
     if not isinstance(backbone, str):
         text = os.fspath(backbone)
-        return _path(text if isinstance(text, str) else os.fsdecode(text), surely=True)
+        text = text if isinstance(text, str) else os.fsdecode(text)
+        if text in _of_torchvision() and not _exists(text):
+            return f"a path at which there is nothing; expected a name as a string. Write backbone={_quoted(text)}."
+        return _path(text, surely=True)
     name = backbone.strip()
     if (prefixed := _PREFIXES.fullmatch(name)) is not None:
         return _prefixed(prefixed[1].casefold(), prefixed[2].strip())

@@ -171,3 +171,7 @@ def test_another_address_is_told_what_names_look_like(name):
 
 def test_a_name_of_torch_hub_is_to_be_loaded_first():
     assert "torch.hub.load" in refusal("pytorch/vision:v0.10.0")
+
+
+def test_a_path_object_that_is_a_name_is_answered_with_the_string():
+    assert 'Write backbone="resnet18".' in refusal(Path("resnet18"))
