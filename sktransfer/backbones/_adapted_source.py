@@ -102,19 +102,21 @@ class AdaptedSource:
         held = [(f".{key}", shape_of(tensor)) for state in states for key, tensor in state.tensors.items()]
         if not wider or any(not _holds(held, name, tuple(after[name].shape)) for name in wider):
             return None
-        fill_from(Target(network, self.source.graph(network).feature_names()), states, path)
+        fill_from(Target(network, self.graph(network).feature_names()), states, path)
         return network
 
     def adopt(self, network: nn.Module) -> "AdaptedSource":
         return replace(self, source=self.source.adopt(network))
 
     def graph(self, network: nn.Module) -> Graph:
-        return self.source.graph(network)
+        # Some sources show the network an example to find where it can be cut.
+        wider = getattr(self.source, "with_channels", None)
+        return (self.source if wider is None else wider(self.n_channels)).graph(network)
 
     def preprocessing(self, network: nn.Module) -> Preprocessing:
         own = self.source.preprocessing(network)
         assert isinstance(own, ImagePreprocessing)
-        return with_channels(own, self.n_channels)
+        return own.with_channels(self.n_channels)
 
     def _adapted(self, network: nn.Module) -> nn.Module:
         own = self.source.preprocessing(network)
@@ -134,33 +136,6 @@ class AdaptedSource:
 def _holds(held: list[tuple[str, tuple[int, ...]]], name: str, shape: tuple[int, ...]) -> bool:
     """Tell whether a file has a tensor of this name, behind any prefix, and shape."""
     return any(key.endswith(f".{name}") and found == shape for key, found in held)
-
-
-def with_channels(preprocessing: ImagePreprocessing, n_channels: int) -> ImagePreprocessing:
-    """Return how a network wants its images, for other channels.
-
-    Parameters
-    ----------
-    preprocessing : ImagePreprocessing
-        For those that it was pretrained with.
-    n_channels : int
-        Those of the adapted network.
-
-    Returns
-    -------
-    ImagePreprocessing
-        With mean and deviation of the first channels as they were; others have their average. So has a single one.
-    """
-    if preprocessing.channels == n_channels:
-        return preprocessing
-
-    def spread(values: tuple[float, ...]) -> tuple[float, ...]:
-        if len(values) == 1:
-            return values
-        middle = sum(values) / len(values)
-        return (middle,) if n_channels == 1 else (*values, *[middle] * (n_channels - len(values)))[:n_channels]
-
-    return replace(preprocessing, channels=n_channels, mean=spread(preprocessing.mean), std=spread(preprocessing.std))
 
 
 def channels_of(preprocessing: Preprocessing, name: str, n_channels: int) -> int:

@@ -43,7 +43,10 @@ class Backbone(KeptNetwork):
     """
 
     def __repr__(self) -> str:
-        more = f", first layer adapted to {self.preprocessing.channels} channels" if self.n_own_channels else ""  # type: ignore[attr-defined]
+        more = ""
+        if self.n_own_channels:
+            n_channels = self.preprocessing.channels  # type: ignore[attr-defined]
+            more = f", first layer adapted to {n_channels} channel{'s' * (n_channels > 1)}"
         return f"<Backbone {self.name!r}, weights={self.weights_name!r}, {len(self.blocks)} blocks{more}>"
 
     # Channels

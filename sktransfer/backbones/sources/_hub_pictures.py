@@ -76,7 +76,9 @@ class Pictures:
 
     def arguments(self, x: torch.Tensor) -> dict[str, Any]:
         """Return what the network's forward takes."""
-        arguments: dict[str, Any] = {"pixel_values": x.flip(1) if self.reverse else x}
+        if self.reverse:  # channels behind red, green and blue stay where they are
+            x = torch.cat([x[:, :3].flip(1), x[:, 3:]], dim=1)
+        arguments: dict[str, Any] = {"pixel_values": x}
         if self.n_noise:
             arguments["noise"] = torch.arange(self.n_noise, device=x.device).expand(x.shape[0], -1)
         return arguments

@@ -204,6 +204,12 @@ class HuggingFaceSource:
     def adopt(self, network: nn.Module) -> "HuggingFaceSource":
         return self
 
+    def with_channels(self, n_channels: int) -> "HuggingFaceSource":
+        """Return the source of this network with a first layer that was adapted to other channels."""
+        if not isinstance(self.prepared, ImagePreprocessing):
+            return self
+        return replace(self, prepared=self.prepared.with_channels(n_channels))
+
     def graph(self, network: nn.Module) -> Graph:
         graph = self._graph(network)
         return check(graph) if isinstance(graph, LayerGraph) else graph

@@ -4,7 +4,7 @@ The operations, and their order, are those of torchvision's own presets.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -93,6 +93,30 @@ class ImagePreprocessing(Preprocessing):
             mean=tuple(preset.mean),
             std=tuple(preset.std),
         )
+
+    def with_channels(self, n_channels: int) -> "ImagePreprocessing":
+        """Return the same for a network whose first layer was adapted to other channels.
+
+        Parameters
+        ----------
+        n_channels : int
+            Those of the adapted network.
+
+        Returns
+        -------
+        ImagePreprocessing
+            With mean and deviation of the first channels as they were; others have their average. So has a single one.
+        """
+        if self.channels == n_channels:
+            return self
+
+        def spread(values: tuple[float, ...]) -> tuple[float, ...]:
+            if len(values) == 1:
+                return values
+            middle = sum(values) / len(values)
+            return (middle,) if n_channels == 1 else (*values, *[middle] * (n_channels - len(values)))[:n_channels]
+
+        return replace(self, channels=n_channels, mean=spread(self.mean), std=spread(self.std))
 
     def fit_size(self, image: Any) -> Any:
         """Resize and crop one picture or tensor.
