@@ -10,9 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from sktransfer.backbones.graphs._layer_part import LayerPart
-from sktransfer.backbones.graphs._module_part import ModulePart, pool_of_part
-from sktransfer.backbones.graphs._pooling import pool
+from sktransfer.backbones.graphs._pooling import PoolsItself, pool
 
 
 class FeatureNetwork(nn.Module):
@@ -220,6 +218,6 @@ def pool_output(
     Tensor of shape (n, n_features)
         The vectors.
     """
-    if isinstance(part, ModulePart):
-        return pool_of_part(part, output, pooling)
-    return part.pool(x, output, pooling) if isinstance(part, LayerPart) else pool(output, pooling, channels_last)
+    if isinstance(part, PoolsItself):
+        return part._pool_output(x, output, pooling)
+    return pool(output, pooling, channels_last)

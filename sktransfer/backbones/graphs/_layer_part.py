@@ -9,7 +9,7 @@ from torch import nn
 from sktransfer.backbones.graphs._base import NOTHING, Pooled
 from sktransfer.backbones.graphs._layer_calls import Opening, first_of, twin
 from sktransfer.backbones.graphs._layer_relays import Relayed
-from sktransfer.backbones.graphs._pooling import pool
+from sktransfer.backbones.graphs._pooling import PoolsItself, pool
 
 
 class Layers(Protocol):
@@ -46,7 +46,7 @@ class _Unchanged:
         return self
 
 
-class LayerPart(nn.Module):
+class LayerPart(PoolsItself, nn.Module):
     """The part of a network between two depths; its layers bear the names that they have in the network.
 
     Parameters
@@ -130,7 +130,7 @@ class LayerPart(nn.Module):
         return {cut.depth: self._ends[cut.depth - 1] for cut in self.pooled.cuts}
 
     def _pooled(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        vector = self.pool(x, hidden.float(), self.pooled.pooling)
+        vector = self._pool_output(x, hidden.float(), self.pooled.pooling)
         return vector.clone() if self.pooled.pooling == "cls" else vector
 
     def _hidden(self, x: torch.Tensor, padding: torch.Tensor | None, vectors: list[torch.Tensor]) -> torch.Tensor:
@@ -160,7 +160,7 @@ class LayerPart(nn.Module):
             hidden = first_of(result)
         return hidden if self._after is None else self.get_submodule(self._after)(hidden)
 
-    def pool(self, x: torch.Tensor, hidden: torch.Tensor, pooling: str) -> torch.Tensor:
+    def _pool_output(self, x: torch.Tensor, hidden: torch.Tensor, pooling: str) -> torch.Tensor:
         """Make vectors of what this part made of `x`: over the positions that are there, and over windows."""
         if hidden.ndim == 2:
             return hidden

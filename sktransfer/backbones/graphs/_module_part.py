@@ -14,6 +14,7 @@ from torch import nn
 from sktransfer.backbones.graphs._base import NOTHING, Pooled
 from sktransfer.backbones.graphs._layer_calls import twin_of_one
 from sktransfer.backbones.graphs._module_calls import Shape, mapped, value_in
+from sktransfer.backbones.graphs._pooling import PoolsItself
 
 
 class _Reached(Exception):  # noqa: N818
@@ -88,7 +89,7 @@ class _Shared:
         return self
 
 
-class ModulePart(nn.Module):
+class ModulePart(PoolsItself, nn.Module):
     """The part of a network between two cuts; its layers bear the names that they have in the network.
 
     Parameters
@@ -130,26 +131,9 @@ class ModulePart(nn.Module):
             return value
         return (value, *(run.vectors[cut] for cut in shared.pooled.cuts))
 
-
-def pool_of_part(part: ModulePart, value: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Make vectors of what a part has returned.
-
-    Parameters
-    ----------
-    part : ModulePart
-        The part.
-    value : Tensor of shape (n, ...)
-        What it returned.
-    pooling : str
-        How maps and tokens become vectors.
-
-    Returns
-    -------
-    Tensor of shape (n, n_features)
-        The vectors.
-    """
-    shared = part._shared
-    return shared.graph.pool(value, pooling, shared.end)
+    def _pool_output(self, x: torch.Tensor, output: torch.Tensor, pooling: str) -> torch.Tensor:
+        shared = self._shared
+        return shared.graph.pool(output, pooling, shared.end)
 
 
 class _Run:

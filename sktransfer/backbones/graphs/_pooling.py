@@ -1,8 +1,18 @@
 """From a block's output, a map or tokens, to one vector a sample."""
 
+from abc import abstractmethod
+
 import torch
 
 POOLINGS = ("avg", "max", "flatten", "cls", "mean", "last")
+
+
+class PoolsItself:
+    """A part of a network that knows itself how its output becomes vectors."""
+
+    @abstractmethod
+    def _pool_output(self, x: torch.Tensor, output: torch.Tensor, pooling: str) -> torch.Tensor:
+        """Make vectors of shape (n, features) of what the part made of `x`."""
 
 
 def pool_on_the_way(x: torch.Tensor, pooling: str, channels_last: bool) -> torch.Tensor:

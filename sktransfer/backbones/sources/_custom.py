@@ -14,9 +14,7 @@ from torch import nn
 from sktransfer._messages import first_line, shown
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
-from sktransfer.backbones.sources._matching import Target, fill_from
 from sktransfer.backbones.sources._origin import Origin
-from sktransfer.backbones.sources._state_dicts import read_states
 from sktransfer.backbones.sources._wrapped_networks import unwrap_network
 from sktransfer.inputs import ImagePreprocessing
 
@@ -105,6 +103,9 @@ class CustomSource:
     def pretrained(self) -> nn.Module:
         network = self.architecture().eval()
         if self._path is not None:
+            from sktransfer.backbones.sources._matching import Target, fill_from  # which few need
+            from sktransfer.backbones.sources._state_dicts import read_states
+
             fill_from(Target(network, self.graph(network).feature_names()), read_states(self._path), self._path)
         return network
 

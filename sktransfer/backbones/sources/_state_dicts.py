@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from sktransfer._messages import shortened, shown
-from sktransfer.backbones.sources._weights_file import check_tensors, check_versions, find_file
+from sktransfer._messages import shown
+from sktransfer.backbones.sources._weights_file import check_tensors, check_versions, find_file, reason_of
 
 # Where the weights of a checkpoint are, if it says nothing else.
 USUAL = ("", "state_dict", "model", "state_dict.model")
@@ -182,22 +182,3 @@ def _read_torch(path: Path) -> Any:
             f"Got weights={shown(path)}, which torch.load cannot read ({reason_of(error)}); expected a whole file of a "
             "state_dict. Download or save it again."
         ) from error
-
-
-def reason_of(error: Exception) -> str:
-    """Return the reason in one short line, without torch's advice on how to load the file all the same.
-
-    Parameters
-    ----------
-    error : Exception
-        As torch or safetensors raised it.
-
-    Returns
-    -------
-    str
-        For a message.
-    """
-    reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    if "TorchScript" in reason:
-        return "it is a TorchScript archive, which holds code"
-    return shortened(reason.partition(" Please use")[0].strip().partition("\n")[0], 160) or type(error).__name__

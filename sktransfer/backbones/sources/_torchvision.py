@@ -14,9 +14,7 @@ from sktransfer._messages import check_choice, closest, shown
 from sktransfer._process._seeding import seeded
 from sktransfer.backbones.graphs._traced_graph import NetworkGraph
 from sktransfer.backbones.sources._base import file_key
-from sktransfer.backbones.sources._matching import Target, fill_from
 from sktransfer.backbones.sources._origin import Origin, random_origin
-from sktransfer.backbones.sources._state_dicts import read_states
 from sktransfer.backbones.sources._weights import fetch, place_of
 from sktransfer.backbones.sources._weights_file import check_tensors, is_path, read_recipe
 from sktransfer.inputs import ImagePreprocessing
@@ -124,6 +122,9 @@ class TorchvisionSource:
             check_tensors(whole.state_dict(), place_of(enum))
             return self._as_pretrained(whole)
         network = self._build().eval()
+        from sktransfer.backbones.sources._matching import Target, fill_from  # which few need
+        from sktransfer.backbones.sources._state_dicts import read_states
+
         fill_from(Target(network, self.graph(network).feature_names()), read_states(self.weights), self.weights)
         return self._as_pretrained(network)
 

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from sktransfer._messages import shortened, shown
-from sktransfer.backbones.sources._state_dicts import reason_of
-from sktransfer.backbones.sources._weights_file import count, is_finite
+from sktransfer.backbones.sources._weights_file import count, is_finite, reason_of
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum

@@ -276,3 +276,22 @@ def count(what: str, names: list[str]) -> str:
         several.pop()
     listed = ", ".join(several) + (", ..." if len(names) > len(several) else "")
     return f"{len(names)} {what}{plural}" + (f" ({listed})" if names else "")
+
+
+def reason_of(error: Exception) -> str:
+    """Return the reason in one short line, without torch's advice on how to load the file all the same.
+
+    Parameters
+    ----------
+    error : Exception
+        As torch or safetensors raised it.
+
+    Returns
+    -------
+    str
+        For a message.
+    """
+    reason = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    if "TorchScript" in reason:
+        return "it is a TorchScript archive, which holds code"
+    return shortened(reason.partition(" Please use")[0].strip().partition("\n")[0], 160) or type(error).__name__

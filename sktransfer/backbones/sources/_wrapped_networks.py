@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from sktransfer._messages import shown
-from sktransfer.backbones.sources._other_names import refuse_other_names
 
 # How each kind of network is given instead, by a class that it has and the package that class comes from.
 _ADVICE = {
@@ -100,6 +99,8 @@ def refuse_other(backbone: Any) -> None:
         If it is something else, such as a `state_dict`, or a name as others write it.
     """
     if isinstance(backbone, str | os.PathLike):
+        from sktransfer.backbones.sources._other_names import refuse_other_names  # which a known name has no need of
+
         refuse_other_names(backbone)
         return
     if callable(backbone):
