@@ -15,6 +15,9 @@ from sktransfer._messages import shown
 # Images that are looked at where each has to be decoded for it.
 MOST_DECODED = 256
 
+# The least deviation, as a part of the span from black to white; a channel of less is taken for one that never changes.
+_LEAST = 1e-6
+
 
 def check_stats(channel_stats: Any) -> None:
     """Raise if these are no means and deviations of channels.
@@ -65,7 +68,7 @@ def given_stats(
     Raises
     ------
     ValueError
-        If there are not as many.
+        If there are not as many, or a deviation is nothing beside the span.
     """
     means, deviations = channel_stats
     if len(means) != channels:
@@ -74,6 +77,12 @@ def given_stats(
             f"channel. Give {channels} of each."
         )
     low, high = span
+    if min(deviations) < _LEAST * (high - low):
+        raise ValueError(
+            f"Got channel_stats with a deviation of {min(deviations):g} for values from {low:g} to {high:g}; expected "
+            "at least a millionth of this span. Give means and deviations in the units of X, or say what black and "
+            "white are: pixel_range=(low, high)."
+        )
     return {
         "mean": tuple((float(mean) - low) / (high - low) for mean in means),
         "std": tuple(float(deviation) / (high - low) for deviation in deviations),
@@ -110,7 +119,7 @@ def learned_stats(
         squares += (values * values).sum(axis=0)
     means = total / max(n_values, 1)
     deviations = np.sqrt((squares / max(n_values, 1) - means**2).clip(0.0))
-    deviations[deviations < 1e-6] = 1.0
+    deviations[deviations < _LEAST] = 1.0
 
     def join(known: Sequence[float], found: np.ndarray) -> tuple[float, ...]:
         own = list(known) * n_known if len(known) == 1 else list(known)
