@@ -332,8 +332,8 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         module = self.net_.module_
         if not same or (settings.freeze_depth, list(settings.layers)) != (module.freeze_depth, list(module.layers)):
             raise ValueError(
-                "Got warm_start=True with other classes or outputs, another backbone, freeze_depth or layer than in "
-                "the fit before; expected the same. Set warm_start=False to start anew."
+                "Got warm_start=True with other classes or outputs, another backbone, freeze_depth or layer, or images "
+                "of other channels, than in the fit before; expected the same. Set warm_start=False to start anew."
             )
         self.net_.module_.attach(self.backbone_)
         return self.net_.module_

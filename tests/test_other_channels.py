@@ -98,13 +98,35 @@ def test_the_axis_of_the_channels_is_told_where_one_alone_can_be(shape, channels
     assert extractor().fit(list(X)).backbone_.preprocessing.channels == channels
 
 
-@pytest.mark.parametrize("shape", [(20, 20, 20), (8, 8, 8), (10, 12, 8), (24, 64, 24)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (20, 20, 20), (8, 8, 8), (10, 12, 8), (24, 64, 24), (3, 3, 13), (4, 4, 13), (1, 1, 13), (13, 1, 1), (13, 3, 3),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_a_shape_that_can_be_read_in_two_ways_is_asked_about(shape):
     X = np.random.default_rng(0).uniform(size=(2, *shape))
     for given in (X, list(X)):
         with pytest.raises(ValueError, match=r"^Got X.* of shape .*does not tell.*Say how many: n_channels"):
             extractor().fit(given)
-    assert extractor(n_channels=shape[-1]).fit(X).backbone_.preprocessing.channels == shape[-1]
+    count = max(shape[0], shape[-1]) if min(shape) < 5 else shape[-1]
+    assert extractor(n_channels=count).fit(X).backbone_.preprocessing.channels == count
+
+
+@pytest.mark.parametrize("shape", [(9, 9, 200), (20, 24, 65), (200, 11, 11), (3, 3, 200)], ids=str)
+def test_patches_of_more_bands_than_are_taken_are_not_read_as_others(shape):
+    X = np.random.default_rng(0).uniform(size=(2, *shape))
+    for given in (X, list(X)):
+        with pytest.raises(ValueError, match=r"^Got X.* of shape .*does not tell.*with at most 64 channels\. Say"):
+            extractor().fit(given)
+
+
+def test_lines_of_a_network_for_grey_and_small_pictures_stay_what_they_are():
+    lines = nn.Sequential(nn.Conv2d(1, 4, (1, 3)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    for network, shape in ((lines, (1, 1, 13)), (sized, (3, 5, 5)), (sized, (3, 32, 24)), (sized, (4, 4, 3))):
+        X = np.random.default_rng(0).uniform(size=(2, *shape))
+        assert PretrainedFeatureExtractor(network).fit(X).backbone_.preprocessing.channels == (1 if 13 in shape else 3)
 
 
 # One, three and four
@@ -197,6 +219,11 @@ def test_given_means_and_deviations_are_in_the_units_of_x():
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.transform(reflectances), fitted.transform(reflectances))
     assert clone(fitted).fit(reflectances)._reader.preprocessing == found
+
+
+def test_a_deviation_that_is_nothing_beside_the_values_is_refused():
+    with pytest.raises(ValueError, match=r"^Got channel_stats with a deviation of 1e-300 for values from 0 to 1; "):
+        extractor(channel_stats=([0.5] * 13, [0.2] * 12 + [1e-300])).fit(images(4)[0])
 
 
 def test_given_means_replace_those_of_colours_too():

@@ -138,7 +138,7 @@ class OpenFile(EncodedFile):
         self._file = file
         self._read: bytes | Exception | None = None
         try:
-            if not _can_seek(file):
+            if not can_seek(file):
                 with alone_with_file(file):
                     self._read = read_on(file)
         except Exception as error:  # said when it is read
@@ -177,7 +177,19 @@ def name_of_path(path: str, row: int) -> str:
     return f"{text if len(text) <= _LONGEST_NAME else f'{text[:100]}...{text[-200:]}'} (row {row})"
 
 
-def _can_seek(file: Any) -> bool:
+def can_seek(file: Any) -> bool:
+    """Tell whether an open file can be read from its start, more than once.
+
+    Parameters
+    ----------
+    file : binary file
+        Open; one that is closed raises what it pleases.
+
+    Returns
+    -------
+    bool
+        Whether it can.
+    """
     seekable = getattr(file, "seekable", None)
     return bool(seekable()) if callable(seekable) else hasattr(file, "seek") and hasattr(file, "tell")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from sktransfer.inputs._encoded_files import EncodedFile, is_file, is_open
+from sktransfer.inputs._encoded_files import EncodedFile, can_seek, is_file, is_open
 from sktransfer.inputs._files_of_rows import FilesOfRows
 from sktransfer.inputs.images._decoding import header_of, row_name
 from sktransfer.inputs.images._shapes import MOST_CHANNELS, USUAL
@@ -46,19 +46,19 @@ def channels_of(X: Any, channels: int, image_shape: Sequence[int] | None = None)
     if channels not in (1, 3):  # a network that was made for others
         return channels
     if isinstance(X, list):
-        return _of_list(X) or channels
+        return _of_list(X, channels) or channels
     if X.ndim == 2:
         found = image_shape[2] if image_shape is not None and len(image_shape) == 3 else None
         return channels if found is None or found in USUAL else int(found)
-    return _of_shape(X.shape[1:], "X", X.shape) or channels
+    return _of_shape(X.shape[1:], "X", X.shape, channels) or channels
 
 
-def _of_list(rows: list[Any]) -> int | None:
+def _of_list(rows: list[Any], channels: int) -> int | None:
     """Tell it by the first array of a list, else by its first files."""
     for row, image in enumerate(rows):
         shape = () if _is_encoded(image) else tuple(getattr(image, "shape", ()))
         if len(shape) in (2, 3):
-            return _of_shape(shape, f"X[{row}]", shape)
+            return _of_shape(shape, f"X[{row}]", shape, channels)
     files = FilesOfRows()
     for row, image in enumerate(rows[:_LOOKED_AT]):
         file = _at_hand(image, files)
@@ -68,13 +68,15 @@ def _of_list(rows: list[Any]) -> int | None:
 
 
 def _at_hand(image: Any, files: FilesOfRows) -> "str | EncodedFile | None":
-    """Return the file of a row, where it can be looked at: what is open may be read but once, and a pipe keeps waiting.
+    """Return the file of a row, where it can be looked at: what cannot seek is read but once, and a pipe keeps waiting.
 
     Those who have files that are far say n_channels, as it takes its time to fetch them.
     """
-    if isinstance(image, Image.Image) or is_open(image):
+    if isinstance(image, Image.Image):
         return None
     try:
+        if is_open(image) and not can_seek(image):
+            return None
         file = files.of(image, "X")
     except ValueError:  # said when it is read
         return None
@@ -108,23 +110,49 @@ def _is_encoded(image: Any) -> bool:
     return isinstance(image, Image.Image | EncodedFile) or is_file(image)
 
 
-def _of_shape(sides: tuple[int, ...], name: str, shape: tuple[int, ...]) -> int | None:
+def _of_shape(sides: tuple[int, ...], name: str, shape: tuple[int, ...], channels: int) -> int | None:
     """Tell channels by the shape of one image; `None` for those of pictures, and where there are none."""
-    if len(sides) != 3 or sides[0] in USUAL or sides[-1] in USUAL or 0 in sides:
+    if len(sides) != 3 or 0 in sides:
         return None
-    first, last = (sides[0], sides[1:]), (sides[2], sides[:2])
-    readings = [reading for reading in (first, last) if 2 <= reading[0] <= MOST_CHANNELS]
-    if not readings:
+    readings = [(sides[0], sides[1:]), (sides[2], sides[:2])]
+    usual = [reading for reading in readings if reading[0] in USUAL]
+    if usual:
+        # A line of a network for grey has one channel; to others, patches such as 3 x 3 x 13 are no pictures 3 high.
+        plain = len(usual) == 2 or usual[0][0] == channels == 1
+        if plain or _is_square(usual[0]) or not all(_is_square(one) for one in readings if one not in usual):
+            return None
+        raise _unclear(sides, name, shape)
+    possible = [reading for reading in readings if 2 <= reading[0] <= MOST_CHANNELS]
+    if not possible:
         raise ValueError(
             f"Got {name} of shape {shape}; expected images with 1 to {MOST_CHANNELS} channels, as their first or last "
             "side. Move the axes, or leave channels out."
         )
-    square = [count for count, (height, width) in readings if height == width]
-    few = [count for count, around in readings if 2 * count <= min(around)]
-    for counts in ([count for count, _ in readings], square, few):
+    few = [count for count, around in possible if 2 * count <= min(around)]
+    if len(possible) == 1:
+        # What is read as other channels than it has is as long as they are many, such as patches of 9 x 9 x 200.
+        ((count, _),) = possible
+        if few or _stretch(possible[0]) <= min(_stretch(one) for one in readings if one not in possible):
+            return count
+        raise _unclear(sides, name, shape)
+    for counts in ([reading[0] for reading in possible if _is_square(reading)], few):
         if len(counts) == 1:
             return counts[0]
-    raise ValueError(
+    raise _unclear(sides, name, shape)
+
+
+def _stretch(reading: tuple[int, tuple[int, ...]]) -> float:
+    """Return how many times as long as wide an image would be."""
+    return max(reading[1]) / min(reading[1])
+
+
+def _is_square(reading: tuple[int, tuple[int, ...]]) -> bool:
+    return _stretch(reading) == 1
+
+
+def _unclear(sides: tuple[int, ...], name: str, shape: tuple[int, ...]) -> ValueError:
+    return ValueError(
         f"Got {name} of shape {shape}, which does not tell whether {sides[0]} or {sides[2]} are the channels; expected "
-        "(height, width, channels) or (channels, height, width). Say how many: n_channels=..."
+        f"(height, width, channels) or (channels, height, width), with at most {MOST_CHANNELS} channels. Say how many: "
+        "n_channels=..."
     )

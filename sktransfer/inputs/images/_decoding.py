@@ -188,8 +188,8 @@ def _convert_array(pixels: np.ndarray, channels: int) -> np.ndarray:
     if bands > 4:
         raise WrongChannelsError(f"a file of {bands} bands", channels, bands)
     if channels not in COLOURS or (channels == 4 and bands in (1, 3)):
-        kind = "grey" if bands < 3 else "colours"
-        raise WrongChannelsError(f"a picture of {kind} of more than 8 bits", channels)
+        kind, depth = "grey" if bands < 3 else "colours", "8 bits" if pixels.dtype == np.uint8 else "more than 8 bits"
+        raise WrongChannelsError(f"a picture of {kind} of {depth}", channels)
     if pixels.shape[-1] == 2:
         pixels = pixels[..., [0, 0, 0, 1]] if channels == 4 else pixels[..., :1]
     return pixels if channels == 4 else pixels[..., :3]

@@ -10,12 +10,12 @@ from contextlib import suppress
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sktransfer.inputs.images._dicom import is_dicom
 from sktransfer.inputs.images._integrity import known_formats, load_whole
 from sktransfer.inputs.images._orientation import BareFile
-from sktransfer.inputs.images._tiff_header import read_header
+from sktransfer.inputs.images._tiff_header import TiffHeader, read_header
 
 _GREY = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 _NATIVE, _SWAPPED = ("L", "B") if sys.byteorder == "little" else ("B", "L")
@@ -90,17 +90,27 @@ def deep_file(path: str, content: Callable[[], str | bytes]) -> np.dtype[Any] | 
             return np.dtype(np.uint16) if head[24:25] == b"\x10" else None
         if head[:2] in (b"\xff\xd8", b"GI", b"BM", b"RI"):
             return None
-        if (header := read_header(file)) is not None and header.n_samples > 1 and header.photometric <= 2:
-            kind = header.kind
-            return None if kind == np.uint8 else kind if kind == np.uint16 else np.dtype(np.float32)
+        header = read_header(file)
+        if header is not None and header.n_samples > 1 and header.photometric <= 2:
+            return _kind_of(header)
         if header is None and is_dicom(file, path):
             return np.dtype(np.uint16)
         file.seek(0)
-        with Image.open(file, formats=known_formats()) as picture:
+        try:
+            opened = Image.open(file, formats=known_formats())
+        except UnidentifiedImageError:  # bands, for tifffile to read
+            return None if header is None else _kind_of(header)
+        with opened as picture:
             if has_deep_colours(picture) or (is_deep(picture) and _holds_16_bits(picture)):
                 return np.dtype(np.uint16)
             return np.dtype(np.float32) if is_deep(picture) else None
     return None
+
+
+def _kind_of(header: TiffHeader) -> np.dtype[Any] | None:
+    """Return what `deep_file` returns for a TIFF that tifffile reads."""
+    kind = header.kind
+    return None if kind == np.uint8 else kind if kind == np.uint16 else np.dtype(np.float32)
 
 
 def read_grey(picture: Image.Image, white: int = _WHITE, stored: bool = False) -> np.ndarray:

@@ -14,6 +14,7 @@ from networks import rest_exhaustive, tiny_cnn
 from PIL import Image
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
+from sktransfer.backbones import ImagePreprocessing
 from sktransfer.inputs.images._decoding import decode
 
 tifffile = pytest.importorskip("tifffile")
@@ -295,3 +296,44 @@ def test_a_bad_file_among_others_costs_its_row_alone(tmp_path):
     with pytest.warns(UserWarning, match=r"1 of 3 samples could not be read.*1\.tif"):
         found = extractor.transform(paths)
     np.testing.assert_array_equal(np.isnan(found).all(axis=1), [False, True, False])
+
+
+# Open files, and values that Pillow does not know
+
+
+class Unseekable(io.BytesIO):
+    def seekable(self):
+        return False
+
+    def seek(self, *_):
+        raise OSError("it cannot seek")
+
+
+def test_open_files_that_can_seek_say_how_many_bands_they_have():
+    content = contiguous()
+    X = [io.BytesIO(content), io.BytesIO(content)]
+    assert PretrainedFeatureExtractor(tiny_cnn).fit(X).backbone_.preprocessing.channels == 13
+    assert X[0].tell() == 0
+    fitted = PretrainedFeatureExtractor(tiny_cnn, n_channels=13).fit([Unseekable(content)])
+    np.testing.assert_array_equal(fitted.transform([Unseekable(content)]), fitted.transform(X[:1]))
+
+
+@pytest.mark.filterwarnings("ignore:Got image values")
+@pytest.mark.parametrize("kind", ["uint64", "int64", "float64", "float16"])
+def test_grey_of_types_that_pillow_does_not_read_says_in_fit_what_black_and_white_are(kind):
+    pixels = (np.random.default_rng(0).uniform(-1 if kind[0] in "if" else 0, 1, (2, 24, 16)) * 2000).astype(kind)
+    files = [tiff(image, photometric="minisblack") for image in pixels]
+    network = tiny_cnn()
+    network.preprocessing = ImagePreprocessing(crop=(24, 16))
+    given, read = (
+        PretrainedFeatureExtractor(network, precision="float32").fit_transform(X) for X in (list(pixels), files)
+    )
+    np.testing.assert_allclose(read, given, rtol=1e-4, atol=1e-5)
+
+
+def test_pages_of_colours_are_not_called_deep():
+    pages = io.BytesIO()
+    colours = Image.fromarray(np.ascontiguousarray(BANDS[..., :3]))
+    colours.save(pages, "TIFF", save_all=True, append_images=[colours])
+    with pytest.raises(ValueError, match="a picture of colours of 8 bits; expected an array of 6 channels"):
+        PretrainedFeatureExtractor(tiny_cnn, n_channels=6).fit([pages.getvalue()])
