@@ -39,7 +39,7 @@ from sktransfer.backbones.graphs._pooling import POOLINGS
 from sktransfer.backbones.sources._base import TowerError
 from sktransfer.backbones.sources._weights_file import RECIPE
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
-from sktransfer.inputs import channels_wanted, make_reader, restore_reader
+from sktransfer.inputs import ImagePreprocessing, channels_wanted, make_reader, restore_reader
 from sktransfer.inputs._base import Reader, Samples
 from sktransfer.inputs._containers import is_empty
 from sktransfer.inputs._rows import Rows
@@ -321,6 +321,14 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
             if self.tower != "auto" or (held := rows.tower()) is None:
                 raise
             backbone = self._load_backbone(n_features, held)
+        except ValueError:  # a file of weights may be of a network that was adapted to the channels that X has
+            if self.n_channels != "auto" or self.weights in (None, "DEFAULT") or look != "images":
+                raise
+            plain = ImagePreprocessing()
+            wanted = channels_wanted(checked, plain, self.n_channels, self.image_shape)
+            if wanted == plain.channels:
+                raise
+            backbone = self._load_backbone(n_features, self.tower, wanted)
         takes = backbone.preprocessing.kind
         kind = rows.kind(takes)
         self._check_takes_vectors(n_features, takes if kind == "vectors" else None)
@@ -332,9 +340,9 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         reader = make_reader(kind, backbone.preprocessing, **given)
         return reader.learn(checked, tolerant), backbone, reader
 
-    def _load_backbone(self, n_features: int | None, tower: str) -> Backbone:
+    def _load_backbone(self, n_features: int | None, tower: str, wanted: int | None = None) -> Backbone:
         images = n_features is None and self.n_channels != "auto"
-        n_channels = self.n_channels if images else None
+        n_channels = self.n_channels if images else wanted
         how: dict[str, Any] = {"n_features": n_features, "n_channels": n_channels, "tower": tower}
         return load_backbone(self.backbone, self.weights, seed=self._seed(), **how)
 

@@ -36,8 +36,8 @@ def images(n=60, bands=13, seed=0):
     return X, y
 
 
-def extractor(**parameters):
-    return PretrainedFeatureExtractor(sized, **{"random_state": 0, "precision": "float32", **parameters})
+def extractor(network=sized, **parameters):
+    return PretrainedFeatureExtractor(network, **{"random_state": 0, "precision": "float32", **parameters})
 
 
 # Learning
@@ -280,6 +280,20 @@ def test_a_model_comes_back_from_pickles_and_files(make, stored, tmp_path):
     sktransfer.save(model, tmp_path / "model")
     own = {} if made == "squeezenet1_1" else {"backbone": made}
     np.testing.assert_allclose(sktransfer.load(tmp_path / "model", **own).predict_proba(X), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("network", [sized, "squeezenet1_1"], ids=["function", "name"])
+def test_a_tuned_network_of_other_channels_goes_on_to_images_of_as_many(network, tmp_path):
+    X, _ = images(12)
+    weights = {} if callable(network) else {"weights": None}
+    first = extractor(network, **weights).fit(X)
+    first.save_backbone(tmp_path / "b.safetensors")
+    for how in ({}, {"n_channels": 13}):
+        second = extractor(network, weights=tmp_path / "b.safetensors", **how).fit(X)
+        np.testing.assert_allclose(second.transform(X), first.transform(X), rtol=1e-4, atol=1e-5)
+    for other in (images(12, 3)[0], images(12, 5)[0]):
+        with pytest.raises(ValueError, match=r"that do not match the backbone .* other shape"):
+            extractor(network, weights=tmp_path / "b.safetensors").fit(other)
 
 
 def test_an_onnx_file_takes_as_many_channels(tmp_path):

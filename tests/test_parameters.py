@@ -369,7 +369,7 @@ REFUSED = {
         ],
     ),
     "lora_rank": Refused(
-        [*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL, *wrong(None, "auto")],
+        [*NO_WHOLE_NUMBER, *TEXT_OR_NUMPY_BOOL, *wrong(None, "auto"), *got(True, expected="a whole number")],
         EPOCHS,
         got(
             4096,

@@ -46,7 +46,7 @@ class Read:
 class _OfLoaded(PretrainedFeatureExtractor):
     """Reads X for a backbone that is there."""
 
-    def _load_backbone(self, n_features: int | None, tower: str) -> Backbone:
+    def _load_backbone(self, n_features: int | None, tower: str, wanted: int | None = None) -> Backbone:
         return self._loaded
 
     _loaded: Backbone

@@ -108,6 +108,8 @@ def check_settings(estimator: Any) -> None:
             f"Got hidden_layer_sizes={shown(sizes)}; expected widths of at least 1, such as (256,), or () for a "
             "linear head."
         )
+    if isinstance(estimator.lora_rank, bool):
+        raise ValueError(f"Got lora_rank={estimator.lora_rank}; expected a whole number of at least 1, such as 8.")
     if estimator.trainable == "lora":
         import_peft()
     make_augmentation(estimator.augment)
