@@ -98,7 +98,7 @@ def _of_header(header: TiffHeader, file: "str | EncodedFile", row: int) -> int |
 def _warn(got: str, what: str, count: int) -> None:
     warnings.warn(
         f"Got {got}; expected grey or colours: {what}. If all of them are channels, say n_channels={count}; if not, "
-        "n_channels=3 says so.",
+        "say n_channels=3, which stops this warning.",
         UserWarning,
         stacklevel=2,
     )
@@ -116,8 +116,8 @@ def _of_shape(sides: tuple[int, ...], name: str, shape: tuple[int, ...]) -> int 
     readings = [reading for reading in (first, last) if 2 <= reading[0] <= MOST_CHANNELS]
     if not readings:
         raise ValueError(
-            f"Got {name} of shape {shape}; expected images with 1 to {MOST_CHANNELS} channels, as their first or last "
-            "side. Move the axes, or leave channels out."
+            f"Got {name} of shape {shape}; expected images with 1 to {MOST_CHANNELS} channels, on the first or last "
+            "axis. Move the axes, or leave channels out."
         )
     square = [count for count, (height, width) in readings if height == width]
     few = [count for count, around in readings if 2 * count <= min(around)]
@@ -125,6 +125,6 @@ def _of_shape(sides: tuple[int, ...], name: str, shape: tuple[int, ...]) -> int 
         if len(counts) == 1:
             return counts[0]
     raise ValueError(
-        f"Got {name} of shape {shape}, which does not tell whether {sides[0]} or {sides[2]} are the channels; expected "
+        f"Got {name} of shape {shape}, which does not tell whether it has {sides[0]} or {sides[2]} channels; expected "
         "(height, width, channels) or (channels, height, width). Say how many: n_channels=..."
     )
