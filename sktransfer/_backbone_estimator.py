@@ -221,13 +221,14 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         export(twin(network), samples, reader.varying, reader.description, path, output, classes)
 
     def save_backbone(self, path: "str | os.PathLike[str]") -> None:
-        """Write the weights of the network, tuned or not, as a plain `state_dict`, for `weights=` of other estimators.
+        """Write the weights of the network, tuned or not, as a plain `state_dict` for `weights=` of other estimators.
 
-        So a network is tuned for one task and then used for the next: `FineTunedClassifier(backbone, weights=path)`,
-        with the same `backbone`. The file holds all parameters and buffers that the features depend on, those of frozen
-        blocks and of blocks behind `layer` too, under the names of the network itself. In torch,
-        `network.load_state_dict(safetensors.torch.load_file(path), strict=False)` takes it. Neither the head that `fit`
-        trained nor the network's own classification layer is in it.
+        So you can tune a network on one task and use it for the next:
+        `FineTunedClassifier(backbone, weights=path)`, with the same `backbone`. The file holds all parameters and
+        buffers that the features depend on, including those of frozen blocks and of blocks behind `layer`. The names
+        are those of the network. So torch reads the file too:
+        `network.load_state_dict(safetensors.torch.load_file(path), strict=False)`. The file holds neither the head that
+        `fit` trained nor the network's own classification layer.
 
         Parameters
         ----------

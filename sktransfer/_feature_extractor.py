@@ -32,15 +32,16 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     ----------
     backbone : str, nn.Module or callable, default="resnet18"
         A name from :func:`sktransfer.backbones.list_backbones`; `"timm:"` and a name of timm's, such as
-        `"timm:convnext_tiny.fb_in22k"`; `"hf:"` and a name on transformers' hub, or a folder, for texts and sounds,
-        such as `"hf:distilbert-base-uncased"` or `"hf:OWNER/NAME@REVISION"`; a network; or an importable function that
-        returns one (it is given `n_features=`, the width of a 2-D X, where it takes that keyword). A network of one's
-        own that ends in a linear layer is taken for a classifier, and the features are what enters that layer.
+        `"timm:convnext_tiny.fb_in22k"`; `"hf:"` and a name on the Hugging Face Hub, or a folder, such as
+        `"hf:distilbert-base-uncased"` or `"hf:OWNER/NAME@REVISION"`, for texts, sounds and pictures; a network; or an
+        importable function that returns one (it is given `n_features=`, the width of a 2-D X, where it takes that
+        keyword). A network of one's own that ends in a linear layer is taken for a classifier, and the
+        features are what enters that layer.
     weights : str, path-like or None, default="DEFAULT"
         `"DEFAULT"` or another of torchvision's weight names, such as `"IMAGENET1K_V1"`; a path to a `.pth` or
-        `.safetensors` file, of which a prefix of the names and a head are left out, with a warning; `None` for random
-        weights, drawn from `random_state`. The size, crop and normalisation of images come with the weights, so small
-        images are resized up (to 224 x 224 for most networks).
+        `.safetensors` file; `None` for random weights, drawn from `random_state`. In a file, names may have a prefix,
+        and there may be a head: both are left out, with a warning. The size, crop and normalisation of images come with
+        the weights, so small images are resized up (to 224 x 224 for most networks).
     layer : str, int, list or None, default=None
         Block, by name or number (1 is the first, -1 the last), or module at whose end the network can be cut; a list
         takes several and concatenates them. `None` takes the input of the classification layer. `"stages"` takes that
@@ -58,22 +59,24 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         it in `fit`, once for all of them: uint8 is 0 to 255, uint16 is 0 to 65535, floats within [0, 1] are 0 to 1;
         anything else is taken from least to greatest, with a warning. Pictures and files of 8 bits are 0 to 255.
     n_channels : "auto" or int, default="auto"
-        Channels of each image, from 1 to 64. `"auto"` takes what X holds: grey and colours as the network takes them,
-        and arrays, or TIFF files, of other numbers as they are; of 4 channels in an array, the fourth is taken for
-        transparency and dropped, with a warning. Where the network takes another number, the filters of its first
-        convolution are repeated and scaled, as timm does it. `n_channels=4` takes all four, in PNG and TIFF files too.
+        Channels of each image, from 1 to 64. `"auto"` counts the channels of X. Grey and colour images are read as the
+        network takes them. Arrays and TIFF files of other numbers keep all their channels. In an array of 4 channels,
+        the fourth is taken for transparency and dropped, with a warning; `n_channels=4` keeps it, in PNG and TIFF files
+        too. If the network takes another number, the filters of its first convolution are repeated and scaled, as timm
+        does it.
     channel_stats : "auto" or tuple of two sequences of float, default="auto"
-        Mean and deviation of each channel, in the units of X. `"auto"` takes the network's own, and for channels beyond
-        those that it was pretrained with learns them in `fit`, so that each fold of a search passes the network anew.
+        Means and deviations, with one number per channel, in the units of X. `"auto"` takes those of the network. For
+        channels that the network was not pretrained with, it learns them in `fit`. Then each fold of a search has other
+        values, and its images pass the network again.
     max_length : int or None, default=None
         Tokens of a text that are read, special ones included; what follows is cut off. `None` is as many as the network
         was made for.
     sampling_rate : int or None, default=None
         Samples a second of sounds that are given as arrays; files say their own.
     tower : {"auto", "image", "text"}, default="auto"
-        Which network of a model that has one for pictures and one for texts, such as CLIP; its features are the pooled
-        vector in front of the projection into the space that both share. `"auto"` is what X holds: arrays, pictures and
-        names that end like those of pictures stand for pictures, other strings for texts.
+        Which network to use of a model such as CLIP, which has one for pictures and one for texts. `"auto"` looks at X:
+        arrays, pictures and strings that end like names of pictures are pictures; other strings are texts. Features are
+        the pooled vector in front of the projection into the space that both networks share.
     batch_size : int, default=32
         Samples a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
         halved, with one warning.

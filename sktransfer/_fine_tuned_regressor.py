@@ -26,28 +26,29 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
     ----------
     backbone : str, nn.Module or callable, default="resnet18"
         A name from :func:`sktransfer.backbones.list_backbones`; `"timm:"` and a name of timm's, such as
-        `"timm:convnext_tiny.fb_in22k"`; `"hf:"` and a name on transformers' hub, or a folder, for texts and sounds,
-        such as `"hf:distilbert-base-uncased"` or `"hf:OWNER/NAME@REVISION"`; a network; or an importable function that
-        returns one (it is given `n_features=`, the width of a 2-D X, where it takes that keyword). A network of one's
-        own that ends in a linear layer is taken for a classifier or regressor, and the features are what enters that
-        layer.
+        `"timm:convnext_tiny.fb_in22k"`; `"hf:"` and a name on the Hugging Face Hub, or a folder, such as
+        `"hf:distilbert-base-uncased"` or `"hf:OWNER/NAME@REVISION"`, for texts, sounds and pictures; a network; or an
+        importable function that returns one (it is given `n_features=`, the width of a 2-D X, where it takes that
+        keyword). A network of one's own that ends in a linear layer is taken for a classifier or regressor, and the
+        features are what enters that layer.
     weights : str, path-like or None, default="DEFAULT"
         `"DEFAULT"` or another of torchvision's weight names; a path to a `.pth` or `.safetensors` file, such as
-        `save_backbone` writes; `None` for random weights. The size, crop and normalisation of images come with the
-        weights. Of a file, a prefix of the names and a head are left out, with a warning.
+        one that `save_backbone` wrote; `None` for random weights. In a file, names may have a prefix, and there may be
+        a head: both are left out, with a warning. The size, crop and normalisation of images come with the weights.
     freeze_depth : int, float or str, default="all"
         How much of the backbone stays frozen, from the input: a number of blocks (int), a share of them (float in
         [0, 1], to the nearest block), a name (a block's, or the path of any module at whose end the network can be
         cut: frozen up to and including it), or `"all"`. 0 trains everything. Negative numbers count from the end, as
         in a slice: with -2, all blocks are frozen but the last two of those that `layer` leaves.
     trainable : {"all", "norm", "bias", "lora"}, default="all"
-        Which parameters of the blocks behind `freeze_depth` learn: `"all"`; `"norm"`, scales and shifts of
-        normalisation layers alone [6]_; `"bias"`, these and all biases [7]_; `"lora"`, low-rank updates that are added
-        to the weights of linear, attention and ungrouped convolution layers and merged into them after training
-        [8]_ (needs the extra `lora`). All others stay, bit for bit, what was loaded. Files and pickles hold what
-        changed alone. `"norm"`, `"bias"` and `"lora"` want a greater `lr` than `"all"`: 1e-3 to 3e-3.
+        Which parameters of the blocks behind `freeze_depth` learn. `"all"`: every parameter. `"norm"`: only scales and
+        shifts of normalisation layers [6]_. `"bias"`: those, and all biases [7]_. `"lora"`: low-rank updates of the
+        weights of linear layers, attention layers and convolutions without groups; they are merged into the weights
+        after training [8]_, and need the extra `lora`. All other parameters keep the bits that were loaded. Files and
+        pickles with `store_backbone=False` hold only what changed. `"norm"`, `"bias"` and `"lora"` need a higher `lr`
+        than `"all"`: 1e-3 to 3e-3.
     lora_rank : int, default=8
-        Rank of low-rank updates: at most the smaller side of each weight that gets one.
+        Rank of low-rank updates. It may be at most the smaller side of each weight that gets one.
     lora_alpha : float, default=16
         Low-rank updates are multiplied by `lora_alpha / lora_rank`.
     strategy : {"linear_probe", "fine_tune", "lp_ft", "gradual"}, default="lp_ft"
@@ -128,22 +129,24 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
         Values of arrays, and of pictures and files of more than 8 bits, that stand for black and white; `"auto"` learns
         it in `fit`.
     n_channels : "auto" or int, default="auto"
-        Channels of each image, from 1 to 64. `"auto"` takes what X holds: grey and colours as the network takes them,
-        and arrays, or TIFF files, of other numbers as they are; of 4 channels in an array, the fourth is taken for
-        transparency and dropped, with a warning. Where the network takes another number, the filters of its first
-        convolution are repeated and scaled, as timm does it. `n_channels=4` takes all four, in PNG and TIFF files too.
+        Channels of each image, from 1 to 64. `"auto"` counts the channels of X. Grey and colour images are read as the
+        network takes them. Arrays and TIFF files of other numbers keep all their channels. In an array of 4 channels,
+        the fourth is taken for transparency and dropped, with a warning; `n_channels=4` keeps it, in PNG and TIFF files
+        too. If the network takes another number, the filters of its first convolution are repeated and scaled, as timm
+        does it.
     channel_stats : "auto" or tuple of two sequences of float, default="auto"
-        Mean and deviation of each channel, in the units of X. `"auto"` takes the network's own, and for channels beyond
-        those that it was pretrained with learns them in `fit`, so that each fold of a search passes the network anew.
+        Means and deviations, with one number per channel, in the units of X. `"auto"` takes those of the network. For
+        channels that the network was not pretrained with, it learns them in `fit`. Then each fold of a search has other
+        values, and its images pass the network again.
     max_length : int or None, default=None
         Tokens of a text that are read, special ones included; what follows is cut off. `None` is as many as the network
         was made for.
     sampling_rate : int or None, default=None
         Samples a second of sounds that are given as arrays; files say their own.
     tower : {"auto", "image", "text"}, default="auto"
-        Which network of a model that has one for pictures and one for texts, such as CLIP; its features are the pooled
-        vector in front of the projection into the space that both share. `"auto"` is what X holds: arrays, pictures and
-        names that end like those of pictures stand for pictures, other strings for texts.
+        Which network to use of a model such as CLIP, which has one for pictures and one for texts. `"auto"` looks at X:
+        arrays, pictures and strings that end like names of pictures are pictures; other strings are texts. Features are
+        the pooled vector in front of the projection into the space that both networks share.
     batch_size : int, default=32
         Samples a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
         halved, with one warning.

@@ -58,7 +58,7 @@ def import_peft() -> None:
     ImportError
         With how to install it.
     """
-    with named_extra('trainable="lora" makes its low-rank matrices with peft', "lora"):
+    with named_extra('trainable="lora" needs the package peft', "lora"):
         import peft  # noqa: F401
 
 

@@ -67,8 +67,8 @@ def check_trainable(backbone: Backbone, settings: TrainingSettings) -> None:
     if not names:
         deeper = ", or a smaller freeze_depth" if backbone.learned_names(0, trainable) else ""
         raise ValueError(
-            f"Got trainable={shown(trainable)}, and {backbone.name!r} has no {_KINDS[trainable]} behind "
-            f"freeze_depth={shown(depth)}; expected some that can learn. "
+            f"Got trainable={shown(trainable)}, but {backbone.name!r} has no {_KINDS[trainable]} behind "
+            f"freeze_depth={shown(depth)}; expected at least one. "
             f'Set trainable="all"{deeper}.'
         )
     if trainable != "lora":
@@ -78,7 +78,7 @@ def check_trainable(backbone: Backbone, settings: TrainingSettings) -> None:
     if settings.lora_rank > sides[name]:
         rows, columns = matrix_shape(backbone.network.get_parameter(name))
         raise ValueError(
-            f"Got lora_rank={settings.lora_rank}, and {name!r} of {backbone.name!r} is a matrix of {rows} x {columns}; "
+            f"Got lora_rank={settings.lora_rank}, but {name!r} of {backbone.name!r} is a matrix of {rows} x {columns}; "
             f"expected at most {sides[name]}, its smaller side. Set lora_rank={sides[name]} or less, or a greater "
             "freeze_depth."
         )

@@ -87,23 +87,23 @@ def load_backbone(
     Parameters
     ----------
     backbone : str, nn.Module or callable
-        A name from `list_backbones()`; `"timm:"` and a name of timm's; `"hf:"` and a folder, or a name on the Hugging
-        Face Hub, perhaps with `"@"` and a branch, a tag or a commit; a network, or a function that returns one.
+        A name from `list_backbones()`; `"timm:"` and a name of timm's; `"hf:"` and a folder or a name on the Hugging
+        Face Hub, with `"@"` and a branch, a tag or a commit if you want one; a network; or a function that returns one.
     weights : str, path-like or None, default="DEFAULT"
         `"DEFAULT"` or another of torchvision's weight names, or of timm's tags, downloaded once into torch's folder or
-        the Hugging Face Hub's; a path to a `.pth` or `.safetensors` file, of which a prefix of the names and a head are
-        left out, with a warning; or `None` for random weights. A network of one's own keeps the weights it comes with
-        unless a path is given.
+        the Hugging Face Hub's; a path to a `.pth` or `.safetensors` file; or `None` for random weights. In a
+        file, names may have a prefix, and there may be a head: both are left out, with a warning. A network of one's
+        own keeps the weights it comes with unless a path is given.
     seed : int, default=0
         Of random weights.
     n_features : int or None, default=None
         Width of a 2-D X, given to a function that takes `n_features`.
     n_channels : int or None, default=None
-        Channels of the images, from 1 to 64. Where the network takes another number, the filters of its first layer are
-        repeated and scaled, as timm does it. `None` leaves it as it is.
+        Channels of the images, from 1 to 64. If the network takes another number, the filters of its first layer are
+        repeated and scaled, as timm does it. `None` leaves the layer as it is.
     tower : {"auto", "image", "text"}, default="auto"
-        Which network of a model that has one for pictures and one for texts, such as CLIP. Its features are the pooled
-        vector in front of the projection into the space that both share.
+        Which network to use of a model such as CLIP, which has one for pictures and one for texts. Features are the
+        pooled vector in front of the projection into the space that both networks share.
 
     Returns
     -------
@@ -113,15 +113,15 @@ def load_backbone(
     Raises
     ------
     ValueError
-        If the name is unknown, or one that is written otherwise here; if the hub has no such model or revision; if the
-        weights do not match, or a file holds more than tensors, or NaN or infinity; or if the first layer cannot be
+        If the name is unknown, or written as in another library; if the hub has no such model or revision; if the
+        weights do not match; if a file holds more than tensors, or NaN or infinity; or if the first layer cannot be
         adapted.
     FileNotFoundError
         If there is no such file.
     PermissionError
-        If it may not be read, or the hub gives it to nobody who has not accepted its conditions and logged in.
+        If the file may not be read, or the model is gated and you have not accepted its conditions and logged in.
     ConnectionError
-        If something has to be downloaded and cannot be.
+        If a download is needed and fails.
     ImportError
         If the name is one of timm's, which is not installed: `pip install "sktransfer[timm]"`.
 

@@ -362,7 +362,7 @@ def test_who_predicts_needs_no_peft(pictures, monkeypatch):
 def test_a_rank_is_refused_before_training_with_the_greatest_that_fits(pictures):
     X, y = pictures
     with pytest.raises(
-        ValueError, match=r"Got lora_rank=9, and '4.conv1.weight' .* is a matrix of 8 x 72; expected at"
+        ValueError, match=r"Got lora_rank=9, but '4.conv1.weight' .* is a matrix of 8 x 72; expected at"
     ):
         classifier(lora_rank=9).fit(X, y)
     model = classifier(lora_rank=8).fit(X, y)

@@ -165,7 +165,7 @@ def watch(network: nn.Module, run: Callable[[nn.Module, int], tuple[torch.Tensor
     if [event.name for event in calls] != [event.name for event in others]:
         raise UntraceableError(
             f"Got a {type(network).__name__} that calls other layers for two samples than for three; expected the "
-            "same for any number. It cannot be cut: use another network."
+            "same layers for any number of samples. It cannot be cut: use another network."
         )
     counts = Counter(event.name for event in calls)
     spans: dict[str, tuple[int, int]] = {}
@@ -262,8 +262,8 @@ class _Dataflow:
     def __init__(self, output: torch.Tensor, x: torch.Tensor):
         if output.grad_fn is None:
             raise UntraceableError(
-                "Got a network whose output does not depend on its samples by operations that can be followed; "
-                "expected one that does. It cannot be cut: use another network."
+                "Got a network whose operations between samples and output cannot be followed; expected an output that "
+                "is computed from the samples by torch. It cannot be cut: use another network."
             )
         self.output, self._input = output.grad_fn, x.grad_fn
         order = _in_order(self.output)

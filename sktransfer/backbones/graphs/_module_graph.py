@@ -421,7 +421,7 @@ class ModuleGraph:
         except Exception as error:  # networks raise what they please
             raise UntraceableError(
                 f"Got a {kind} whose parts cannot be run one after another ({first_line(error)}); expected modules "
-                "that each hand on all that follows needs. It cannot be cut: use another network."
+                "whose results are all that later ones need. It cannot be cut: use another network."
             ) from error
         finally:
             self.poison = 0.0
@@ -432,8 +432,8 @@ class ModuleGraph:
             )
         if not torch.equal(value, whole):
             raise UntraceableError(
-                f"Got a {kind} whose modules, called one after another, do not give what the network gives; expected "
-                "modules that each hand on all that follows needs. It cannot be cut: use another network."
+                f"Got a {kind} whose modules, called one after another, do not give the network's result; expected "
+                "modules whose results are all that later ones need. It cannot be cut: use another network."
             )
 
 

@@ -268,28 +268,28 @@ def in_our_words(error: BaseException | None, named: str, repository: str, revis
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.GatedRepoError):
         return PermissionError(
-            f"Got {named}, a gated model: its owner gives it to those who accept conditions (HTTP {status}). Accept "
-            f"them on its page, {page}, and log in on this machine with that account: hf auth login."
+            f"Got {named}, a gated model: you must accept the conditions of its owner (HTTP {status}). Accept them "
+            f"on its page, {page}, and log in on this machine with the same account: hf auth login."
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return ValueError(
-            f"Got {named}, and the model {shown(repository)} has no revision {shown(revision or 'main')} "
+            f"Got {named}, but the model {shown(repository)} has no revision {shown(revision or 'main')} "
             f"(HTTP {status}); expected a branch, a tag or a commit of it. {page}/tree/main lists them."
         )
     if isinstance(error, errors.DisabledRepoError):
         return PermissionError(
-            f"Got {named}, a model that the hub has disabled (HTTP {status}); expected one that it gives. {page} may "
+            f"Got {named}, a model that the hub has disabled (HTTP {status}); expected one that it offers. {page} may "
             "say why. Use another model."
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return ValueError(
-            f"Got {named}, and the hub has no model {shown(repository)}, or does not show it to you (HTTP {status}); "
+            f"Got {named}, but the hub has no model {shown(repository)}, or does not show it to you (HTTP {status}); "
             "expected the name of one. Correct the name. If the model is private, log in with an account that may read "
             "it: hf auth login."
         )
     if status in (401, 403):
         return PermissionError(
-            f"Got {named}, and the hub refuses your login (HTTP {status}); expected a token that may read "
-            f"{shown(repository)}. Log in again, hf auth login, or correct HF_TOKEN."
+            f"Got {named}, but the hub refuses your login (HTTP {status}); expected a token that may read "
+            f"{shown(repository)}. Log in again with hf auth login, or correct HF_TOKEN."
         )
     return None

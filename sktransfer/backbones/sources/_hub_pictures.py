@@ -114,7 +114,7 @@ class Pictures:
         """Return the features of what the network's forward returns."""
         value = getattr(output, self.taken, None)
         if not isinstance(value, torch.Tensor):
-            raise ValueError(f"it returns no {self.taken}")
+            raise ValueError(f"it does not return {self.taken}")
         return value if self.taken == "last_hidden_state" else value.flatten(1)
 
 
@@ -188,7 +188,7 @@ def read_processor(files: ModelFiles, config: Any) -> tuple[ImagePreprocessing, 
             return record, reverse
     raise ValueError(
         f"Got backbone={files}, whose image processor ({type(processor).__name__}) changes pictures in a way that "
-        f"sktransfer cannot do as well (by up to {min(least):.0f} of 255 levels); expected resizing, a crop from the "
+        f"sktransfer cannot reproduce (by up to {min(least):.0f} of 255 levels); expected resizing, a crop from the "
         "centre, scaling and normalisation. Give another model."
     )
 

@@ -45,7 +45,7 @@ def choose_tower(network: Any, tower: str, files: ModelFiles) -> str:
     if towers and tower not in towers:
         raise TowerError(
             f"Got backbone={files}, a {type(network).__name__}, which has a network for pictures and one for texts, "
-            f'and tower={tower!r}; expected tower="image" or tower="text". Say which, where X does not show it.'
+            f'and tower={tower!r}; expected tower="image" or tower="text". Set the one that you want.'
         )
     if not towers and tower not in ("auto", takes):
         raise ValueError(
@@ -85,7 +85,7 @@ def pooling_of_texts(network: nn.Module, prepared: TextPreprocessing, files: Mod
         if pooled is None or torch.equal(pooled, token):
             return SentencePooling([name if pooled is not None else "cls"], normalize=False)
     raise UntraceableError(
-        f"Got backbone={files}, whose network for texts ({type(network).__name__}) makes its vector of more than "
-        'one token; expected one that takes a token, as in CLIP. Use its network for pictures (tower="image"), or a '
+        f"Got backbone={files}, whose network for texts ({type(network).__name__}) makes its vector from more than "
+        'one token; expected one that takes one token, as in CLIP. Use its network for pictures (tower="image"), or a '
         "network for texts."
     )

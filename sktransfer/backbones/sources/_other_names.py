@@ -84,7 +84,7 @@ def _meaning(backbone: str | os.PathLike[str]) -> str | None:
         text = os.fspath(backbone)
         text = text if isinstance(text, str) else os.fsdecode(text)
         if text in _of_torchvision() and not _exists(text):
-            return f"a path at which there is nothing; expected a name as a string. Write backbone={_quoted(text)}."
+            return f"a path that does not exist; expected a name as a string. Write backbone={_quoted(text)}."
         return _path(text, surely=True)
     name = backbone.strip()
     if (prefixed := _PREFIXES.fullmatch(name)) is not None:
@@ -160,7 +160,7 @@ def _path(name: str, surely: bool = False) -> str | None:
         )
     if surely or name.startswith(("/", "./", "../", "~", "\\", ".\\")) or re.match(r"[A-Za-z]:[\\/]", name):
         return (
-            "a path at which there is nothing; expected the name of a network, or a folder with config.json as "
+            "a path that does not exist; expected the name of a network, or a folder with config.json as "
             'backbone="hf:FOLDER". Correct the path.'
         )
     return None
@@ -187,7 +187,7 @@ def _plain_name(name: str) -> str | None:
     if _looks_like_timm(bare):
         return _TIMM.format(_quoted(f"timm:{bare}")).removesuffix(".") + ', after pip install "sktransfer[timm]".'
     if not nearest(bare, _of_torchvision()) and (revision or _begins(bare, _model_types())):
-        return _HUB.format(_quoted(f"hf:OWNER/{bare}{revision}")) + " OWNER is who has it there."
+        return _HUB.format(_quoted(f"hf:OWNER/{bare}{revision}")) + " OWNER is the account that has it there."
     return None
 
 

@@ -164,7 +164,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # a damaged file, types that torch does not have, no memory to map it
         raise ValueError(
             f"Got weights={shown(path)}, which is not a whole safetensors file ({reason_of(error)}); expected one as "
-            "safetensors.torch.save_file writes it. Download or save it again, or give it the ending of what it is."
+            "safetensors.torch.save_file writes it. Download or save it again, or give it the ending of its format."
         ) from error
 
 

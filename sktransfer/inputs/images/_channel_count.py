@@ -100,7 +100,7 @@ def _of_header(header: TiffHeader, file: "str | EncodedFile", row: int) -> int |
 def _warn(got: str, what: str, count: int) -> None:
     warnings.warn(
         f"Got {got}; expected grey or colours: {what}. If all of them are channels, say n_channels={count}; if not, "
-        "n_channels=3 says so.",
+        "say n_channels=3, which stops this warning.",
         UserWarning,
         stacklevel=2,
     )
@@ -125,8 +125,8 @@ def _of_shape(sides: tuple[int, ...], name: str, shape: tuple[int, ...], channel
     possible = [reading for reading in readings if 2 <= reading[0] <= MOST_CHANNELS]
     if not possible:
         raise ValueError(
-            f"Got {name} of shape {shape}; expected images with 1 to {MOST_CHANNELS} channels, as their first or last "
-            "side. Move the axes, or leave channels out."
+            f"Got {name} of shape {shape}; expected images with 1 to {MOST_CHANNELS} channels, on the first or last "
+            "axis. Move the axes, or leave channels out."
         )
     few = [count for count, around in possible if 2 * count <= min(around)]
     if len(possible) == 1:
@@ -152,7 +152,7 @@ def _is_square(reading: tuple[int, tuple[int, ...]]) -> bool:
 
 def _unclear(sides: tuple[int, ...], name: str, shape: tuple[int, ...]) -> ValueError:
     return ValueError(
-        f"Got {name} of shape {shape}, which does not tell whether {sides[0]} or {sides[2]} are the channels; expected "
+        f"Got {name} of shape {shape}, which does not tell whether it has {sides[0]} or {sides[2]} channels; expected "
         f"(height, width, channels) or (channels, height, width), with at most {MOST_CHANNELS} channels. Say how many: "
         "n_channels=..."
     )

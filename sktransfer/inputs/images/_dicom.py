@@ -135,7 +135,7 @@ def _dataset(pydicom: Any, file: IO[bytes]) -> Any:
         raise OSError("it is a DICOM file that does not say its rows and columns") from None
     check_claim(columns, rows, size)
     if frames != 1:
-        raise OSError(f"it is a DICOM file of {frames} frames, and one is expected; save the frame that is wanted")
+        raise OSError(f"it is a DICOM file of {frames} frames; expected one: save the frame that you want as a file")
     if not getattr(found.file_meta, "TransferSyntaxUID", None):  # from before there was a header that says it
         little, implicit = found.original_encoding[1], found.original_encoding[0]
         syntax = "ImplicitVRLittleEndian" if implicit else "ExplicitVRLittleEndian" if little else "ExplicitVRBigEndian"
@@ -154,7 +154,7 @@ def _check_unpacked(file: IO[bytes]) -> None:
         total += len(stream.decompress(left, 2**20))
         left = stream.unconsumed_tail
         if total > _UNPACKED:
-            raise OSError("it becomes far more than a picture when it is unpacked")
+            raise OSError("it unpacks to far more than a picture")
 
 
 def _end_of_meta(head: bytes) -> int:
@@ -231,7 +231,7 @@ def _rescaled(found: Any, pixels: np.ndarray) -> np.ndarray:
     from pydicom.pixels.processing import apply_modality_lut
 
     if found.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
-        raise OSError(f"it is a DICOM file of the kind {str(found.PhotometricInterpretation)[:16]!r}")
+        raise OSError(f"its photometric interpretation is not known: {str(found.PhotometricInterpretation)[:16]!r}")
     try:
         values = np.asarray(apply_modality_lut(pixels, found), dtype=np.float64)
     except Exception:  # tables and numbers of anybody's making

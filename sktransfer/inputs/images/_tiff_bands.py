@@ -47,7 +47,7 @@ def read_bands(file: IO[bytes], channels: int) -> np.ndarray:
     ImportError
         If tifffile is not installed.
     """
-    with named_extra("Got a TIFF file whose bands Pillow does not read: that takes the package tifffile", "scientific"):
+    with named_extra("Got a TIFF file whose bands Pillow does not read, and the package tifffile does", "scientific"):
         import tifffile
     _be_quiet()
     file.seek(0)
@@ -66,7 +66,7 @@ def read_bands(file: IO[bytes], channels: int) -> np.ndarray:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3:
-        raise OSError(f"it holds an image with the axes {axes}, and one of height, width and bands is expected")
+        raise OSError(f"it holds an image with the axes {axes}; expected height, width and bands")
     if pixels.dtype.kind not in "uifb":
         raise OSError(f"it holds values of type {pixels.dtype}")
     if pixels.dtype == np.float16:
@@ -106,7 +106,7 @@ def _check_page(page: Any) -> None:
     size = page.parent.filehandle.size
     check_claim(page.imagewidth, page.imagelength, size)
     if page.imagedepth != 1 or page.samplesperpixel > MOST_CHANNELS or page.dtype is None:
-        raise OSError(f"it claims {page.samplesperpixel} bands, or values of no type that is known")
+        raise OSError(f"it claims {page.samplesperpixel} bands, or values of an unknown type")
     offsets, counts = page.dataoffsets, page.databytecounts
     bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
     if not offsets or not all(counts) or not all(offsets) or len(offsets) != len(counts):
@@ -135,7 +135,7 @@ def _check_inflated(file: Any, start: int, length: int, room: int) -> None:
         total += len(stream.decompress(left, 2**20))
         left = stream.unconsumed_tail
         if total > room + _FREE_BYTES:
-            raise OSError("a part of it becomes far more than its pixels")
+            raise OSError("a part of it unpacks to far more than its pixels")
 
 
 def _be_quiet() -> None:

@@ -193,7 +193,7 @@ def test_a_model_that_is_not_there_is_told_by_its_name(refusal, hub):
 
 
 def test_a_revision_that_is_not_there_is_named(hub):
-    with pytest.raises(ValueError, match=r"'hf:someone/bert@v9', and the model 'someone/bert' has no revision 'v9'"):
+    with pytest.raises(ValueError, match=r"'hf:someone/bert@v9', but the model 'someone/bert' has no revision 'v9'"):
         load_backbone("hf:someone/bert@v9")
 
 

@@ -156,7 +156,7 @@ def test_a_file_of_a_network_is_to_be_built_first(name):
 
 @pytest.mark.parametrize("name", [Path("nowhere"), "/nowhere/at/all", "./nowhere", "~/no such folder"])
 def test_a_path_to_nothing_is_told(name):
-    assert "a path at which there is nothing" in refusal(name)
+    assert "a path that does not exist" in refusal(name)
 
 
 def test_an_address_of_a_file_is_to_be_downloaded():

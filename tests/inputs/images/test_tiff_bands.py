@@ -280,7 +280,7 @@ def test_a_part_that_unpacks_to_far_more_than_it_stands_for_is_refused():
             head = place - 8
             damaged[head + 2 : head + 4] = struct.pack("<H", 4)
         damaged[place : place + 4] = struct.pack("<L", value)
-    assert "far more than its pixels" in refused(bytes(damaged) + bomb)
+    assert "unpacks to far more than its pixels" in refused(bytes(damaged) + bomb)
 
 
 def test_where_tifffile_is_missing_the_extra_is_named(monkeypatch):
