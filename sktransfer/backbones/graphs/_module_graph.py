@@ -127,7 +127,7 @@ class ModuleGraph:
         self._features = self._end = features
         self.special: torch.Tensor | None = None
         self._blocks_and_ends()
-        self._check()
+        self._features_shape = self._check()
 
     # What the graph tells
 
@@ -294,6 +294,8 @@ class ModuleGraph:
         return self._spans[owner][1] + 1 if owner in self._spans else 1
 
     def _shape_at(self, cut: ModuleCut) -> tuple[int, ...] | None:
+        if cut == self._end:
+            return self._features_shape
         event = self._events.get(cut.name)
         return None if event is None else tuple(value_in(event.result).sizes)
 
@@ -402,8 +404,8 @@ class ModuleGraph:
         self.entry.settle(output, self.network, network)
         return x, self.entry.read(output)
 
-    def _check(self) -> None:
-        """Refuse a network whose parts do not give the bits that it gives itself."""
+    def _check(self) -> tuple[int, ...]:
+        """Refuse a network whose parts do not give the bits that it gives itself; return the shape of its features."""
         kind = type(self.network).__name__
         x = torch.rand(2, *self.entry.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         self.poison = torch.nan
@@ -435,6 +437,7 @@ class ModuleGraph:
                 f"Got a {kind} whose modules, called one after another, do not give what the network gives; expected "
                 "modules that each hand on all that follows needs. It cannot be cut: use another network."
             )
+        return tuple(whole.shape)
 
 
 def _dropped(_: Any) -> Any:
