@@ -431,6 +431,15 @@ def test_a_processor_that_pads_or_keeps_any_shape_is_refused(tmp_path):
         load_backbone(folder)
 
 
+def test_a_processor_that_keeps_the_shape_of_long_pictures_alone_is_refused(tmp_path):
+    """Multiples of 32 pixels are the same square for all pictures that are not much longer than high."""
+    processor = transformers.DPTImageProcessor(
+        size={"height": 32, "width": 32}, keep_aspect_ratio=True, ensure_multiple_of=32
+    )
+    with pytest.raises(ValueError, match=r"makes values of shape \(3, 32, 32\) and .* expected one shape"):
+        load_backbone(make_picture_model("vit", tmp_path, processor))
+
+
 def test_settings_of_a_processor_that_name_code_are_dropped(vit, tmp_path):
     settings = json.loads((vit / "preprocessor_config.json").read_text())
     settings |= {"auto_map": {"AutoImageProcessor": "processing.Mine"}, "image_processor_type": "Mine"}
