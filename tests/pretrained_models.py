@@ -277,6 +277,10 @@ PICTURE_FAMILIES = {
     "poolformer": _STAGES,
     "pvt": {**_PYRAMID, "image_size": 32},
     "segformer": _PYRAMID,
+    "levit": {
+        "hidden_sizes": [16, 16, 32], "num_attention_heads": [2, 2, 2], "depths": [1, 1, 1], "key_dim": [8, 8, 8],
+        "image_size": 64,
+    },
     "swiftformer": {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "image_size": 32},
     "mobilevit": {"hidden_sizes": [16, 16, 24], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32], "image_size": 64,
                   "num_attention_heads": 2},

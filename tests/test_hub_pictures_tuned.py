@@ -82,3 +82,23 @@ def test_few_parameters_learn_and_the_tuned_network_goes_on_in_another_estimator
     np.testing.assert_array_equal(second.transform(X), first.transform(X))
     sktransfer.save(first, tmp_path / "first.skt")
     np.testing.assert_array_equal(sktransfer.load(tmp_path / "first.skt").predict_proba(X), first.predict_proba(X))
+
+
+def test_what_modules_keep_of_their_parameters_is_forgotten_when_these_have_changed(tmp_path):
+    """LeViT's attention keeps its biases between predictions; they change in training, and with `interpolation_`."""
+    backbone = make_picture_model("levit", tmp_path / "model")
+    X, y = bands(3, telling=1)
+    pretrained = load_backbone(backbone)
+    model = tuned(backbone, freeze_depth=0, lr=1e-2, strategy="fine_tune").fit(X, y)
+    expected = model.predict_proba(X)
+    sktransfer.save(model, tmp_path / "model.skt")
+    np.testing.assert_array_equal(sktransfer.load(tmp_path / "model.skt").predict_proba(X), expected)
+    features = model.transform(X)
+    model.interpolation_ = 0.0
+    assert not np.array_equal(model.transform(X), features)
+    model.save_backbone(tmp_path / "first.safetensors")
+    first = load_file(tmp_path / "first.safetensors")
+    state = pretrained.network.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in first.items() if "running" not in name)
+    frozen = tuned(backbone, freeze_depth="all", max_epochs=1).fit(X, y)
+    np.testing.assert_allclose(model.transform(X), frozen.transform(X), rtol=1e-4, atol=1e-4)

@@ -3,6 +3,8 @@
 The same object is asked whichever way X goes on, so that nothing is unwrapped twice.
 """
 
+import os
+import re
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,12 @@ _PICTURES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".ppm", ".pgm",
     ".dcm",
 )  # fmt: skip
+
+
+def _name_in(text: str) -> str:
+    """Return the part of an address that names a file in it; all of what is no address."""
+    scheme, colon, rest = text.partition("://")
+    return re.split(r"::|[?#]", rest)[0] if colon and scheme.isalnum() else text
 
 
 class Rows:
@@ -78,12 +86,14 @@ class Rows:
         return numbers and self._n_sides == 2
 
     def tower(self) -> str | None:
-        """Tell, by their look, whether rows are pictures or texts: strings stand for pictures where all end like files.
+        """Tell, by their look, whether rows are pictures or texts.
+
+        Strings stand for pictures where each ends like a file of one, or is the path of a file that is there.
 
         Returns
         -------
         {"image", "text", None}
-            `None` where some strings end like files of pictures and others do not.
+            `None` where some strings are such and others not, and where all are addresses of anything.
         """
         if issparse(self.values) or self._n_sides > 2:
             return "image"
@@ -91,8 +101,11 @@ class Rows:
         strings = [one for one in flat if isinstance(one, str)]
         if not strings:
             return "image"
-        files = sum(one.lower().endswith(_PICTURES) for one in strings)
-        return "text" if not files and len(strings) == len(flat) else "image" if files == len(strings) else None
+        endings = [_name_in(one).lower().endswith(_PICTURES) for one in strings]
+        if all(picture or os.path.isfile(one) for picture, one in zip(endings, strings, strict=True)):
+            return "image"
+        addresses = all("://" in one and not any(map(str.isspace, one)) for one in strings)
+        return "text" if not any(endings) and not addresses and len(strings) == len(flat) else None
 
     def kind(self, takes: str = "images") -> str:
         """Tell what X holds: by its look, and where that leaves it open by what the network takes.

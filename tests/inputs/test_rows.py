@@ -133,3 +133,31 @@ def test_a_column_of_paths_is_a_table():
 def test_each_kind_has_its_reader():
     for kind in ("images", "vectors"):
         assert make_reader(kind, ImagePreprocessing(), None, "auto").kind == kind
+
+
+@pytest.mark.parametrize(
+    ("X", "tower"),
+    [
+        (["a good film", "dull"], "text"),
+        (["a good film", "look at https://example.org/a.jpg"], None),
+        (["a good film", "see https://example.org for more"], "text"),
+        (["what is it?", "a.b.c", "x://y z"], "text"),
+        (["a.png", "B.JPG"], "image"),
+        (["a.png", "a good film"], None),
+        (["https://example.org/a.jpg?size=3", "s3://bucket/b.PNG#1", "zip://c.webp::all.zip"], "image"),
+        (["https://example.org/a", "https://example.org/?q=a.jpg"], None),
+        (["1", "2"], "text"),
+        (["a\0b", "c" * 9000], "text"),
+    ],
+)
+def test_strings_say_which_of_two_networks_is_meant(X: list, tower: str | None):
+    assert Rows(X).tower() == tower
+
+
+def test_paths_of_files_that_are_there_are_pictures_whatever_their_names(tmp_path: Path):
+    for name in ("one", "two.jpg_large"):
+        (tmp_path / name).touch()
+    files = [str(tmp_path / name) for name in ("one", "two.jpg_large")]
+    assert Rows(files).tower() == "image"
+    assert Rows([*files, "three.png"]).tower() == "image"
+    assert Rows([*files, "a good film"]).tower() == "text"

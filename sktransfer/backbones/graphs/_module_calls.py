@@ -4,6 +4,7 @@ It is run once without memory for its values, with gradients to follow: a result
 the samples passes is one at which the network can be cut.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,10 @@ from sktransfer.backbones.graphs._base import UntraceableError
 
 # What a module returns: tensors in it are given by their shape and type.
 Shaped = Any
+
+
+class _Nothing:
+    """Stands for an attribute that is not there."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,51 @@ def watch(network: nn.Module, run: Callable[[nn.Module, int], tuple[torch.Tensor
     for event in events:
         event.node, event.is_cut = graph.place_of(event.node)
     return _with_parameters(events, spans, graph, _names_of(network))
+
+
+def remembered(network: nn.Module, copied: nn.Module) -> dict[str, dict[str, Any]]:
+    """Find what modules keep of what they compute of their parameters: it is wrong when these have changed.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Which has not run.
+    copied : nn.Module
+        A copy that `watch` has run.
+
+    Returns
+    -------
+    dict of str to dict of str to object
+        By the paths of modules, and the names of their attributes, what `forget` puts there.
+    """
+    found = {}
+    usual = vars(nn.Module())
+    for name, module in copied.named_modules():
+        before = vars(network.get_submodule(name))
+        kept = {
+            one: copy.copy(before.get(one, _Nothing))
+            for one, value in vars(module).items()
+            if one not in usual and any(isinstance(t, torch.Tensor) and t.grad_fn for t in _tensors_in(value))
+        }
+        if kept:
+            found[name] = kept
+    return found
+
+
+def forget(module: nn.Module, values: Mapping[str, Any]) -> None:
+    """Let a module keep nothing of earlier runs.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Whose attributes are set.
+    values : mapping of str to object
+        As `remembered` found them.
+    """
+    for name, value in values.items():
+        vars(module).pop(name, None)
+        if value is not _Nothing:
+            vars(module)[name] = copy.copy(value)
 
 
 def _run_once(network: nn.Module, run: Callable[..., Any], n_samples: int) -> tuple[list[Event], Any, Any]:

@@ -22,7 +22,16 @@ from sktransfer.backbones._identity import Description, describe_network
 from sktransfer.backbones.graphs._base import NOTHING, Block, Pooled, Ready, UntraceableError
 from sktransfer.backbones.graphs._examples import without_memory
 from sktransfer.backbones.graphs._folding import CAST
-from sktransfer.backbones.graphs._module_calls import Event, Watched, has_a_row_per_sample, is_known, value_in, watch
+from sktransfer.backbones.graphs._module_calls import (
+    Event,
+    Watched,
+    forget,
+    has_a_row_per_sample,
+    is_known,
+    remembered,
+    value_in,
+    watch,
+)
 from sktransfer.backbones.graphs._module_part import ModulePart, planned
 from sktransfer.backbones.graphs._pooling import pool
 
@@ -102,6 +111,7 @@ class ModuleGraph:
 
     def __init__(self, network: nn.Module, entry: SizedEntry):
         self.network, self.entry = network, entry
+        self.remembered: dict[str, dict[str, Any]] = {}
         watched = self._watch()
         self._spans, self._parameters = watched.spans, watched.parameters
         self._events = {event.name: event for event in watched.events}
@@ -127,7 +137,7 @@ class ModuleGraph:
         self._features = self._end = features
         self.special: torch.Tensor | None = None
         self._blocks_and_ends()
-        self._check()
+        self._features_shape = self._check()
 
     # What the graph tells
 
@@ -261,7 +271,7 @@ class ModuleGraph:
         if start == end:
             kept, frozen = set(), set()
         wanted = {cut.name for cut in (*pooled.cuts, end)}
-        plan = planned(self._roles(start, end), self.network, kept, frozen, self._lasting, wanted)
+        plan = planned(self._roles(start, end), self.network, kept, frozen, self._lasting, wanted, self.remembered)
         plan.last = None if end == self._end else end.name
         plan.results = {name: event.result for name, event in self._events.items() if name in plan.roles}
         return ModulePart(self, plan, start, end, made, pooled)
@@ -294,6 +304,8 @@ class ModuleGraph:
         return self._spans[owner][1] + 1 if owner in self._spans else 1
 
     def _shape_at(self, cut: ModuleCut) -> tuple[int, ...] | None:
+        if cut == self._end:
+            return self._features_shape
         event = self._events.get(cut.name)
         return None if event is None else tuple(value_in(event.result).sizes)
 
@@ -376,12 +388,11 @@ class ModuleGraph:
         if sum(parameter.numel() for parameter in network.parameters()) > _SMALL:
             # Not with "meta" as the device of all that is made: libraries keep some tensors for later calls.
             with contextlib.suppress(Exception):
-                return watch(without_memory(network), self._run_watched)
-        wanted = [parameter.requires_grad for parameter in network.parameters()]
+                return self._watch_copy(without_memory(network))
         try:
             # What torch would keep for gradients is dropped: nobody asks for them.
             with saved_tensors_hooks(_dropped, _dropped):
-                return watch(network, self._run_watched)
+                return self._watch_copy(copy.deepcopy(network))
         except UntraceableError:
             raise
         except Exception as error:  # networks raise what they please
@@ -389,9 +400,12 @@ class ModuleGraph:
                 f"Got a {kind} that cannot be run on a picture alone ({first_line(error)}); expected a network that "
                 f"takes pictures of shape {tuple(self.entry.shape)}. Use another network."
             ) from error
-        finally:
-            for parameter, as_before in zip(network.parameters(), wanted, strict=True):
-                parameter.requires_grad_(as_before)
+
+    def _watch_copy(self, copied: nn.Module) -> Watched:
+        """See how a copy runs, and which of its modules keep what they compute of their parameters."""
+        watched = watch(copied, self._run_watched)
+        self.remembered = remembered(self.network, copied)
+        return watched
 
     def _run_watched(self, network: nn.Module, n_samples: int) -> tuple[torch.Tensor, Any]:
         device = next(network.parameters()).device
@@ -402,8 +416,8 @@ class ModuleGraph:
         self.entry.settle(output, self.network, network)
         return x, self.entry.read(output)
 
-    def _check(self) -> None:
-        """Refuse a network whose parts do not give the bits that it gives itself."""
+    def _check(self) -> tuple[int, ...]:
+        """Refuse a network whose parts do not give the bits that it gives itself; return the shape of its features."""
         kind = type(self.network).__name__
         x = torch.rand(2, *self.entry.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
         self.poison = torch.nan
@@ -425,6 +439,8 @@ class ModuleGraph:
             ) from error
         finally:
             self.poison = 0.0
+            for name, values in self.remembered.items():
+                forget(self.network.get_submodule(name), values)
         if whole.shape[:1] != x.shape[:1] or not whole.is_floating_point():
             raise UntraceableError(
                 f"Got a {kind} that returns values of shape {tuple(whole.shape)} for two pictures; expected one row "
@@ -435,6 +451,7 @@ class ModuleGraph:
                 f"Got a {kind} whose modules, called one after another, do not give the network's result; expected "
                 "modules whose results are all that later ones need. It cannot be cut: use another network."
             )
+        return tuple(whole.shape)
 
 
 def _dropped(_: Any) -> Any:

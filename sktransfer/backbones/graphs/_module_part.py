@@ -5,7 +5,7 @@ return, or what it was given; the module at the cut returns the value that enter
 ends. So nothing of the network has to be understood, if only all that follows the cut needs that value alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 from sktransfer.backbones.graphs._base import NOTHING, Pooled
 from sktransfer.backbones.graphs._layer_calls import twin_of_one
-from sktransfer.backbones.graphs._module_calls import Shape, mapped, value_in
+from sktransfer.backbones.graphs._module_calls import Shape, forget, mapped, value_in
 from sktransfer.backbones.graphs._pooling import PoolsItself
 
 
@@ -26,6 +26,7 @@ class Parts(Protocol):
 
     network: nn.Module
     poison: float
+    remembered: dict[str, dict[str, Any]]
 
     def arguments(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return what the network's forward takes."""
@@ -173,6 +174,7 @@ class _Run:
         if path not in plan.whole:
             module = twin_of_one(original)
             module.training = held.training
+            forget(module, self.shared.graph.remembered.get(path, {}))
             module._parameters = {**original._parameters, **held._parameters}
             mine = dict(held.named_buffers(recurse=False))
             for name in [name for name in mine if name in module._parameters]:
@@ -282,6 +284,7 @@ def planned(
     frozen: set[str],
     lasting: set[str],
     wanted: set[str],
+    remembered: Collection[str] = (),
 ) -> Plan:
     """Return what to do with each module of a network.
 
@@ -295,6 +298,8 @@ def planned(
         As in `Plan`.
     wanted : set of str
         Modules whose values are wanted.
+    remembered : collection of str, default=()
+        Modules that keep what they compute of their parameters, which may change: they never run as they are.
 
     Returns
     -------
@@ -316,7 +321,7 @@ def planned(
         prefix = f"{path}." if path else ""
         around = any(name.startswith(prefix) for name in wanted)
         mine = all(prefix + name in kept for name, _ in module.named_parameters(recurse=False))
-        whole = bool(path) and mine and not around and all(one for _, one in below)
+        whole = bool(path) and mine and not around and path not in remembered and all(one for _, one in below)
         if not whole:
             plan.whole |= {name for name, one in below if one}
         return whole

@@ -26,8 +26,8 @@ _ADVICE = "Save the image processor into the folder: image_processor.save_pretra
 _FILES = "preprocessor_config.json"
 _INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
-# Sides of pictures that are tried: upright, lying and square, smaller and larger than what networks take.
-_TRIED = ((150, 117), (301, 402), (520, 389), (64, 64))
+# Sides of pictures that are tried: upright, lying, square and very long, smaller and larger than what networks take.
+_TRIED = ((150, 117), (301, 402), (520, 389), (64, 64), (40, 400))
 # What a value may differ by, in levels of 255: processors that work on floats do not round in between.
 _CLOSE, _CLOSE_OF_FLOATS = 1.01, 2.01
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from sktransfer._messages import shortened, shown
 from sktransfer.backbones.graphs._trace import first_names
-from sktransfer.backbones.sources._state_dicts import USUAL, StateDict, usual
+from sktransfer.backbones.sources._state_dicts import USUAL, StateDict, usual, without_wrappers
 from sktransfer.backbones.sources._weights import put, refuse_faults, short, type_faults
 from sktransfer.backbones.sources._weights_file import COUNTER, check_tensors, check_versions, count
 
@@ -144,6 +144,11 @@ def fill_from(
     """
     file, source = Path(path).expanduser(), shown(Path(path))
     best, rivals = _choose(target, states, source)
+    plain = states if best.fits else [without_wrappers(state, target.own) for state in states]
+    if any(state.wrappers for state in plain):
+        other, others = _choose(target, plain, source)
+        if len(other.missing) < len(best.missing):
+            best, rivals, states = other, others, plain
     check_versions(best.state.tensors, file)
     check_tensors(best.loaded if best.fits else best.state.tensors, file)
     if not best.fits and convert is not None:
@@ -158,7 +163,7 @@ def fill_from(
     settle(target.network, {name for name in target.beside if name not in best.loaded}, best.loaded)
     beside = [f"{one.where}.{name}" for one in states if one.alone and one is not best.state for name in one.tensors]
     beside = [name for name in beside if not name.startswith(tuple(f"{rival}." for rival in rivals))]
-    _tell(source, best.prefix, [*best.left_out, *beside], rivals)
+    _tell(source, best, [*best.left_out, *beside], rivals)
 
 
 def settle(network: nn.Module, names: Iterable[str], loaded: Collection[str] = ()) -> None:
@@ -421,8 +426,9 @@ def _noted(best: Comparison) -> Mapping[str, torch.Tensor]:
     return state
 
 
-def _tell(source: str, prefix: str, names: list[str], rivals: list[str]) -> None:
-    parts = [f"the prefix {shown(prefix, 60)} of its names"] if prefix else []
+def _tell(source: str, best: Comparison, names: list[str], rivals: list[str]) -> None:
+    parts = [f"the prefix {shown(best.prefix, 60)} of its names"] if best.prefix else []
+    parts += [f"{' and '.join(map(shown, best.state.wrappers))} amid its names"] if best.state.wrappers else []
     parts += [f"{count('tensor', names)} that features do not need"] if names else []
     parts += [f"the weights under {', '.join(shown(one, 60) for one in rivals[:5])}, which fit too"] if rivals else []
     if parts:

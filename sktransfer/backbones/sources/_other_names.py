@@ -186,7 +186,8 @@ def _plain_name(name: str) -> str | None:
         return _HUB.format(_quoted(f"hf:{bare}{revision}"))
     if _looks_like_timm(bare):
         return _TIMM.format(_quoted(f"timm:{bare}")).removesuffix(".") + ', after pip install "sktransfer[timm]".'
-    if not nearest(bare, _of_torchvision()) and (revision or _begins(bare, _model_types())):
+    near = _is_of_torchvision(bare) and nearest(bare, _of_torchvision())
+    if not near and (revision or _begins(bare, _model_types())):
         return _HUB.format(_quoted(f"hf:OWNER/{bare}{revision}")) + " OWNER is the account that has it there."
     return None
 
@@ -194,10 +195,18 @@ def _plain_name(name: str) -> str | None:
 def _spelt(name: str) -> str | None:
     """Say how torchvision spells a name that is the same but for case, hyphens and the like, or that Keras has."""
     known = {_bare(one): one for one in _of_torchvision()}
-    for candidate in (name, name.rpartition(".")[2] if "torchvision" in name or "applications" in name else name):
+    behind = "torchvision" in name or "applications" in name or name.startswith("models.")
+    version = re.sub(r"(?<=\d)\.(?=\d)", "", name)  # squeezenet1.1
+    for candidate in (name, version, name.rpartition(".")[2] if behind else name):
         if (right := known.get(_bare(candidate))) is not None:
             return _TORCHVISION.format(_quoted(right), right)
     return None
+
+
+def _is_of_torchvision(name: str) -> bool:
+    """Tell whether a name begins as one of torchvision's does, and so may be meant for it."""
+    start = re.sub(r"[^a-z]", "", name.casefold())[:4]
+    return any(one.startswith(start) for one in _of_torchvision())
 
 
 @cache

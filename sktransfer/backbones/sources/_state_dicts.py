@@ -6,9 +6,10 @@ A weights file is data: nothing in this file ever runs its code.
 import os
 import pickle
 import re
+import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from sktransfer.backbones.sources._weights_file import check_tensors, check_vers
 
 # Where the weights of a checkpoint are, if it says nothing else.
 USUAL = ("", "state_dict", "model", "state_dict.model")
+
+# What torch's wrappers of a module put in front of its names: compiled, checkpointed, sharded, or run in parallel.
+_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_fpw_module", "module")
 
 # Dicts within dicts, beyond which nobody puts weights.
 _DEEPEST = 4
@@ -41,12 +45,15 @@ class StateDict:
         Whether nothing else stands among them.
     in_order : bool
         Whether they come in the order that the network has them in.
+    wrappers : tuple of str
+        Parts of their names that were left out.
     """
 
     where: str
     tensors: Mapping[str, torch.Tensor]
     alone: bool = True
     in_order: bool = True
+    wrappers: tuple[str, ...] = ()
 
 
 def read_states(path: str | os.PathLike[str]) -> list[StateDict]:
@@ -135,6 +142,36 @@ def usual(states: Sequence[StateDict]) -> StateDict:
     return min(states, key=lambda state: (state.where not in USUAL, -len(state.tensors)))
 
 
+def without_wrappers(state: StateDict, own: Collection[str]) -> StateDict:
+    """Take off what torch's wrappers put amid names, as `features.module.0.weight` for `features.0.weight`.
+
+    Parameters
+    ----------
+    state : StateDict
+        As `read_states` returns it.
+    own : collection of str
+        The network's names, in which such a part may be one.
+
+    Returns
+    -------
+    StateDict
+        The same one where no name has such a part, or two names would become one.
+    """
+    parts = {part for name in own for part in name.split(".")}
+    given = {part for name in state.tensors for part in name.split(".")}
+    wrappers = tuple(one for one in _WRAPPERS if one in given and one not in parts)
+
+    def plain(name: str) -> str:
+        return ".".join(part for part in name.split(".") if part not in wrappers)
+
+    tensors: Any = OrderedDict((plain(name), tensor) for name, tensor in state.tensors.items())
+    if not wrappers or len(tensors) < len(state.tensors):
+        return state
+    if isinstance(noted := getattr(state.tensors, "_metadata", None), Mapping):
+        tensors._metadata = {plain(name) if isinstance(name, str) else name: note for name, note in noted.items()}
+    return replace(state, tensors=tensors, wrappers=wrappers)
+
+
 def _find(held: Any, keys: tuple[str, ...], seen: set[int]) -> Iterator[StateDict]:
     if not isinstance(held, Mapping) or len(keys) > _DEEPEST or id(held) in seen:
         return
@@ -170,7 +207,9 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch advises to run what is in a TorchScript archive
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"Refused to load {shown(path)}: it holds more than tensors, and loading that would run code from the "

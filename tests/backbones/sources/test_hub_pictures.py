@@ -145,6 +145,20 @@ def test_tokens_that_stand_for_no_patch_are_left_out_of_means(kind, folder_of):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
+MAPS_WITHOUT_POOLER = ("segformer", "swiftformer", "poolformer")
+
+
+@pytest.mark.parametrize("kind", MAPS_WITHOUT_POOLER)
+def test_maps_are_averaged_over_positions_whatever_layer_comes_last(kind, folder_of):
+    """The last layer of Segformer is a LayerNorm, for channels in the last place: its maps have them first."""
+    backbone = load_backbone(folder_of(kind))
+    x = prepared_pictures(backbone)
+    hidden = library_output(folder_of(kind), x).last_hidden_state
+    assert hidden.ndim == 4
+    found = backbone.feature_part().network()(x)
+    torch.testing.assert_close(found, hidden.mean((2, 3)), rtol=1e-5, atol=1e-5)
+
+
 def test_weights_of_a_classifier_are_those_of_its_network(folder_of, tmp_path):
     """As most files on the hub are: names begin with the network's, and a head of other classes comes with them."""
     whole = transformers.ViTForImageClassification.from_pretrained(folder_of("vit").removeprefix("hf:"))
@@ -415,6 +429,15 @@ def test_a_processor_that_pads_or_keeps_any_shape_is_refused(tmp_path):
     folder = make_picture_model("convnext", tmp_path, processor)
     with pytest.raises(ValueError, match=r"makes values of shape .* expected one shape"):
         load_backbone(folder)
+
+
+def test_a_processor_that_keeps_the_shape_of_long_pictures_alone_is_refused(tmp_path):
+    """Multiples of 32 pixels are the same square for all pictures that are not much longer than high."""
+    processor = transformers.DPTImageProcessor(
+        size={"height": 32, "width": 32}, keep_aspect_ratio=True, ensure_multiple_of=32
+    )
+    with pytest.raises(ValueError, match=r"makes values of shape \(3, 32, 32\) and .* expected one shape"):
+        load_backbone(make_picture_model("vit", tmp_path, processor))
 
 
 def test_settings_of_a_processor_that_name_code_are_dropped(vit, tmp_path):

@@ -81,6 +81,51 @@ def test_a_body_is_found_behind_any_prefix_and_one_sentence_says_what_was_left_o
     ]
 
 
+WRAPPED = ("_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module", "module")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("prefix", ["", "model.", "_orig_mod."])
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_wrappers_of_single_layers_are_left_out_of_names(wrapper: str, prefix: str, suffix: str, tmp_path: Path):
+    wrapped = {name.replace("layer1.", f"layer1.{wrapper}."): tensor for name, tensor in STATE.items()}
+    loaded, told = load(below(prefix, wrapped), tmp_path / f"w{suffix}")
+    assert has(loaded, STATE)
+    (sentence,) = told
+    assert f"{wrapper!r}" in sentence
+    assert "amid its names" in sentence
+
+
+class Parallel(nn.Module):
+    """Its own layer is called what wrappers call theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential()
+        self.features.module = nn.Conv2d(3, 4, 3)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.features(x).mean((2, 3)))
+
+
+def test_a_layer_that_is_called_as_wrappers_are_keeps_its_name(tmp_path: Path):
+    state = {name: tensor.clone() for name, tensor in Parallel().state_dict().items()}
+    loaded, told = load(state, tmp_path / "w.pth", Parallel)
+    assert has(loaded, state)
+    assert not told
+    lacking = {name.replace("module.", ""): tensor for name, tensor in state.items()}
+    with pytest.raises(ValueError, match=r"missing keys \(features.module.weight, features.module.bias\)"):
+        load(lacking, tmp_path / "w.pth", Parallel)
+
+
+def test_names_that_would_be_one_without_wrappers_are_not_joined(tmp_path: Path):
+    wrapped = {name.replace("layer1.", "layer1._orig_mod."): tensor for name, tensor in STATE.items()}
+    half = {name: tensor for name, tensor in STATE.items() if name.startswith("layer1.conv1")}
+    with pytest.raises(ValueError, match="missing key"):
+        load({**wrapped, **half}, tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("prefix", ["", "model."])
 @pytest.mark.parametrize(
     ("head", "left_out"),

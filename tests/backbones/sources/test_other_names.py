@@ -33,6 +33,7 @@ MEANT = {
     "hf_hub:someone/model": "hf:someone/model",
     "huggingface:someone/model": "hf:someone/model",
     "wav2vec2-large": "hf:OWNER/wav2vec2-large",
+    "deberta-v3-small": "hf:OWNER/deberta-v3-small",
     "https://huggingface.co/someone/model": "hf:someone/model",
     "https://huggingface.co/someone/model/tree/v1.0": "hf:someone/model@v1.0",
     "https://hf.co/someone/model/blob/main/config.json?download=true": "hf:someone/model",
@@ -62,6 +63,9 @@ MEANT = {
     "torchvision/resnet50": "resnet50",
     "torchvision:resnet50": "resnet50",
     "torchvision.models.resnet50": "resnet50",
+    "models.resnet50": "resnet50",
+    "squeezenet1.1": "squeezenet1_1",
+    "SqueezeNet-1.0": "squeezenet1_0",
     "tf.keras.applications.InceptionV3": "inception_v3",
     "resnet50@v1": "resnet50",
 }
