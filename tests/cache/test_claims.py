@@ -133,7 +133,7 @@ def workers(tmp_path):
 @pytest.mark.parametrize("order", ["same", "other"])
 def test_processes_that_begin_at_once_pass_each_sample_once_in_all(n, order, images, workers):
     code = f"""
-        slowly(0.1)
+        slowly({0.1 * n})
         rows = np.random.default_rng(number).permutation(len(X)) if {order == "other"} else np.arange(len(X))
         extractor = PretrainedFeatureExtractor(tiny_cnn, random_state=0, feature_cache=cache, batch_size=4)
         features = extractor.fit_transform(X[rows])[np.argsort(rows)]

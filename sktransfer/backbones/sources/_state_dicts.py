@@ -22,7 +22,7 @@ from sktransfer.backbones.sources._weights_file import check_tensors, check_vers
 USUAL = ("", "state_dict", "model", "state_dict.model")
 
 # What torch's wrappers of a module put in front of its names: compiled, checkpointed, sharded, or run in parallel.
-_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_fpw_module", "module")
+_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "module")
 
 # Dicts within dicts, beyond which nobody puts weights.
 _DEEPEST = 4
