@@ -53,7 +53,7 @@ class _OfLoaded(PretrainedFeatureExtractor):
 
 
 def read(estimator: BackboneEstimator, X: Any) -> Read:
-    """Load the network and read X as an estimator does, which is not changed.
+    """Load the network and read X as an estimator does. The estimator is not changed.
 
     Parameters
     ----------

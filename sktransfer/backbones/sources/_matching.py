@@ -42,7 +42,7 @@ class Target:
     heads : collection of str, default=()
         Modules that a file may hold although the network was built without them.
     n_classes : int or None, default=None
-        Outputs of these heads in the library's own files, of which nobody needs to be told.
+        Outputs of these heads in the library's own files. No warning tells of leaving them out.
     """
 
     def __init__(

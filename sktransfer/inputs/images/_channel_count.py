@@ -117,7 +117,7 @@ def _of_shape(sides: tuple[int, ...], name: str, shape: tuple[int, ...], channel
     readings = [(sides[0], sides[1:]), (sides[2], sides[:2])]
     usual = [reading for reading in readings if reading[0] in USUAL]
     if usual:
-        # A line of a network for grey has one channel; to others, patches such as 3 x 3 x 13 are no pictures 3 high.
+        # A line of a network for grey has one channel; to others, a patch of 3 x 3 x 13 is not a picture 3 high.
         plain = len(usual) == 2 or usual[0][0] == channels == 1
         if plain or _is_square(usual[0]) or not all(_is_square(one) for one in readings if one not in usual):
             return None

@@ -195,7 +195,7 @@ def _in_units(found: Any, pixels: np.ndarray, span: tuple[float, float]) -> np.n
 
 
 def _windowed(found: Any, pixels: np.ndarray) -> np.ndarray:
-    """Return grey as a viewer shows it, of which 0 is black and 65535 white."""
+    """Return grey as a viewer shows it: 0 is black, 65535 is white."""
     values = _rescaled(found, pixels)
     if _has_table(found) or None not in (found.get("WindowCenter"), found.get("WindowWidth")):
         try:

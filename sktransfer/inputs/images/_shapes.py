@@ -24,7 +24,7 @@ NETWORK, PARAMETER, FIT = "the network takes", "n_channels, or the first image, 
 
 
 def check_n_channels(n_channels: object) -> int:
-    """Raise if this is no number of channels.
+    """Raise if this is not a number of channels.
 
     Parameters
     ----------
