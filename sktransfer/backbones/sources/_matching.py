@@ -19,12 +19,16 @@ from torch import nn
 
 from sktransfer._messages import shortened, shown
 from sktransfer.backbones.graphs._trace import first_names
+from sktransfer.backbones.sources._misfits import explain_misfit
 from sktransfer.backbones.sources._state_dicts import USUAL, StateDict, usual, without_wrappers
 from sktransfer.backbones.sources._weights import put, refuse_faults, short, type_faults
 from sktransfer.backbones.sources._weights_file import COUNTER, check_tensors, check_versions, count
 
 # Makes a network's tensors of others, and names those that were of no use.
 Convert = Callable[[Mapping[str, torch.Tensor]], "tuple[Mapping[str, torch.Tensor], list[str]] | None"]
+
+# Words in names of what training keeps beside a model: averages of its weights.
+_AVERAGES = {"averaged", "avg", "ema", "swa"}
 
 # In names of weights that torch divides by their length.
 _NORMALISED = ("parametrizations.weight.original", "weight_g", "weight_v")
@@ -158,12 +162,18 @@ def fill_from(
             found = compare(target, StateDict("", tensors), "")
             best = replace(found, state=best.state, prefix=prefix, left_out=[*found.left_out, *unused])
     faults = type_faults(best.loaded, target.own)
-    refuse_faults(target.network, source, best.missing, best.unexpected, best.shapes, faults)
+    more = ""
+    if faults or not best.fits:
+        needed = [name for name in target.own if target.first.get(name, name) in target.needed]
+        more = explain_misfit(target.own, needed, best.state, source)
+    refuse_faults(target.network, source, best.missing, best.unexpected, best.shapes, faults, more)
     put(target.network, _noted(best))
     settle(target.network, {name for name in target.beside if name not in best.loaded}, best.loaded)
     beside = [f"{one.where}.{name}" for one in states if one.alone and one is not best.state for name in one.tensors]
     beside = [name for name in beside if not name.startswith(tuple(f"{rival}." for rival in rivals))]
-    _tell(source, best, [*best.left_out, *beside], rivals)
+    where = f"{best.state.where}." if best.state.where else ""
+    rest = [name for name in best.left_out if not f"{where}{name}".startswith(tuple(f"{rival}." for rival in rivals))]
+    _tell(source, best, [*rest, *beside], rivals)
 
 
 def settle(network: nn.Module, names: Iterable[str], loaded: Collection[str] = ()) -> None:
@@ -291,20 +301,32 @@ def _choose(target: Target, states: Sequence[StateDict], source: str) -> tuple[C
         first = usual(states)
         state, counts = max(counted, key=lambda one: (max(one[1].values()), one[0] is first))
         return compare(target, state, counts.most_common(1)[0][0]), []
-    best, *others = found
-    others = [one for one in others if not _same(target, best, one)]
-    if others:
-        known = [one for one in found if one.state.where in USUAL]
+    different = [one for i, one in enumerate(found) if not any(_same(target, one, other) for other in found[:i])]
+    for is_known in (_is_usual_state, _is_usual_place, _is_no_average) if len(different) > 1 else ():
+        known = [one for one in found if is_known(one)]
+        if known and all(_same(target, known[0], one) for one in known[1:]):
+            return known[0], [one.place for one in found if not _same(target, known[0], one)]
+    if len(different) > 1:
         places = [one.place or "the file itself" for one in found]
-        if len(known) != 1:
-            raise ValueError(
-                f"Got weights from {short(source)}, which holds {len(found)} sets of weights that fit the backbone "
-                f"{shortened(type(target.network).__name__, 40)} ({', '.join(shortened(p, 60) for p in places[:5])}); "
-                "expected one. Save the tensors of the one that you want in a file of its own."
-            )
-        (best,) = known
-        others = [one for one in found if one is not best and not _same(target, best, one)]
-    return best, [one.place for one in others]
+        raise ValueError(
+            f"Got weights from {short(source)}, which holds {len(found)} sets of weights that fit the backbone "
+            f"{shortened(type(target.network).__name__, 40)} ({', '.join(shortened(p, 60) for p in places[:5])}); "
+            "expected one. Save the tensors of the one that you want in a file of its own."
+        )
+    return found[0], []
+
+
+def _is_usual_state(one: Comparison) -> bool:
+    return one.state.where in USUAL
+
+
+def _is_usual_place(one: Comparison) -> bool:
+    return one.place in USUAL
+
+
+def _is_no_average(one: Comparison) -> bool:
+    """Tell whether weights stand at no place that is called as averages of a training are, such as `model_ema`."""
+    return not _AVERAGES & set(re.split(r"[^a-z]+", one.place.casefold()))
 
 
 def _same(target: Target, one: Comparison, other: Comparison) -> bool:

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from sktransfer._messages import shown
-from sktransfer.backbones.sources._weights_file import check_tensors, check_versions, find_file, reason_of
+from sktransfer.backbones.sources._skipped_values import is_array, read_skipping
+from sktransfer.backbones.sources._weights_file import check_tensors, check_versions, count, find_file, reason_of
 
 # Where the weights of a checkpoint are, if it says nothing else.
 USUAL = ("", "state_dict", "model", "state_dict.model")
@@ -47,6 +48,8 @@ class StateDict:
         Whether they come in the order that the network has them in.
     wrappers : tuple of str
         Parts of their names that were left out.
+    packed, arrays : tuple of str
+        Names among theirs of what is no tensor: several tensors at once, and numpy arrays.
     """
 
     where: str
@@ -54,6 +57,8 @@ class StateDict:
     alone: bool = True
     in_order: bool = True
     wrappers: tuple[str, ...] = ()
+    packed: tuple[str, ...] = ()
+    arrays: tuple[str, ...] = ()
 
 
 def read_states(path: str | os.PathLike[str]) -> list[StateDict]:
@@ -90,11 +95,9 @@ def read_states(path: str | os.PathLike[str]) -> list[StateDict]:
             )
         return [StateDict("", _renamed(tensors), in_order=False)]
     held = _read_torch(path)
-    states = list(_find(held, (), set()))
+    states = list(_find(held))
     if not states:
-        raise ValueError(
-            f"Got weights={shown(path)}, which holds a {type(held).__name__}; expected a state_dict: tensors by name."
-        )
+        raise ValueError(f"Got weights={shown(path)}, which holds {_without_tensors(held)}")
     return states
 
 
@@ -172,18 +175,42 @@ def without_wrappers(state: StateDict, own: Collection[str]) -> StateDict:
     return replace(state, tensors=tensors, wrappers=wrappers)
 
 
-def _find(held: Any, keys: tuple[str, ...], seen: set[int]) -> Iterator[StateDict]:
+def _find(held: Any) -> Iterator[StateDict]:
+    for keys, mapping in _dicts(held, (), set()):
+        named = {name: value for name, value in mapping.items() if isinstance(name, str)}
+        tensors: Any = OrderedDict((name, value) for name, value in named.items() if isinstance(value, torch.Tensor))
+        if tensors:
+            if getattr(mapping, "_metadata", None) is not None:
+                tensors._metadata = mapping._metadata  # type: ignore[attr-defined]
+            alone = len(tensors) == len(mapping)
+            packed = tuple(name for name, value in named.items() if _is_packed(value))
+            arrays = tuple(name for name, value in named.items() if is_array(value))
+            yield StateDict(".".join(keys), _renamed(tensors), alone, packed=packed, arrays=arrays)
+
+
+def _dicts(held: Any, keys: tuple[str, ...], seen: set[int]) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
+    """Yield the dicts within dicts, each once, with the keys that lead to them."""
     if not isinstance(held, Mapping) or len(keys) > _DEEPEST or id(held) in seen:
         return
     seen.add(id(held))
-    named = {name: value for name, value in held.items() if isinstance(name, str)}
-    tensors: Any = OrderedDict((name, value) for name, value in named.items() if isinstance(value, torch.Tensor))
-    if tensors:
-        if getattr(held, "_metadata", None) is not None:
-            tensors._metadata = held._metadata  # type: ignore[attr-defined]
-        yield StateDict(".".join(keys), _renamed(tensors), alone=len(tensors) == len(held))
-    for name, value in named.items():
-        yield from _find(value, (*keys, name), seen)
+    yield keys, held
+    for name, value in held.items():
+        if isinstance(name, str):
+            yield from _dicts(value, (*keys, name), seen)
+
+
+def _without_tensors(held: Any) -> str:
+    """Say what a file holds that has no tensors by name, and what was expected."""
+    dicts = [one for _, one in _dicts(held, (), set())]
+    values = [(str(name), value) for one in dicts for name, value in one.items() if not isinstance(value, Mapping)]
+    if arrays := [name for name, value in values if is_array(value)]:
+        return f"{count('numpy array', arrays)}; expected tensors. Convert them: torch.from_numpy(array)."
+    what = "no tensors" if dicts and not values else f"a {type(held).__name__}"
+    return f"{what}; expected a state_dict: tensors by name."
+
+
+def _is_packed(value: Any) -> bool:
+    return isinstance(value, tuple) and any(isinstance(one, torch.Tensor) for one in value)
 
 
 def _renamed(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
@@ -209,7 +236,10 @@ def _read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():  # torch advises to run what is in a TorchScript archive
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:
+                return read_skipping(path)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"Refused to load {shown(path)}: it holds more than tensors, and loading that would run code from the "

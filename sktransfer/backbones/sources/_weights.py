@@ -73,7 +73,13 @@ def put(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
 
 
 def refuse_faults(
-    network: nn.Module, source: str, missing: list[str], unexpected: list[str], shapes: list[str], types: list[str]
+    network: nn.Module,
+    source: str,
+    missing: list[str],
+    unexpected: list[str],
+    shapes: list[str],
+    types: list[str],
+    more: str = "",
 ) -> None:
     """Raise in one sentence if anything is listed.
 
@@ -85,6 +91,8 @@ def refuse_faults(
         Where they come from.
     missing, unexpected, shapes, types : list of str
         Names, and what differs.
+    more : str, default=""
+        Sentences that say why, with a space in front.
 
     Raises
     ------
@@ -96,7 +104,7 @@ def refuse_faults(
         faults += [count("other type", types)] if types else []
         raise ValueError(
             f"Got weights from {short(source)} that do not match the backbone "
-            f"{shortened(type(network).__name__, 40)}: {'; '.join(faults)}. Give the weights of this very "
+            f"{shortened(type(network).__name__, 40)}: {'; '.join(faults)}.{more} Give the weights of this very "
             "architecture, or the backbone that these weights were saved from."
         )
 

@@ -249,6 +249,24 @@ def test_averaged_weights_beside_those_of_the_model_are_told(key: str, tmp_path:
     assert told == [f"Left out of 'w.pth': the weights under '{key}_ema', which fit too."]
 
 
+@pytest.mark.parametrize("key", [None, "state_dict", "state"])
+@pytest.mark.parametrize(
+    ("place", "average"),
+    [("model", "model_ema"), ("model", "model_ema.module"), ("net", "ema"), ("backbone", "swa_backbone"),
+     ("module", "module_ema"), ("model.encoder", "ema_model.encoder"), ("net", "averaged_model.module")],
+)  # fmt: skip
+def test_averaged_weights_among_the_same_tensors_are_told(place: str, average: str, key: str | None, tmp_path: Path):
+    for content in ({**below(f"{place}.", BODY), **below(f"{average}.", MORE)},
+                    {**below(f"{average}.", MORE), **below(f"{place}.", BODY)}):  # fmt: skip
+        loaded, told = load({key: content} if key else content, tmp_path / "w.pth")
+        assert has(loaded)
+        where = f"{key}." if key else ""
+        assert told == [
+            f"Left out of 'w.pth': the prefix '{place}.' of its names; the weights under '{where}{average}', which fit "
+            "too."
+        ]
+
+
 # What is refused
 
 
