@@ -13,12 +13,40 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sktransfer._messages import nearest, shown
+from sktransfer.backbones.sources._known_names import known_elsewhere, of_clip, of_family
 
 # How a prefix is written: ours, and those of timm and of others. Of one letter it is a drive.
 _PREFIXES = re.compile(
     r"\s*(hf|timm|hf[-_ ]?hub|hub|hugging[-_ ]?face|transformers|sentence[-_ ]?transformers|torchvision|keras)\s*:(.*)",
     re.IGNORECASE | re.DOTALL,
 )
+# Prefixes and modules of other libraries, behind which a name of a network may stand.
+_LIBRARIES = re.compile(
+    r"(clip|efficientnet_pytorch|fastai|flax|gluon|gluoncv|jax|mmcls|mmpretrain|mxnet|ollama|onnx|open[-_ ]?clip|"
+    r"paddle|pytorch|pretrainedmodels|smp|segmentation_models|tensorflow|tf|tfhub|torch|torch\.?hub)\s*:\s*(.+)",
+    re.IGNORECASE,
+)
+_MODULES = (
+    "fastai",
+    "keras",
+    "models",
+    "nn",
+    "tensorflow",
+    "tf",
+    "timm",
+    "torch",
+    "torchvision",
+    "transformers",
+    "vision",
+)
+_WEIGHTS_OF = re.compile(r"(?:[\w.]*\.)?(\w+)_Weights(?:\.(\w+))?")
+_CALL = re.compile(r"([\w.]+)\(\s*(?:['\"]([^'\"]+)['\"])?[^()]*\)")
+
+# The folder in which the hub's own client keeps a model.
+_KEPT = re.compile(r"(?:.*[/\\])?models--([^/\\]+?)(?:--([^/\\]+))?(?:[/\\].*)?", re.DOTALL)
+# Who is known by networks in torch.hub, where names look alike.
+_TORCH_HUB = ("facebookresearch", "huggingface", "intel-isl", "nvidia", "pytorch", "snakers4", "ultralytics")
+
 _HUBS = ("huggingface.co", "hf.co", "www.huggingface.co")
 
 # Endings of files with a network or its weights.
@@ -44,6 +72,8 @@ _HUB = 'a name of the Hugging Face Hub; expected "hf:" in front of it. Write bac
 _TIMM = 'a name of timm; expected "timm:" in front of it. Write backbone={}.'
 _TORCHVISION = "expected {1!r}, as torchvision writes it. Write backbone={0}."
 _ADDRESS = "an address; expected the name of the model. Write backbone={}."
+_FAMILY = "a family of networks; expected the name of one. Write backbone={}, or the name of another."
+_KEPT_FOLDER = "a folder in which the hub's client keeps a model; expected its name. Write backbone={}."
 _FOLDER = 'a folder of a model; expected "hf:" in front of it. Write backbone={}.'
 
 
@@ -75,6 +105,8 @@ def _is_ours(name: str) -> bool:
     if prefix == "hf" and _exists(rest):
         return True
     plain = rest == rest.strip() and "://" not in rest and _PREFIXES.match(rest) is None
+    if prefix == "hf" and (rest.startswith("//") or _colon_revision(rest) is not None):
+        return False
     return plain and (prefix == "hf" or "/" not in rest)
 
 
@@ -85,17 +117,55 @@ def _meaning(backbone: str | os.PathLike[str]) -> str | None:
         text = text if isinstance(text, str) else os.fsdecode(text)
         if text in _of_torchvision() and not _exists(text):
             return f"a path that does not exist; expected a name as a string. Write backbone={_quoted(text)}."
-        return _path(text, surely=True)
+        return _kept(text) or _path(text, surely=True)
     name = backbone.strip()
     if (prefixed := _PREFIXES.fullmatch(name)) is not None:
         return _prefixed(prefixed[1].casefold(), prefixed[2].strip())
     if "://" in name or name.casefold().startswith(tuple(f"{hub}/" for hub in _HUBS)):
         return _address(name)
-    return _path(name) or _plain_name(name)
+    return _kept(name) or _path(name) or _expression(name) or _plain_name(name)
+
+
+def _kept(place: str) -> str | None:
+    """Say what to write for the folder in which the hub's client keeps a model."""
+    found = _KEPT.fullmatch(place)
+    if found is None or _exists(f"{os.path.expanduser(place)}/config.json"):  # noqa: PTH111
+        return None
+    model = "/".join(part for part in found.groups() if part)
+    return (
+        f"a folder in which the hub's client keeps a model; expected its name. Write backbone={_quoted(f'hf:{model}')}."
+    )
+
+
+def _expression(name: str) -> str | None:
+    """Say what to write for a piece of code, or for a name behind another library's."""
+    if (weights := _WEIGHTS_OF.fullmatch(name)) is not None:
+        return _of_weights(weights[1], weights[2])
+    if (call := _CALL.fullmatch(name)) is not None:
+        return _plain_name(call[2] or call[1])
+    if (library := _LIBRARIES.fullmatch(name)) is not None:
+        clip = of_clip(library[2]) if "clip" in library[1].casefold() else None
+        return _said(clip) if clip is not None else _plain_name(library[2])
+    return None
+
+
+def _of_weights(network: str, member: str | None) -> str | None:
+    """Say how a member of torchvision's enumerations of weights is given."""
+    known = {_bare(one): one for one in _of_torchvision()}
+    if (right := known.get(_bare(network.rpartition("_Q")[0] or network))) is None:
+        return None
+    return f"weights of torchvision; expected the name of the network beside them. Write backbone={_quoted(right)}" + (
+        f", weights={_quoted(member)}." if member and not member.startswith("_") else ', weights="DEFAULT".'
+    )
+
+
+def _said(right: str) -> str:
+    return (_TIMM if right.startswith("timm:") else _HUB if right.startswith("hf:") else "{}").format(_quoted(right))
 
 
 def _prefixed(prefix: str, rest: str) -> str | None:
     """Say how a name is written that has a prefix, but not as it is written here."""
+    rest = rest.removeprefix("//")  # hf://OWNER/NAME
     if not rest:
         return None
     if (again := _PREFIXES.fullmatch(rest)) is not None:
@@ -173,17 +243,30 @@ def _plain_name(name: str) -> str | None:
         return None
     if (said := _spelt(bare)) is not None:
         return said
+    if (elsewhere := known_elsewhere(name) or known_elsewhere(bare)) is not None:
+        return _said(elsewhere)
     if _has_owner(name):
         return _owned(name)
+    module, dot, last = bare.rpartition(".")
+    if dot and module.partition(".")[0] in _MODULES:
+        return _plain_name(last)
+    if (one := of_family(bare)) is not None and not revision:
+        return _FAMILY.format(_quoted(f"hf:{one}"))
     if "/" in name or any(mark.isspace() for mark in name):
         return None
+    return _of_hub_or_timm(bare, revision)
+
+
+def _of_hub_or_timm(bare: str, revision: str) -> str | None:
+    """Say how a name without an owner is written, by what timm and transformers know and how it begins."""
     if (known := _of_timm(bare)) is not None:
         return _TIMM.format(_quoted(f"timm:{known}"))
     revision = f"@{revision}" if revision else ""
     if _begins(bare, _SENTENCES):
-        return _HUB.format(_quoted(f"hf:sentence-transformers/{bare}{revision}"))
-    if _begins(bare, _WITHOUT_OWNER):
-        return _HUB.format(_quoted(f"hf:{bare}{revision}"))
+        spelt = bare if "-" in bare else bare.replace("_", "-")
+        return _HUB.format(_quoted(f"hf:sentence-transformers/{spelt}{revision}"))
+    if (plain := _begins(bare, _WITHOUT_OWNER)) is not None:
+        return _HUB.format(_quoted(f"hf:{plain}{revision}"))
     if _looks_like_timm(bare):
         return _TIMM.format(_quoted(f"timm:{bare}")).removesuffix(".") + ', after pip install "sktransfer[timm]".'
     near = _is_of_torchvision(bare) and nearest(bare, _of_torchvision())
@@ -197,7 +280,8 @@ def _spelt(name: str) -> str | None:
     known = {_bare(one): one for one in _of_torchvision()}
     behind = "torchvision" in name or "applications" in name or name.startswith("models.")
     version = re.sub(r"(?<=\d)\.(?=\d)", "", name)  # squeezenet1.1
-    for candidate in (name, version, name.rpartition(".")[2] if behind else name):
+    first = re.sub(r"[-_ ]?v1([._]5)?$", "", name, flags=re.IGNORECASE)  # resnet50-v1.5, which torchvision's is
+    for candidate in (name, version, first, name.rpartition(".")[2] if behind else name):
         if (right := known.get(_bare(candidate))) is not None:
             return _TORCHVISION.format(_quoted(right), right)
     return None
@@ -230,14 +314,25 @@ def _owned(name: str) -> str:
     owner, _, rest = name.partition("/")
     if owner.casefold() == "timm":
         return _TIMM.format(_quoted(f"timm:{rest.partition('@')[0]}"))
+    name = f"{owner.replace('sentence_transformers', 'sentence-transformers')}/{rest}"  # as the package is imported
     if owner.casefold() in ("torchvision", "keras") and (said := _spelt(rest)) is not None:
         return said
+    if owner.casefold() not in _TORCH_HUB and (revised := _colon_revision(name)) is not None:
+        return _HUB.format(_quoted(f"hf:{revised}"))
     if ":" in rest:
+        if (right := known_elsewhere(rest.rpartition(":")[2])) is not None:
+            return _said(right)
         return (
             "a name of torch.hub; expected the network itself. Load it, network = torch.hub.load(...), and give "
             "backbone=network."
         )
     return _HUB.format(_quoted(f"hf:{name}"))
+
+
+def _colon_revision(name: str) -> str | None:
+    """Return a name whose revision stands behind a colon as it is written here, behind an `@`."""
+    found = re.fullmatch(r"([\w.-]+/[\w.-]+):([\w.-]+)", name)
+    return None if found is None or _exists(name) else f"{found[1]}@{found[2]}"
 
 
 def _of_timm(name: str) -> str | None:
@@ -262,10 +357,22 @@ def _looks_like_timm(name: str) -> bool:
     return tagged or sized is not None
 
 
-def _begins(name: str, words: Iterable[str]) -> bool:
-    """Tell whether a name is one of some words, or goes on behind one with a hyphen or the like."""
+def _begins(name: str, words: Iterable[str]) -> str | None:
+    """Return a name in lower case that is one of some words, or goes on behind one with a hyphen, a dot or a number.
+
+    Hyphens may stand within the word, as in `GPT-2-medium` for `gpt2`.
+    """
     plain = name.casefold().replace("_", "-")
-    return any(plain == word or plain.startswith((f"{word}-", f"{word}.")) for word in words)
+    parts = plain.split("-")
+    heads = {
+        "".join(parts[:count]): "".join(f"-{part}" for part in parts[count:]) for count in range(1, len(parts) + 1)
+    }
+    for word in words:
+        if plain == word or (plain.startswith(word) and not plain[len(word)].isalpha()):
+            return plain
+        if (rest := heads.get(word)) is not None:
+            return word + rest
+    return None
 
 
 def _model_types() -> list[str]:

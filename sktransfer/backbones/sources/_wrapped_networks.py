@@ -4,6 +4,7 @@ What a wrapping is called is looked up in the classes that the object has, so th
 """
 
 import os
+from enum import Enum
 from typing import Any
 
 import torch
@@ -98,6 +99,9 @@ def refuse_other(backbone: Any) -> None:
     ValueError
         If it is something else, such as a `state_dict`, or a name as others write it.
     """
+    if isinstance(backbone, Enum) or (isinstance(backbone, type) and issubclass(backbone, Enum)):
+        # torchvision's weights, or a choice of somebody's own whose value is the name
+        backbone = backbone.__name__ if isinstance(backbone, type) else str(backbone)
     if isinstance(backbone, str | os.PathLike):
         from sktransfer.backbones.sources._other_names import refuse_other_names  # which a known name has no need of
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torchvision import models
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer.backbones import list_backbones, load_backbone
@@ -68,6 +69,64 @@ MEANT = {
     "SqueezeNet-1.0": "squeezenet1_0",
     "tf.keras.applications.InceptionV3": "inception_v3",
     "resnet50@v1": "resnet50",
+    # spellings of one name
+    "GPT-2": "hf:gpt2",
+    "GPT2": "hf:gpt2",
+    "GPT-2-medium": "hf:gpt2-medium",
+    "RoBERTa-base": "hf:roberta-base",
+    "bert_base_uncased": "hf:bert-base-uncased",
+    "t5_small": "hf:t5-small",
+    "all_MiniLM_L6_v2": "hf:sentence-transformers/all-MiniLM-L6-v2",
+    "sentence_transformers/all-MiniLM-L6-v2": "hf:sentence-transformers/all-MiniLM-L6-v2",
+    "llama3": "hf:OWNER/llama3",
+    "Llama-3.2-1B": "hf:OWNER/Llama-3.2-1B",
+    "resnet50-v1.5": "resnet50",
+    "resnet50_v1": "resnet50",
+    # families and classes
+    "BERT": "hf:bert-base-uncased",
+    "BertModel": "hf:bert-base-uncased",
+    "TFBertForSequenceClassification": "hf:bert-base-uncased",
+    "transformers.ViTModel": "hf:google/vit-base-patch16-224",
+    "CLIP": "hf:openai/clip-vit-base-patch32",
+    "I-JEPA": "hf:facebook/ijepa_vith14_1k",
+    # Keras's
+    "tf.keras.applications.ResNet50V2": "timm:resnetv2_50",
+    "ResNet101V2": "timm:resnetv2_101",
+    "NASNetLarge": "timm:nasnetalarge",
+    "Xception": "timm:xception",
+    "EfficientNetV2B0": "timm:tf_efficientnetv2_b0",
+    "MobileNet": "timm:mobilenetv1_100",
+    "keras.applications.efficientnet_v2.EfficientNetV2S": "efficientnet_v2_s",
+    # CLIP's and DINO's
+    "ViT-L-14": "timm:vit_large_patch14_clip_224.openai",
+    "ViT-L/14@336px": "timm:vit_large_patch14_clip_336.openai",
+    "clip:ViT-B/32": "timm:vit_base_patch32_clip_224.openai",
+    "open_clip:ViT-B-32": "timm:vit_base_patch32_clip_224.openai",
+    "open_clip:ViT-B-32/laion2b_s34b_b79k": "timm:vit_base_patch32_clip_224.laion2b",
+    "clip:RN50": "timm:resnet50_clip.openai",
+    "ViT-S/16": "timm:vit_small_patch16_224",
+    "dinov2_vits14": "hf:facebook/dinov2-small",
+    "dinov2_vitb14_reg": "hf:facebook/dinov2-with-registers-base",
+    "facebookresearch/dinov2:dinov2_vitl14": "hf:facebook/dinov2-large",
+    "dino_vits16": "hf:facebook/dino-vits16",
+    # code
+    "torchvision.models.resnet50()": "resnet50",
+    "timm.create_model('resnet50')": "resnet50",
+    "timm.create_model('convnext_tiny.fb_in22k', pretrained=True)": "timm:convnext_tiny.fb_in22k",
+    "timm.resnet50": "resnet50",
+    "fastai.vision.all.resnet34": "resnet34",
+    "vision.models.resnet34": "resnet34",
+    # behind names of libraries
+    "tensorflow:resnet50": "resnet50",
+    "ollama:llama3": "hf:OWNER/llama3",
+    "efficientnet_pytorch:efficientnet-b0": "efficientnet_b0",
+    # the hub's folders and revisions
+    "models--openai--whisper-tiny": "hf:openai/whisper-tiny",
+    "models--bert-base-uncased": "hf:bert-base-uncased",
+    "/nowhere/hub/models--openai--whisper-tiny/snapshots/0123": "hf:openai/whisper-tiny",
+    "openai/whisper-tiny:main": "hf:openai/whisper-tiny@main",
+    "hf:openai/whisper-tiny:main": "hf:openai/whisper-tiny@main",
+    "hf://openai/whisper-tiny": "hf:openai/whisper-tiny",
 }
 
 
@@ -175,6 +234,31 @@ def test_another_address_is_told_what_names_look_like(name):
 
 def test_a_name_of_torch_hub_is_to_be_loaded_first():
     assert "torch.hub.load" in refusal("pytorch/vision:v0.10.0")
+
+
+def test_weights_of_torchvision_are_told_from_the_name_of_their_network():
+    weights = models.ResNet50_Weights
+    for given in (weights.IMAGENET1K_V2, "ResNet50_Weights.IMAGENET1K_V2", "models.ResNet50_Weights.IMAGENET1K_V2"):
+        assert 'Write backbone="resnet50", weights="IMAGENET1K_V2".' in refusal(given)
+    for given in (weights, "ResNet50_Weights", "torchvision.models.ResNet50_Weights.DEFAULT"):
+        assert 'Write backbone="resnet50", weights="DEFAULT".' in refusal(given)
+    assert 'Write backbone="vit_b_16", weights="IMAGENET1K_V1".' in refusal("ViT_B_16_Weights.IMAGENET1K_V1")
+
+
+def test_the_hubs_own_folder_of_a_model_is_answered_with_its_name(tmp_path):
+    kept = tmp_path / "models--openai--whisper-tiny"
+    (kept / "snapshots" / "0123").mkdir(parents=True)
+    for given in (kept, str(kept), kept / "snapshots" / "0123"):
+        assert 'Write backbone="hf:openai/whisper-tiny".' in refusal(given)
+    (kept / "snapshots" / "0123" / "config.json").write_text("{}")
+    assert f'Write backbone="hf:{kept}/snapshots/0123"' in refusal(kept / "snapshots" / "0123")
+
+
+def test_names_of_timm_that_others_are_answered_with_are_timms():
+    timm = pytest.importorskip("timm", reason="knows its names")
+    for right in {right.removeprefix("timm:") for right in MEANT.values() if right.startswith("timm:")}:
+        assert timm.is_model(right.partition(".")[0])
+        assert "." not in right or right in timm.list_pretrained(right)
 
 
 def test_a_path_object_that_is_a_name_is_answered_with_the_string():
