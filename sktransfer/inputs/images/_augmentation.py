@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from sktransfer._messages import check_choice
+from sktransfer._messages import check_choice, first_line
 from sktransfer.inputs._base import Augmentation
 
 LEVELS = ("light", "standard", "strong")
@@ -69,6 +69,20 @@ def _erase() -> Augmentation:
     return v2.RandomErasing(p=0.25)
 
 
+def _changed(sample: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
+    """Change one sample; where a transform of torchvision wants grey or colours, say so."""
+    try:
+        return augmentation(sample)
+    except (TypeError, ValueError) as error:
+        if sample.ndim != 3 or len(sample) in (1, 3) or "channel" not in str(error):
+            raise
+        raise ValueError(
+            f"Got an augment callable that cannot take images of {len(sample)} channels ({first_line(error)}); "
+            f"expected one that takes and returns tensors of shape {tuple(sample.shape)}. Leave out transforms for "
+            "grey or RGB alone, such as torchvision's ColorJitter and RandomGrayscale. Flips and crops take all."
+        ) from error
+
+
 def augment_batch(batch: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
     """Change each sample of a batch by a draw of its own.
 
@@ -87,9 +101,9 @@ def augment_batch(batch: torch.Tensor, augmentation: Augmentation) -> torch.Tens
     Raises
     ------
     ValueError
-        If the callable returns anything but a sample of the same shape.
+        If the callable returns anything but a sample of the same shape, or cannot take as many channels.
     """
-    changed = [augmentation(sample) for sample in batch]
+    changed = [_changed(sample, augmentation) for sample in batch]
     for sample in changed:
         if not isinstance(sample, torch.Tensor) or sample.shape != batch.shape[1:] or sample.dtype != batch.dtype:
             got = f"{tuple(sample.shape)} {sample.dtype}" if isinstance(sample, torch.Tensor) else type(sample).__name__

@@ -92,6 +92,15 @@ def _of_header(header: TiffHeader, file: "str | EncodedFile", row: int) -> int |
         _warn(f"{row_name(file, row)}, a TIFF of {header.n_samples} bands", "the last is dropped", header.n_samples)
     elif header.n_samples == 1 and 1 < header.n_pages <= MOST_CHANNELS:
         _warn(f"{row_name(file, row)}, a TIFF of {header.n_pages} pages", "only the first is read", header.n_pages)
+    elif 1 < header.n_samples <= 4 and header.n_pages > 1 and not header.drops:
+        many = f"{header.n_pages} or more" if header.n_pages > MOST_CHANNELS else header.n_pages
+        warnings.warn(
+            f"Got {row_name(file, row)}, a TIFF of {many} pages of colours; expected one page: only the first is read. "
+            "If the others are samples too, save each page as a file; if not, say n_channels=3, which stops this "
+            "warning.",
+            UserWarning,
+            stacklevel=2,
+        )
     elif header.n_samples not in USUAL or header.drops:
         return header.n_samples
     return None

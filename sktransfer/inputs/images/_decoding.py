@@ -22,6 +22,7 @@ from sktransfer.inputs.images._orientation import BareFile, orientation, turn, t
 from sktransfer.inputs.images._picture_locks import alone_with
 from sktransfer.inputs.images._tiff_bands import open_content, read_bands
 from sktransfer.inputs.images._tiff_header import TiffHeader, read_header
+from sktransfer.inputs.images._tiff_meaning import WHITE_IS_ZERO, with_black_as_zero
 
 COLOURS = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -77,7 +78,7 @@ def decode(
             check_size(image, name)
             with _naming(name):
                 load_whole(image)
-                return _upright(image, orientation(image), channels)
+                return _upright(image, orientation(image), channels, stored=stored)
         with _naming(name):
             values = _by_other_readers(image, opened, channels, stored)
             if values is not None:
@@ -86,9 +87,9 @@ def decode(
                 file, picture = _open(image, opened)
             except UnidentifiedImageError:
                 bands = opened.enter_context(open_content(image))
-                if read_header(bands) is None:
+                if (header := read_header(bands)) is None:
                     raise
-                return _convert_array(read_bands(bands, channels), channels)
+                return _convert_array(_bands(bands, header, channels, stored), channels)
         check_size(picture, name)
         with _naming(name):
             if has_deep_colours(picture):
@@ -99,7 +100,7 @@ def decode(
                 picture.draft(None, (SPARE * enough, SPARE * enough))
             load_whole(picture)
             way = orientation(picture) if file.says is None else file.says
-            return _upright(picture, way, channels, white, stored is not None)
+            return _upright(picture, way, channels, white, stored)
 
 
 def _by_other_readers(
@@ -114,11 +115,17 @@ def _by_other_readers(
         if not _has_bands_for(header, channels):
             return None
         _check_length(file)
-        return read_bands(file, channels)
+        return _bands(file, header, channels, stored)
     if is_dicom(file, "" if isinstance(image, bytes) else os.fspath(image)):
         _check_length(file)
         return read_dicom(file, stored)
     return None
+
+
+def _bands(file: IO[bytes], header: TiffHeader, channels: int, stored: tuple[float, float] | None) -> np.ndarray:
+    pixels = read_bands(file, channels)
+    turned = header.n_samples == 1 and header.photometric == WHITE_IS_ZERO
+    return with_black_as_zero(pixels, stored) if turned else pixels
 
 
 def _has_bands_for(header: TiffHeader, channels: int) -> bool:
@@ -143,7 +150,11 @@ def _open(image: "str | os.PathLike[str] | bytes", opened: ExitStack) -> tuple[B
 
 
 def _upright(
-    picture: Image.Image, way: int, channels: int, white: int | None = None, stored: bool = False
+    picture: Image.Image,
+    way: int,
+    channels: int,
+    white: int | None = None,
+    stored: tuple[float, float] | None = None,
 ) -> "Image.Image | np.ndarray":
     if is_deep(picture):
         values = read_grey(picture, stored=stored) if white is None else read_grey(picture, white, stored)

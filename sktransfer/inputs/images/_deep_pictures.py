@@ -16,6 +16,13 @@ from sktransfer.inputs.images._dicom import is_dicom
 from sktransfer.inputs.images._integrity import known_formats, load_whole
 from sktransfer.inputs.images._orientation import BareFile
 from sktransfer.inputs.images._tiff_header import TiffHeader, read_header
+from sktransfer.inputs.images._tiff_meaning import (
+    NODATA,
+    PHOTOMETRIC,
+    WHITE_IS_ZERO,
+    with_black_as_zero,
+    without_nodata,
+)
 
 _GREY = {"I;16", "I;16L", "I;16B", "I;16N", "I", "F"}
 _NATIVE, _SWAPPED = ("L", "B") if sys.byteorder == "little" else ("B", "L")
@@ -113,7 +120,7 @@ def _kind_of(header: TiffHeader) -> np.dtype[Any] | None:
     return None if kind == np.uint8 else kind if kind == np.uint16 else np.dtype(np.float32)
 
 
-def read_grey(picture: Image.Image, white: int = _WHITE, stored: bool = False) -> np.ndarray:
+def read_grey(picture: Image.Image, white: int = _WHITE, stored: tuple[float, float] | None = None) -> np.ndarray:
     """Return the values of grey of more than 8 bits.
 
     Parameters
@@ -122,13 +129,14 @@ def read_grey(picture: Image.Image, white: int = _WHITE, stored: bool = False) -
         Decoded.
     white : int, default=65535
         What its file states as white.
-    stored : bool, default=False
-        Whether to return the values of the file, instead of values in which white is 65535 where the file states it.
+    stored : tuple of float or None, default=None
+        Black and white, where a person says them. Then the values are those of the file, instead of values in which
+        white is 65535 where the file states it.
 
     Returns
     -------
     uint16, int32, uint32 or float32 ndarray of shape (height, width, 1)
-        As they lie.
+        Dark is low. Pixels without data have the smallest value of the others.
 
     Raises
     ------
@@ -136,19 +144,24 @@ def read_grey(picture: Image.Image, white: int = _WHITE, stored: bool = False) -
         If they hold NaN or infinity.
     """
     values = np.asarray(picture)[..., None]
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError("it holds NaN or infinity")
     if picture.mode == "I" and _holds_16_bits(picture):
         values = values.astype(np.uint16)
     elif picture.mode == "I" and _is_unsigned(picture):
         values = values.view(np.uint32)
+    tags = getattr(picture, "tag_v2", {})
+    if NODATA in tags:
+        values = without_nodata(values, tags[NODATA])
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError("it holds NaN or infinity")
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        return with_black_as_zero(values, stored)
     if white == _WHITE or values.dtype.kind == "f":
         return values
     if picture.format == "PPM":
         values = np.rint(values * (white / _WHITE))
     elif picture.format == "JPEG2000":
         values = values >> 16 - white.bit_length()
-    return (values if stored else np.rint(values * (_WHITE / white))).astype(np.uint16)
+    return (values if stored is not None else np.rint(values * (_WHITE / white))).astype(np.uint16)
 
 
 def read_colours(picture: Image.Image, again: Callable[[], Image.Image]) -> np.ndarray:

@@ -8,7 +8,7 @@ import logging
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -74,8 +74,8 @@ def read_dicom(file: IO[bytes], span: tuple[float, float] | None = None) -> np.n
         The whole file.
     span : tuple of float or None, default=None
         The values, in the units of the file (after its slope and intercept), that stand for black and white. `None`
-        takes the first window of the file, or of grey of more than 8 bits without one the values between the 0.5th
-        and the 99.5th percentile.
+        takes the first window of the file whose width DICOM allows, or of grey of more than 8 bits without one the
+        values between the 0.5th and the 99.5th percentile.
 
     Returns
     -------
@@ -88,6 +88,11 @@ def read_dicom(file: IO[bytes], span: tuple[float, float] | None = None) -> np.n
         If there is no picture, more than one, or it cannot be decoded.
     ImportError
         If pydicom is not installed.
+
+    Warns
+    -----
+    UserWarning
+        If it has windows, and none of an allowed width.
     """
     with named_extra("Got a DICOM file, for which the package pydicom is needed", "scientific"):
         import pydicom
@@ -99,7 +104,17 @@ def read_dicom(file: IO[bytes], span: tuple[float, float] | None = None) -> np.n
             return _colours(found, pixels)
         if found.PhotometricInterpretation == "PALETTE COLOR":
             return _colours(found, apply_color_lut(pixels, found))
-        return (_windowed(found, pixels) if span is None else _in_units(found, pixels, span))[..., None]
+        values = _windowed(found, pixels) if span is None else _in_units(found, pixels, span)
+        ignored = span is None and not _has_table(found) and _window(found) is None and _says_window(found)
+    if ignored:
+        warnings.warn(
+            "Got a DICOM file whose window has a width that DICOM does not allow; expected at least 1, or for exact "
+            "and sigmoid windows more than 0. The file is read as one without a window. Or say black and white: "
+            "pixel_range=(low, high).",
+            UserWarning,
+            stacklevel=2,
+        )
+    return values[..., None]
 
 
 @contextmanager
@@ -197,9 +212,13 @@ def _in_units(found: Any, pixels: np.ndarray, span: tuple[float, float]) -> np.n
 def _windowed(found: Any, pixels: np.ndarray) -> np.ndarray:
     """Return grey as a viewer shows it: 0 is black, 65535 is white."""
     values = _rescaled(found, pixels)
-    if _has_table(found) or None not in (found.get("WindowCenter"), found.get("WindowWidth")):
+    try:
+        window = _window(found)
+    except Exception:
+        raise OSError("it is a DICOM file whose window cannot be read") from None
+    if _has_table(found) or window is not None:
         try:
-            low, high, shown = _by_window(found, values)
+            low, high, shown = _by_window(found, values, window or 0)
         except Exception:  # numbers of anybody's making
             raise OSError("it is a DICOM file whose window cannot be read") from None
     elif pixels.dtype == np.uint8 and (values == pixels).all():
@@ -215,16 +234,32 @@ def _windowed(found: Any, pixels: np.ndarray) -> np.ndarray:
     return np.rint(light * _WHITE).astype(np.uint16)
 
 
-def _by_window(found: Any, values: np.ndarray) -> tuple[float, float, np.ndarray]:
-    """Return black, white and all values of the first window of a file, or of its table where it has one."""
+def _says_window(found: Any) -> bool:
+    return None not in (found.get("WindowCenter"), found.get("WindowWidth"))
+
+
+def _window(found: Any) -> int | None:
+    """Return which window of a file is the first whose width DICOM allows; `None` where there is none."""
+    if not _says_window(found):
+        return None
+    widths = found.WindowWidth
+    exact = str(found.get("VOILUTFunction") or "LINEAR").upper() in ("LINEAR_EXACT", "SIGMOID")
+    for index, width in enumerate(widths if isinstance(widths, MutableSequence) else [widths]):
+        if float(width) > 0 if exact else float(width) >= 1:
+            return index
+    return None
+
+
+def _by_window(found: Any, values: np.ndarray, index: int) -> tuple[float, float, np.ndarray]:
+    """Return black, white and all values of one window of a file, or of its table where it has one."""
     from pydicom.pixels.processing import apply_voi_lut
 
     if _has_table(found):
         bits = int(found.VOILUTSequence[0].LUTDescriptor[2])
         return 0.0, float(2**bits - 1), apply_voi_lut(np.rint(values).astype(np.int64), found)
     # What is far below a window is black, and far above it white: so the ends of its scale are known.
-    low, high = apply_voi_lut(np.array([[-1e15, 1e15]]), found)[0].tolist()
-    return low, high, apply_voi_lut(values, found)
+    low, high = apply_voi_lut(np.array([[-1e15, 1e15]]), found, index)[0].tolist()
+    return low, high, apply_voi_lut(values, found, index)
 
 
 def _rescaled(found: Any, pixels: np.ndarray) -> np.ndarray:

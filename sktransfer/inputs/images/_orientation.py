@@ -14,8 +14,13 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from sktransfer.inputs.images._tiff_meaning import NODATA
+
 _ORIENTATION = 0x0112
 _XMP = 700
+# Characters of the number that stands for no data.
+_LONGEST_NODATA = 64
+
 # Tags of a TIFF that say how its pixels are stored; all else of its directory does not matter here.
 _OF_PIXELS = {254, 255, *range(256, 260), 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, *range(320, 326), 330, 332}
 _OF_PIXELS |= {338, 339, 347, 512, 513, 514, *range(519, 522), 529, 530, 531, 532, _ORIENTATION, _XMP}
@@ -169,6 +174,8 @@ class BareFile(io.BufferedReader):
             outside = entry.length > 4 and entry.offset + entry.length > size
             if entry.tag == _ORIENTATION:
                 blank = entry.value is None or not 1 <= entry.value <= 8
+            elif entry.tag == NODATA:
+                blank = outside or entry.length > _LONGEST_NODATA
             else:
                 blank = entry.tag not in _OF_PIXELS or (entry.tag == _XMP and outside)
             if blank:

@@ -16,6 +16,7 @@ from sktransfer._messages import named_extra
 from sktransfer.inputs.images._integrity import check_claim
 from sktransfer.inputs.images._orientation import turn_array
 from sktransfer.inputs.images._shapes import MOST_CHANNELS
+from sktransfer.inputs.images._tiff_meaning import NODATA, without_nodata
 
 _ORIENTATION = 274
 _PLAIN, _DEFLATE = 1, (8, 32946)
@@ -38,7 +39,8 @@ def read_bands(file: IO[bytes], channels: int) -> np.ndarray:
     Returns
     -------
     ndarray of shape (height, width, n_bands)
-        Upright, of the file's own type; of half floats as float32.
+        Upright, of the file's own type; of half floats as float32. Pixels without data have the smallest value of their
+        band.
 
     Raises
     ------
@@ -59,6 +61,7 @@ def read_bands(file: IO[bytes], channels: int) -> np.ndarray:
         else:
             pixels, axes = _of_series(opened, channels)
         tag = page.tags.get(_ORIENTATION)
+        nodata = page.tags.get(NODATA)
         way = int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
     if "S" in axes or "C" in axes:
         band = axes.index("S" if "S" in axes else "C")
@@ -71,6 +74,8 @@ def read_bands(file: IO[bytes], channels: int) -> np.ndarray:
         raise OSError(f"it holds values of type {pixels.dtype}")
     if pixels.dtype == np.float16:
         pixels = pixels.astype(np.float32)
+    if nodata is not None:
+        pixels = without_nodata(pixels, nodata.value)
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise OSError("it holds NaN or infinity")
     return np.ascontiguousarray(turn_array(pixels.astype(pixels.dtype.newbyteorder("="), copy=False), way))

@@ -123,3 +123,21 @@ def test_a_callable_that_fails_for_a_later_image_alone_is_refused_too(batch):
 
     with pytest.raises(ValueError, match=r"that returns \(3, 8, 32\) torch.uint8; expected"):
         augment_batch(batch, crop_black)
+
+
+@pytest.mark.parametrize("transform", [v2.ColorJitter(0.4), v2.RandomGrayscale(1.0), v2.RandomAutocontrast(1.0)])
+def test_a_transform_for_grey_or_colours_says_so_where_images_have_other_channels(transform):
+    images = torch.zeros(2, 13, 8, 8, dtype=torch.uint8)
+    message = (
+        r"cannot take images of 13 channels \(.*13.*\); expected one .*\(13, 8, 8\)\. Leave out transforms for grey"
+    )
+    with pytest.raises(ValueError, match=message):
+        augment_batch(images, v2.Compose([v2.RandomHorizontalFlip(), transform]))
+
+
+def test_other_errors_of_a_callable_stay_what_they_are():
+    def fails(image):
+        raise TypeError("of my own")
+
+    with pytest.raises(TypeError, match=r"^of my own$"):
+        augment_batch(torch.zeros(1, 13, 8, 8), fails)

@@ -90,6 +90,29 @@ def test_a_window_of_hounsfield_units_shows_soft_tissue():
     np.testing.assert_allclose(shown(content)[0], [0, 0, 0.5, 1, 1], atol=0.01)
 
 
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("width", [0, -400, 0.5])
+def test_a_window_of_a_width_that_dicom_does_not_allow_is_ignored_with_a_warning(width, function):
+    content = dicom(ramp(), WindowCenter=1000, WindowWidth=width, VOILUTFunction=function)
+    if width == 0.5 and function != "LINEAR":
+        np.testing.assert_array_equal(shown(content) > 0.5, ramp() > 1000)
+        return
+    with pytest.warns(UserWarning, match=r"width that DICOM does not allow; expected at least 1.*pixel_range") as told:
+        found = shown(content)
+    np.testing.assert_array_equal(found, shown(dicom(ramp())))
+    assert "Confidential" not in str(told[0].message)
+
+
+def test_of_several_windows_the_first_that_dicom_allows_is_applied():
+    several = dicom(ramp(), WindowCenter=[1, 1000, 50], WindowWidth=[0, 400, 100])
+    np.testing.assert_array_equal(shown(several), shown(dicom(ramp(), WindowCenter=1000, WindowWidth=400)))
+
+
+def test_an_impossible_window_does_not_matter_where_a_person_says_black_and_white():
+    content = dicom(ramp(), WindowCenter=1000, WindowWidth=0)
+    np.testing.assert_array_equal(shown(content, stored=(0, 4095)), ramp())
+
+
 def test_low_is_white_in_monochrome1():
     window = {"WindowCenter": 2048, "WindowWidth": 4096}
     plain = shown(dicom(ramp(), **window))
@@ -255,13 +278,12 @@ def without(name):
         (lambda: damaged(NumberOfFrames=2, Rows=12), "of 2 frames; expected one"),
         (lambda: damaged(Rows=25), "cut short or damaged"),
         (lambda: dicom(ramp())[:-100], "cut short or damaged|not a whole DICOM file"),
-        (lambda: damaged(WindowCenter=1, WindowWidth=0), "whose window cannot be read"),
         (lambda: damaged(PhotometricInterpretation="ARGB"), "interpretation is not known: 'ARGB'"),
         (lambda: damaged(Rows=60000, Columns=60000), "60000 x 60000 pixels"),
         (lambda: (THEIRS / "MR_small_jpeg_ls_lossless.dcm").read_bytes(), "packed as JPEG-LS Lossless .*pylibjpeg"),
         (lambda: (THEIRS / "MR_truncated.dcm").read_bytes(), "cut short or damaged"),
     ],
-    ids=["no pixels", "no rows", "no bits", "frames", "rows", "cut", "window", "kind", "bomb", "codec", "theirs"],
+    ids=["no pixels", "no rows", "no bits", "frames", "rows", "cut", "kind", "bomb", "codec", "theirs"],
 )
 def test_what_is_no_picture_is_refused_with_its_row_and_nobody_is_named(content, why):
     with pytest.raises(ValueError, match=rf"^(Got|Refused) 'x\.dcm' \(row 3\).*({why})") as caught:

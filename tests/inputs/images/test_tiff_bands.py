@@ -168,6 +168,27 @@ def test_what_only_the_near_infrared_tells_is_learned_from_files_with_n_channels
     assert three.score(paths[16:], y[16:]) < 0.9
 
 
+@pytest.mark.parametrize("bands", [3, 4])
+def test_further_pages_of_colours_are_told(bands, tmp_path):
+    pages = np.stack([BANDS[..., :bands]] * 3)
+    extra = {} if bands == 3 else {"extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "x.tif", pages, photometric="rgb", **extra)
+    extractor = PretrainedFeatureExtractor(tiny_cnn, weights=None)
+    if bands == 4:  # a fourth band that is marked as transparency is no reason for another warning
+        extractor.set_params(n_channels=3)
+    paths = [str(tmp_path / "x.tif")] * 2
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        extractor.fit(paths)
+    told = [str(one.message) for one in told if "pages" in str(one.message)]
+    if bands == 4:
+        assert not told
+    else:
+        (sentence,) = told
+        assert "a TIFF of 3 pages of colours; expected one page: only the first is read." in sentence
+        assert "save each page as a file; if not, say n_channels=3" in sentence
+
+
 def test_pages_are_told_and_taken_as_bands_where_n_channels_says_so(tmp_path):
     paths = files_of(tmp_path, np.stack([first(BANDS)] * 3))
     with pytest.warns(UserWarning, match="a TIFF of 13 pages; .*only the first is read.*say n_channels=13"):
