@@ -282,6 +282,11 @@ PICTURE_FAMILIES = {
         "image_size": 64,
     },
     "swiftformer": {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "image_size": 32},
+    "hgnet_v2": {
+        "embedding_size": 8, "depths": [1, 1, 2, 1], "hidden_sizes": [8, 16, 16, 16], "stem_channels": [3, 4, 8],
+        "stage_in_channels": [8, 16, 16, 16], "stage_mid_channels": [4] * 4, "stage_out_channels": [16] * 4,
+        "stage_num_blocks": [1, 1, 2, 1], "stage_numb_of_layers": [1] * 4,
+    },
     "mobilevit": {"hidden_sizes": [16, 16, 24], "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32], "image_size": 64,
                   "num_attention_heads": 2},
 }  # fmt: skip

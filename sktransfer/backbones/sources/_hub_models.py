@@ -94,7 +94,7 @@ def _read_tokenizer(files: ModelFiles, network: nn.Module, config: Any, model: S
     tokenizer = _load_tokenizer(files, config)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not backend.get_vocab_size():
-        raise _no_tokenizer(files)
+        raise _no_tokenizer(files, str(config.model_type))
     vocabulary = getattr(config, "vocab_size", None)
     if not isinstance(vocabulary, int) or not 1 < vocabulary < 2**31:
         raise ValueError(
@@ -138,7 +138,7 @@ def _load_tokenizer(files: ModelFiles, config: Any) -> Any:
         files.json("tokenizer.json", most=MOST_BYTES_OF_A_TOKENIZER)  # says what is wrong with it
     contents = {name: content for name, content in found.items() if content is not None}
     if not contents:
-        raise _no_tokenizer(files)
+        raise _no_tokenizer(files, str(config.model_type))
     with tempfile.TemporaryDirectory() as folder:
         for name, content in contents.items():
             Path(folder, name).write_bytes(content)
@@ -150,8 +150,14 @@ def _load_tokenizer(files: ModelFiles, config: Any) -> Any:
             return AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False, local_files_only=True)
 
 
-def _no_tokenizer(files: ModelFiles) -> ValueError:
+def _no_tokenizer(files: ModelFiles, kind: str) -> ValueError:
     files.expect_all("the tokenizer")
+    if "clusters" in (files.json("preprocessor_config.json") or {}):
+        return ValueError(
+            f"Got backbone={files}, a model of type {kind!r}, which takes pictures as rows of numbered colours, one "
+            "number for each pixel; expected a network for pictures that takes their values (pixel_values), such as "
+            "ViT or DINOv2. Give such a model."
+        )
     return ValueError(
         f"Got backbone={files} without a tokenizer that the package tokenizers can run; expected "
         f"tokenizer.json beside config.json. {_TOKENIZER_ADVICE} Models of bytes, such as ByT5, have none."

@@ -33,6 +33,9 @@ _CLOSE, _CLOSE_OF_FLOATS = 1.01, 2.01
 
 _MOST_PIXELS = 4096
 
+# What networks return that are made to be a part of others, such as HGNetV2: one map for each stage that is asked for.
+_MAPS = "feature_maps"
+
 # Files of settings name things that are no settings of the pictures; words that are.
 _WORDS = ("image_processor_type", "feature_extractor_type")
 _ENDINGS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
@@ -66,6 +69,8 @@ class Pictures:
     @property
     def features(self) -> str:
         """What the features are, in words."""
+        if self.taken == _MAPS:
+            return "the last feature map, averaged over positions"
         if self.taken != "last_hidden_state":
             return f"the pooled vector that the network itself gives ({self.taken})"
         if self.usual == "cls":
@@ -89,6 +94,10 @@ class Pictures:
         A pooled vector is one of them where all of it was trained: a file may come without the weights of a pooler,
         which are zeros then.
         """
+        maps = getattr(output, _MAPS, None)
+        if getattr(output, "last_hidden_state", None) is None and isinstance(maps, list | tuple) and maps:
+            self.taken = _MAPS
+            return
         for name in ("pooler_output", "cls_token_value"):
             pooled, hidden = getattr(output, name, None), getattr(output, "last_hidden_state", None)
             if not isinstance(pooled, torch.Tensor) or not pooled.is_floating_point() or pooled.grad_fn is None:
@@ -113,9 +122,11 @@ class Pictures:
     def read(self, output: Any) -> torch.Tensor:
         """Return the features of what the network's forward returns."""
         value = getattr(output, self.taken, None)
+        if self.taken == _MAPS and value:
+            value = value[-1]
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"it does not return {self.taken}")
-        return value if self.taken == "last_hidden_state" else value.flatten(1)
+        return value if self.taken in ("last_hidden_state", _MAPS) else value.flatten(1)
 
 
 def _is_first(pooled: torch.Tensor, hidden: torch.Tensor) -> bool:

@@ -19,7 +19,7 @@ from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor
 from sktransfer.backbones import UntraceableError, load_backbone
 from sktransfer.inputs import ImagePreprocessing
 
-FEW = ("vit", "convnext")
+FEW = ("vit", "convnext", "hgnet_v2")
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +73,12 @@ def test_each_family_gives_the_bits_of_the_library_at_every_cut(kind, folder_of)
         output = network(x, **arguments)
         # Of the same network: where tensors lie in memory may change the last bit of another.
         mine = backbone.network(x, **arguments)
-        torch.testing.assert_close(mine.last_hidden_state, output.last_hidden_state, rtol=1e-5, atol=1e-5)
+        hidden, theirs = (
+            one.feature_maps[-1] if kind == "hgnet_v2" else one.last_hidden_state for one in (mine, output)
+        )
+        torch.testing.assert_close(hidden, theirs, rtol=1e-5, atol=1e-5)
         pooled = getattr(mine, "pooler_output", None)
-        expected = mine.last_hidden_state if pooled is None else pooled.flatten(1)
+        expected = hidden if pooled is None else pooled.flatten(1)
         whole = backbone.split("all")[0](x)
         if pooled is not None and whole.ndim == 3:  # its pooled vector is one of its tokens
             assert torch.equal(whole[:, 0], expected)
@@ -157,6 +160,38 @@ def test_maps_are_averaged_over_positions_whatever_layer_comes_last(kind, folder
     assert hidden.ndim == 4
     found = backbone.feature_part().network()(x)
     torch.testing.assert_close(found, hidden.mean((2, 3)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stages", [None, ["stage4"], ["stage1", "stage4"], ["stage2", "stage3"]])
+def test_of_a_network_that_returns_several_maps_the_last_one_is_averaged(stages, tmp_path):
+    """Such networks are made to be a part of others: HGNetV2 has no hidden state of its own."""
+    backbone = load_backbone(make_picture_model("hgnet_v2", tmp_path, **({"out_features": stages} if stages else {})))
+    x = prepared_pictures(backbone)
+    with torch.no_grad():
+        maps = backbone.network(x).feature_maps
+        assert len(maps) == len(stages or [1])
+        found = backbone.feature_part().network()(x)
+    torch.testing.assert_close(found, maps[-1].mean((2, 3)), rtol=1e-5, atol=1e-5)
+    assert "the last feature map, averaged over positions" in str(backbone.summary())
+
+
+def test_a_classifier_of_maps_gives_what_its_own_pooling_gives(tmp_path):
+    make_picture_model("hgnet_v2", tmp_path)
+    whole = transformers.HGNetV2ForImageClassification.from_pretrained(tmp_path).eval()
+    whole.save_pretrained(tmp_path)
+    backbone = load_backbone(f"hf:{tmp_path}")
+    x = prepared_pictures(backbone)
+    with torch.no_grad():
+        found = backbone.feature_part().network()(x)
+        torch.testing.assert_close(whole.fc(found), whole(x).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_for_rows_of_colours_is_refused_with_the_reason(tmp_path):
+    config = transformers.ImageGPTConfig(n_layer=1, n_embd=8, n_head=1, vocab_size=9, n_positions=64)
+    transformers.ImageGPTModel(config).save_pretrained(tmp_path)
+    transformers.ImageGPTImageProcessor(clusters=np.zeros((8, 3)).tolist()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"of type 'imagegpt'.*rows of numbered colours.*pixel_values"):
+        load_backbone(f"hf:{tmp_path}")
 
 
 def test_weights_of_a_classifier_are_those_of_its_network(folder_of, tmp_path):
