@@ -39,7 +39,7 @@ _MODULES = (
     "transformers",
     "vision",
 )
-_WEIGHTS_OF = re.compile(r"(?:[\w.]*\.)?(\w+)_Weights(?:\.(\w+))?")
+_WEIGHTS_OF = re.compile(r"(?:[\w.]*\.)?(\w+?)_(?:Quantized)?Weights(?:\.(\w+))?")
 _CALL = re.compile(r"([\w.]+)\(\s*(?:['\"]([^'\"]+)['\"])?[^()]*\)")
 
 # The folder in which the hub's own client keeps a model.
@@ -152,7 +152,7 @@ def _expression(name: str) -> str | None:
 def _of_weights(network: str, member: str | None) -> str | None:
     """Say how a member of torchvision's enumerations of weights is given."""
     known = {_bare(one): one for one in _of_torchvision()}
-    if (right := known.get(_bare(network.rpartition("_Q")[0] or network))) is None:
+    if (right := known.get(_bare(network))) is None:
         return None
     return f"weights of torchvision; expected the name of the network beside them. Write backbone={_quoted(right)}" + (
         f", weights={_quoted(member)}." if member and not member.startswith("_") else ', weights="DEFAULT".'

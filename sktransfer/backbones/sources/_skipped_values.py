@@ -108,7 +108,7 @@ def is_array(value: Any) -> bool:
     bool
         False for numpy's single numbers.
     """
-    return isinstance(value, Skipped) and type(value).__name__ == "_reconstruct"
+    return isinstance(value, Skipped) and type(value).__name__.endswith("reconstruct")
 
 
 def read_skipping(path: Path) -> Any:
