@@ -16,6 +16,8 @@ from matplotlib import pyplot as plt
 from reporting import BUSY
 
 BASE = "earlier_head"
+# Rows of others, which were measured on fewer sets and draws.
+PEERS = ("two_phases", "fastai", "fastai_frozen_bn", "trainer", "setfit")
 # Networks of the picture and of the table of sets.
 DRAWN = ("mobilenet_v2", "minilm", "random_squeezenet", "random_bert")
 MEASURES = ("log loss", "calibration error", "seconds")
@@ -115,7 +117,7 @@ class Results:
     def write_report(self) -> list[str]:
         """Write accuracy.md and accuracy.png, and return the lines of the table."""
         lines = summary(self)
-        parts = [*lines, "", *by_set(self), "", *origins(self)]
+        parts = [*beside_peers(self), "", *lines, "", *by_set(self), "", *origins(self)]
         (self.folder / "accuracy.md").write_text("\n".join(parts) + "\n")
         if self.figures:
             draw(self, self.folder / "accuracy.png")
@@ -201,6 +203,31 @@ def summary(results: Results) -> list[str]:
             if most:
                 lines.append(f"| {network} | {title} | {most} | {' | '.join([*cells, *numbers])} |")
     return lines
+
+
+def beside_peers(results: Results) -> list[str]:
+    """Return a table of the rows that were measured on the very samples on which all peers were measured."""
+    if not results.sizes:
+        return []
+    size = results.sizes[len(results.sizes) // 2]
+    lines = [
+        f"| network, {size} labels per class | row | accuracy | log loss | seconds |",
+        "|---" * 5 + "|",
+    ]
+    for network in results.networks:
+        peers = [values for row in PEERS if (values := results.values(row, network, size, "accuracy"))]
+        samples = set.intersection(*map(set, peers)) if peers else set()
+        sets = {name for name, _ in samples}
+        for row, title in results.titles.items():
+            measures = [results.values(row, network, size, measure) for measure in ("accuracy", "log loss", "seconds")]
+            if samples and samples <= set(measures[0]):
+                cells = [
+                    f"{_mean({key: values[key] for key in samples}):.{digits}f}"
+                    for values, digits in zip(measures, (3, 3, 1), strict=True)
+                ]
+                place = f"{network}, {len(sets)} sets, {len(samples)} draws in all"
+                lines.append(f"| {place} | {title} | {' | '.join(cells)} |")
+    return ["Beside other libraries, each row on the same samples:", "", *lines] if len(lines) > 2 else []
 
 
 def _only(values: dict[tuple[str, int], float], sets: set[str]) -> dict[tuple[str, int], float]:

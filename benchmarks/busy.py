@@ -37,7 +37,6 @@ def busy(setting: Setting) -> list[Record]:
                 seconds["one"],
                 "the same with one thread",
                 note="medians of the fits of one process each",
-                label=f"Fit on a busy machine, {kind}",
             )
         )
     return records

@@ -53,7 +53,6 @@ def in_folder(setting: Setting) -> list[Record]:
             [run[what] for run in warm],
             [run[what] for run in cold],
             "first time",
-            label="Same features, new process" if what == "transform" else "",
         )
         for what in ("transform", "fit + transform")
     ]
@@ -72,7 +71,7 @@ def in_memory(setting: Setting) -> list[Record]:
             extractor.transform(paths)
             seconds.append(time.perf_counter() - start)
     name = f"transform of {len(paths):,} JPEGs, kept in memory"
-    return [Record(name, "s", warm, cold, "first time", label="Same features, same process")]
+    return [Record(name, "s", warm, cold, "first time")]
 
 
 def in_folds(setting: Setting) -> list[Record]:

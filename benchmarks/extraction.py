@@ -6,9 +6,10 @@ All load the same weights, which are random: speed does not depend on them, and 
 import numpy as np
 import torch
 from measuring import Record, Setting, in_turns, rates
-from peers import Extract, bare_network, other_libraries, tutorial_loop
+from peers import DEVICE, Extract, bare_network, other_libraries, tutorial_loop
 
 from sktransfer import PretrainedFeatureExtractor
+from sktransfer._computing._execution import multiplies_bfloat16
 
 
 def extraction(setting: Setting) -> list[Record]:
@@ -22,40 +23,47 @@ def extractor(setting: Setting, X, **parameters) -> PretrainedFeatureExtractor:
 
 
 def from_files(setting: Setting) -> list[Record]:
+    """Compare like with like: float32 with float32 and, where `precision="auto"` takes it, bfloat16 with bfloat16."""
     paths = setting.pictures.distinct(setting.size(1000, 40))
     weights = setting.pictures.weights("resnet18")
-    ours = {precision: extractor(setting, paths, precision=precision).transform for precision in ("auto", "float32")}
-    loop = {"tutorial loop": tutorial_loop(weights)}
-    records = race(ours, loop, paths, setting)
-    features = {name: extract(paths[:64]) for name, extract in {**ours, **loop}.items()}
+    precisions = ["float32", *(["bfloat16"] if multiplies_bfloat16(DEVICE) else [])]
+    ours = {precision: extractor(setting, paths, precision=precision).transform for precision in precisions}
+    loops = {precision: {"tutorial loop": tutorial_loop(weights, precision)} for precision in precisions}
+    records = [
+        record
+        for precision in precisions
+        for record in race(ours[precision], loops[precision], precision, paths, setting)
+    ]
+    plain = loops["float32"]["tutorial loop"](paths[:64])
     records += [
-        Record(f"features, {precision}: least {kind}", "cosine", [value], peer_name="tutorial loop")
-        for precision in ours
-        for kind, value in agreement(features[precision], features["tutorial loop"]).items()
+        Record(f"features, {precision}: least {kind}", "cosine", [value], peer_name="tutorial loop in float32")
+        for precision in precisions
+        for kind, value in agreement(ours[precision](paths[:64]), plain).items()
     ]
     # After all else, and imported no earlier: their threads might slow the loop down.
-    others = dict(other_libraries(weights))
-    return records + (race({"auto": ours["auto"]}, others, paths, setting) if others else [])
+    for precision in precisions:
+        others = dict(other_libraries(weights, precision))
+        records += race(ours[precision], others, precision, paths, setting) if others else []
+    return records
 
 
-def race(ours: dict[str, Extract], peers: dict[str, Extract], paths, setting: Setting) -> list[Record]:
-    """Extract in turns, and compare each of ours, which go by their precision, with each peer."""
-    tasks = {name: lambda extract=extract: extract(paths) for name, extract in {**ours, **peers}.items()}
-    for extract in (*ours.values(), *peers.values()):
+def race(ours: Extract, peers: dict[str, Extract], precision: str, paths, setting: Setting) -> list[Record]:
+    """Extract in turns, and compare ours with each peer in the same precision."""
+    tasks = {name: lambda extract=extract: extract(paths) for name, extract in {"ours": ours, **peers}.items()}
+    for extract in (ours, *peers.values()):
         extract(paths[:64])  # warms up: kernels are chosen
     speeds = {name: rates(len(paths), seconds) for name, seconds in in_turns(tasks, setting.repeats).items()}
     return [
         Record(
             f"ResNet-18 features of {len(paths):,} JPEGs, {precision}",
             "images/s",
-            speeds[precision],
+            speeds["ours"],
             speeds[peer],
             peer,
             note="the peer's own preprocessing" if peer in ("timm", "embetter") else "",
-            label="Features of JPEGs" + (", float32" if precision == "float32" else ""),
+            label=f"Features of JPEG files, {precision}",
         )
         for peer in peers
-        for precision in ours
     ]
 
 
@@ -92,6 +100,6 @@ def from_arrays(setting: Setting) -> list[Record]:
             speeds["bare network"],
             "bare network",
             note="the peer: BatchNorm fused, channels last, same precision; batches of 32 that are normalised already",
-            label="Features of arrays",
+            label="Features of arrays in memory",
         )
     ]

@@ -59,5 +59,5 @@ def one_by_one(setting: Setting, network: str) -> Record:
         peer[n_warm:],
         "bare network",
         note="the peer: PIL, torchvision's transforms, one forward pass as fast as plain torch makes it",
-        label=f"One prediction, {network}",
+        label=f"Predict one JPEG file, {network}",
     )

@@ -46,7 +46,7 @@ def hub_pictures(setting: Setting) -> list[Record]:
             speeds["pipeline"],
             f"pipeline, batches of {best}",
             note="random weights; the pipeline with the batch size of 1, 8 and 32 that is fastest",
-            label="Features by transformers",
+            label="Features of JPEG files by a ViT, bfloat16",
         ),
         Record(
             "hf: features, bfloat16: least cosine to the peer's", "cosine", [float(cosine.min())], peer_name="pipeline"

@@ -78,7 +78,9 @@ def one_image(setting: Setting) -> list[Record]:
                 peer,
                 "bare network",
                 note=f"the peer: {PEER}",
-                label=f"One {form} alone, {NETWORK}" if name == "predict, feature_cache='auto'" else "",
+                label=f"Predict one array, {NETWORK}"
+                if (name, form) == ("predict, feature_cache='auto'", "array")
+                else "",
             )
             for name, spent in milliseconds.items()
         ]
@@ -109,7 +111,7 @@ def new_process(setting: Setting) -> list[Record]:
             peer,
             "bare script",
             note=f"the peer: import torch and torchvision, torch.load, {PEER}",
-            label=f"New process, {name}",
+            label=f"Load a model and predict, {name}",
         )
         for name, spent in seconds.items()
     ]

@@ -55,20 +55,25 @@ def loaded(network: str, weights: Path) -> nn.Module:
 # The loop of tutorials
 
 
-def tutorial_loop(weights: Path) -> Extract:
+def tutorial_loop(weights: Path, precision: str) -> Extract:
     """Return a function that extracts the features of ResNet-18 as PyTorch's tutorials do."""
     model = loaded("resnet18", weights)
     model.fc = nn.Identity()
-    return _loop_over(model.to(DEVICE), ImageFiles)
+    return _loop_over(model.to(DEVICE), ImageFiles, precision)
 
 
-def _loop_over(model: nn.Module, data_set: Callable[[Sequence[str]], Dataset]) -> Extract:
+def _loop_over(model: nn.Module, data_set: Callable[[Sequence[str]], Dataset], precision: str) -> Extract:
     def extract(paths):
-        with torch.no_grad():
+        with torch.no_grad(), computed_in(precision):
             batches = DataLoader(data_set(paths), batch_size=32, num_workers=0)
-            return torch.cat([model(batch.to(DEVICE)).cpu() for batch, _ in batches]).numpy()
+            return torch.cat([model(batch.to(DEVICE)).float().cpu() for batch, _ in batches]).numpy()
 
     return extract
+
+
+def computed_in(precision: str) -> contextlib.AbstractContextManager:
+    """Let torch multiply in bfloat16, as its documentation teaches it, or leave it as it is."""
+    return torch.autocast(DEVICE.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
 
 
 # skorch by hand
@@ -113,7 +118,7 @@ def skorch_by_hand(weights: Path, epochs: int) -> NeuralNetClassifier:
 # Other libraries
 
 
-def other_libraries(weights: Path) -> Iterator[tuple[str, Extract]]:
+def other_libraries(weights: Path, precision: str) -> Iterator[tuple[str, Extract]]:
     """Yield the libraries that are installed, with a function that extracts the features of ResNet-18."""
     for name, module, make in (
         ("timm", "timm", _timm),
@@ -125,7 +130,7 @@ def other_libraries(weights: Path) -> Iterator[tuple[str, Extract]]:
         except ImportError:
             print(f"  {name} is not installed: left out", flush=True)
         else:
-            yield name, make(weights)
+            yield name, make(weights, precision)
 
 
 def _timm_network(weights: Path) -> nn.Module:
@@ -137,7 +142,7 @@ def _timm_network(weights: Path) -> nn.Module:
     return model
 
 
-def _timm(weights: Path) -> Extract:
+def _timm(weights: Path, precision: str) -> Extract:
     from timm.data import create_transform, resolve_data_config
 
     model = _timm_network(weights).eval().to(DEVICE)
@@ -147,26 +152,33 @@ def _timm(weights: Path) -> Extract:
         def __getitem__(self, number):
             return prepare(Image.open(self.X[number]).convert("RGB")), 0
 
-    return _loop_over(model, Prepared)
+    return _loop_over(model, Prepared, precision)
 
 
-def _embetter(weights: Path) -> Extract:
+def _embetter(weights: Path, precision: str) -> Extract:
     from embetter.vision import ImageLoader, TimmEncoder
     from sklearn.pipeline import make_pipeline
 
     # The encoder downloads weights by itself: it is handed ours instead.
     with mock.patch("timm.create_model", return_value=_timm_network(weights)):
         encoder = TimmEncoder("resnet18")
-    return make_pipeline(ImageLoader(convert="RGB"), encoder).fit_transform
+    pipeline = make_pipeline(ImageLoader(convert="RGB"), encoder)
+
+    def extract(paths):
+        with computed_in(precision):
+            return np.asarray(pipeline.fit_transform(paths), dtype=np.float32)
+
+    return extract
 
 
-def _openvino(weights: Path) -> Extract:
+def _openvino(weights: Path, precision: str) -> Extract:
     import openvino
 
     model = loaded("resnet18", weights)
     model.fc = nn.Identity()
     converted = openvino.convert_model(model, example_input=torch.zeros(1, 3, 224, 224))
-    compiled = openvino.compile_model(converted, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+    hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": {"float32": "f32"}.get(precision, "bf16")}
+    compiled = openvino.compile_model(converted, "CPU", hints)
 
     def extract(paths):
         parts: dict[int, np.ndarray] = {}

@@ -4,6 +4,10 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+
+# The fastest forward pass that we know how to write: what is left between it and an estimator is shown by itself.
+BARE = "bare network"
 # Cores in use by other processes beyond which figures are marked.
 BUSY = 0.1
 
@@ -70,31 +74,66 @@ def origins(results: dict[str, dict]) -> list[str]:
 
 
 def draw(bars: list[dict], path: Path) -> None:
-    """Draw how many times as fast each comparison came out, with the spread as a line."""
+    """Draw how many times as fast each comparison came out, those with the bare network in a panel of their own."""
     import matplotlib as mpl  # which those who read tables alone do without
 
     mpl.use("Agg")  # draws into a file, with or without a screen
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.42 * len(bars)), layout="constrained")
-    times = [record["times as fast"] for record in bars]
-    medians = [each["median"] for each in times]
-    spread = [[each["median"] - each["min"] for each in times], [each["max"] - each["median"] for each in times]]
-    colours = ["#4878a8" if median >= 1 else "#9aa5b1" for median in medians]
-    # From 1, as fast as the peer: what is slower points to the left.
-    axes.barh(range(len(bars)), [m - 1 for m in medians], left=1, color=colours, height=0.65)
-    axes.errorbar(medians, range(len(bars)), xerr=spread, fmt="none", ecolor="#333333", elinewidth=1, capsize=2)
-    for position, each in enumerate(times):
-        axes.text(max(each["max"], 1) * 1.08, position, f"{short(each['median'])} x", va="center", fontsize=9)
-    axes.set_yticks(
-        range(len(bars)), [f"{record['label']}, against {record['peer_name']}" for record in bars], fontsize=9
+    panels = {
+        "Against what you would write instead": [record for record in bars if record["peer_name"] != BARE],
+        "Against the bare network, as fast as plain torch makes it": [
+            record for record in bars if record["peer_name"] == BARE
+        ],
+    }
+    panels = {title: records for title, records in panels.items() if records}
+    heights = [len(records) + 1.6 for records in panels.values()]
+    figure, all_axes = plt.subplots(
+        len(panels),
+        figsize=(9, 0.9 + 0.4 * sum(heights)),
+        height_ratios=heights,
+        layout="constrained",
+        sharex=True,
+        squeeze=False,
     )
-    axes.set_xscale("log")
-    axes.set_xlim(min(0.5, *[each["min"] / 1.3 for each in times]), max(10, *[each["max"] * 2.5 for each in times]))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} x")
-    axes.axvline(1, color="#333333", linewidth=1)
-    axes.invert_yaxis()
-    axes.set_xlabel("times as fast, median and spread (logarithmic)")
-    axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("How many times as fast is sktransfer? (right of the line: faster)", fontsize=12, weight="bold")
+    for axes, (title, records) in zip(all_axes[:, 0], panels.items(), strict=True):
+        _draw_panel(axes, records)
+        axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel("times as fast, logarithmic; bar: median, line: 80 % of the measurements")
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _draw_panel(axes, records: list[dict]) -> None:
+    ratios = [record["times as fast"]["values"] for record in records]
+    medians = [float(np.median(values)) for values in ratios]
+    lows, highs = (np.array([np.percentile(values, share) for values in ratios]) for share in (10, 90))
+    places = range(len(records))
+    colours = ["#0072b2" if median >= 1 else "#999999" for median in medians]
+    # From 1, as fast as the peer: what is slower points to the left.
+    axes.barh(places, [median - 1 for median in medians], left=1, color=colours, height=0.65)
+    axes.errorbar(
+        medians, places, xerr=[medians - lows, highs - medians], fmt="none", ecolor="#333333", elinewidth=1, capsize=2
+    )
+    for place, median, high in zip(places, medians, highs, strict=True):
+        axes.text(max(high, 1) * 1.08, place, f"{short(median)}", va="center", fontsize=9)
+    axes.set_yticks(places, [_named(record) for record in records], fontsize=9)
+    axes.set_xscale("log")
+    axes.set_xlim(0.4, max(100, *(highs * 2)))
+    axes.set_xticks([0.5, 1, 2, 5, 10, 20, 50, 100], minor=False)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_locator(_no_ticks())
+    axes.axvline(1, color="#333333", linewidth=1)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _named(record: dict) -> str:
+    return record["label"] + ("" if record["peer_name"] == BARE else f"\nagainst {record['peer_name']}")
+
+
+def _no_ticks():
+    from matplotlib.ticker import NullLocator
+
+    return NullLocator()

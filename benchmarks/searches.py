@@ -51,7 +51,7 @@ def grid(setting: Setting) -> list[Record]:
             [seconds],
             "skorch by hand",
             note="the peer ran once; the cache was cleared before each of ours",
-            label=f"Grid search, {len(depths) * len(rates)} x {folds} fits",
+            label=f"Grid search: {len(depths) * len(rates)} candidates, {folds} folds",
         ),
         Record(
             "best mean accuracy of that search",

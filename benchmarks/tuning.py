@@ -56,5 +56,5 @@ def one_case(setting: Setting, X: np.ndarray, y: np.ndarray, depth: float, augme
         rates(epochs * len(X), seconds["loop"]),
         "plain loop",
         note=f"whole fits; the peer at its best ({best}); tried once: {others}",
-        label=f"Tuning {what}" + (", augmented" if augment else ""),
+        label=f"Tune {what}" + (", with augmentation" if augment else ""),
     )

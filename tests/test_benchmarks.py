@@ -113,7 +113,9 @@ def test_what_learns_is_measured_without_weights_or_data(tmp_path):
     assert {key.split(", ")[1] for key in figures} == {"all", "norm", "bias", "lora"}
     sizes = {key: figure["file without backbone, kB"] for key, figure in figures.items()}
     assert (
-        sizes["random_squeezenet, bias, 5"] < sizes["random_squeezenet, lora, 5"] < sizes["random_squeezenet, all, 5"]
+        sizes["random_squeezenet, bias, 5, 0"]
+        < sizes["random_squeezenet, lora, 5, 0"]
+        < sizes["random_squeezenet, all, 5, 0"]
     )
     assert "quick trial" in (tmp_path / "trainable.md").read_text()
 
