@@ -6,6 +6,7 @@ Everything is read as data, and the library sees what is left when names of code
 import copy
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from sktransfer.backbones.sources._hub_files import (
     explained,
 )
 from sktransfer.backbones.sources._hub_pictures import read_processor
-from sktransfer.backbones.sources._hub_towers import choose_tower
+from sktransfer.backbones.sources._hub_towers import choose_tower, other_tower_named, reads_padding
 from sktransfer.backbones.sources._sentence_models import SentenceModel
 from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
 from sktransfer.inputs._base import Preprocessing
@@ -44,6 +45,8 @@ _VOCABULARIES = (
 )  # fmt: skip
 # Settings of a tokenizer that are words.
 _TOKENIZER_WORDS = ("tokenizer_class", "padding_side", "truncation_side", "errors", "language", "src_lang", "tgt_lang")
+# Texts by which a tokenizer is compared with its record: short, long, with marks and none at all.
+_TRIED = ["a photo of a cat", "Is this a Dog?  It's (very) NEW!", "", "one good film and another, " * 200]
 _TOKENIZER_ADVICE = "Save the tokenizer into the folder: tokenizer.save_pretrained(FOLDER)."
 
 
@@ -64,33 +67,41 @@ def read_description(place: str, tower: str = "auto") -> dict[str, Any]:
     whole = on_paper(config, files, tower)
     tower = choose_tower(whole, tower, files)
     network = encoder(whole, tower)
-    argument = main_input(network)
-    finish = None
-    prepared: Preprocessing
-    if argument == "input_ids":
-        prepared = texts = _read_tokenizer(files, network, network.config, model)
-        width = getattr(network.config, "hidden_size", None)
-        finish = model.finish(texts.prompt_tokens, width if isinstance(width, int) else None)
-    elif model.poolings:
-        raise ValueError(
-            f"Got backbone={files}, a model of sentence-transformers around a {type(network).__name__}, which takes "
-            f"{argument}; expected one for texts. Give the folder of its Transformer alone, without modules.json."
-        )
-    elif argument == "pixel_values":
-        prepared, reverse = read_processor(files, config)
-        finish = {"reverse": reverse}
-    else:
-        prepared = _read_extractor(files, config, argument)
+    with other_tower_named(tower, whole):
+        filled = tower == "text" and reads_padding(network)
+        prepared, finish = _read_samples(files, model, config, network, filled)
     return {
         "config": values, "finish": finish, "prepared": prepared, "below": files.below, "commit": files.commit,
         "tower": tower,
     }  # fmt: skip
 
 
+def _read_samples(
+    files: ModelFiles, model: SentenceModel, config: Any, network: Any, filled: bool
+) -> tuple[Preprocessing, dict[str, Any] | None]:
+    """Return how samples are prepared, and the settings of what follows the network."""
+    argument = main_input(network)
+    if argument == "input_ids":
+        texts = _read_tokenizer(files, network, network.config, model, filled)
+        width = getattr(network.config, "hidden_size", None)
+        return texts, model.finish(texts.prompt_tokens, width if isinstance(width, int) else None)
+    if model.poolings:
+        raise ValueError(
+            f"Got backbone={files}, a model of sentence-transformers around a {type(network).__name__}, which takes "
+            f"{argument}; expected one for texts. Give the folder of its Transformer alone, without modules.json."
+        )
+    if argument == "pixel_values":
+        prepared, reverse = read_processor(files, config)
+        return prepared, {"reverse": reverse}
+    return _read_extractor(files, config, argument), None
+
+
 # Tokenizers
 
 
-def _read_tokenizer(files: ModelFiles, network: nn.Module, config: Any, model: SentenceModel) -> TextPreprocessing:
+def _read_tokenizer(
+    files: ModelFiles, network: nn.Module, config: Any, model: SentenceModel, filled: bool
+) -> TextPreprocessing:
     tokenizer = _load_tokenizer(files, config)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not backend.get_vocab_size():
@@ -121,7 +132,28 @@ def _read_tokenizer(files: ModelFiles, network: nn.Module, config: Any, model: S
             f"ones or of the prompt; expected at least {prepared.least_length}. Correct max_seq_length, "
             "model_max_length or max_position_embeddings in its files."
         )
-    return prepared
+    return _filled(prepared, tokenizer, files) if filled else prepared
+
+
+def _filled(prepared: TextPreprocessing, tokenizer: Any, files: ModelFiles) -> TextPreprocessing:
+    """Return a record that fills texts up as the library does with `padding="max_length"`."""
+    number = getattr(tokenizer, "pad_token_id", None)
+    if not isinstance(number, int) or not 0 <= number < prepared.vocabulary:
+        raise ValueError(
+            f"Got backbone={files}, whose network for texts reads {prepared.max_length} tokens of each text, padding "
+            f"included, and whose tokenizer has pad_token_id={shown(number)}; expected a padding token that the "
+            f"network knows. {_TOKENIZER_ADVICE}"
+        )
+    record = replace(prepared, pad_token=number, pads_left=tokenizer.padding_side == "left")
+    with explained(files, "tokenizer", _TOKENIZER_ADVICE):
+        wanted = tokenizer(_TRIED, padding="max_length", truncation=True, max_length=record.max_length)["input_ids"]
+    if record.encode(_TRIED, record.max_length) != wanted:
+        raise ValueError(
+            f"Got backbone={files}, whose tokenizer ({type(tokenizer).__name__}) fills texts up in a way that "
+            f'sktransfer does not; expected {record.max_length} tokens, as with padding="max_length". '
+            f"{_TOKENIZER_ADVICE}"
+        )
+    return record
 
 
 def _load_tokenizer(files: ModelFiles, config: Any) -> Any:
