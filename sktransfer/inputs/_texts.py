@@ -168,7 +168,7 @@ class TextSamples(Samples):
         return self._blank_length if isinstance(tokens, UnreadableSampleError) else len(tokens)
 
     def blank(self) -> torch.Tensor:
-        return torch.zeros(self._blank_length, dtype=torch.int64)
+        return torch.zeros(1, dtype=torch.int64)
 
     def prepare(self, batch: torch.Tensor) -> torch.Tensor:
         return batch
