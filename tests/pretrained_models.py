@@ -340,6 +340,8 @@ def make_two_towers(kind, folder, **tokenizer):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         _livened(AutoModel.from_config(config)).save_pretrained(folder)
+    if kind == "siglip2":  # whose tokenizer knows more marks
+        tokenizer = {"bos_token": "[CLS]", "eos_token": "[SEP]", **tokenizer}
     make_tokenizer(folder, sep_is_largest=kind in _TAKE_LARGEST, **tokenizer)
     size = {"height": 32, "width": 32}
     transformers.CLIPImageProcessor(size=size, crop_size=size).save_pretrained(folder)

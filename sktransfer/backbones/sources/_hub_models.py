@@ -6,6 +6,7 @@ Everything is read as data, and the library sees what is left when names of code
 import copy
 import json
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def _read_samples(
     """Return how samples are prepared, and the settings of what follows the network."""
     argument = main_input(network)
     if argument == "input_ids":
-        texts = _read_tokenizer(files, network, network.config, model, filled)
+        texts = _read_tokenizer(files, network, config, model, filled)
         width = getattr(network.config, "hidden_size", None)
         return texts, model.finish(texts.prompt_tokens, width if isinstance(width, int) else None)
     if model.poolings:
@@ -100,13 +101,13 @@ def _read_samples(
 
 
 def _read_tokenizer(
-    files: ModelFiles, network: nn.Module, config: Any, model: SentenceModel, filled: bool
+    files: ModelFiles, network: Any, config: Any, model: SentenceModel, filled: bool
 ) -> TextPreprocessing:
     tokenizer = _load_tokenizer(files, config)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not backend.get_vocab_size():
         raise _no_tokenizer(files)
-    vocabulary = getattr(config, "vocab_size", None)
+    vocabulary = getattr(network.config, "vocab_size", None)
     if not isinstance(vocabulary, int) or not 1 < vocabulary < 2**31:
         raise ValueError(
             f"Got backbone={files}, whose config.json says vocab_size: {shown(vocabulary)}; expected how many "
@@ -121,7 +122,7 @@ def _read_tokenizer(
     limits = [
         model.max_length,
         longest if isinstance(longest, int) and longest < 10**9 else None,
-        _positions(network, config),
+        _positions(network, network.config),
     ]
     known = [limit for limit in limits if isinstance(limit, int) and limit > 0]
     limit = min(known, default=512)
@@ -157,14 +158,35 @@ def _filled(prepared: TextPreprocessing, tokenizer: Any, files: ModelFiles) -> T
 
 
 def _load_tokenizer(files: ModelFiles, config: Any) -> Any:
-    """Return the library's tokenizer of copies of its files that name nothing but tokens.
+    """Return the library's tokenizer, of tokenizer.json where there is one."""
+    settings = _tokenizer_settings(files, config)
+    if files.find("tokenizer.json") is None:
+        return _tokenizer_of(_VOCABULARIES, settings, files, config)
+    named = settings.get("tokenizer_config.json", {})
+    if not _ignores_json(named.get("tokenizer_class"), config):
+        return _tokenizer_of(["tokenizer.json"], settings, files, config)
+    # It does not look at tokenizer.json. Where it can be loaded, it has to find the same tokens.
+    plain = {"tokenizer_config.json": {**named, "tokenizer_class": "PreTrainedTokenizerFast"}}
+    tokenizer = _tokenizer_of(["tokenizer.json"], {**settings, **plain}, files, config)
+    try:
+        other = _tokenizer_of(_VOCABULARIES, settings, files, config)
+    except (ValueError, OSError):
+        return tokenizer
+    if any(tokenizer(text)["input_ids"] != other(text)["input_ids"] for text in _TRIED):
+        raise ValueError(
+            f"Got backbone={files}, whose tokenizer.json finds other tokens in a text than its own tokenizer "
+            f"({type(other).__name__}); expected the same. Convert the tokenizer again, or give another model."
+        )
+    return tokenizer
+
+
+def _tokenizer_of(names: Iterable[str], settings: Mapping[str, Any], files: ModelFiles, config: Any) -> Any:
+    """Return the library's tokenizer of copies of these files, with settings that name nothing but tokens.
 
     The library opens, and imports, what tokenizer_config.json names; so it is shown a folder that was made here.
     """
     from transformers import AutoTokenizer
 
-    settings = _tokenizer_settings(files, config)
-    names = ["tokenizer.json"] if files.find("tokenizer.json") is not None else _VOCABULARIES
     found = {name: files.read(name, MOST_BYTES_OF_A_TOKENIZER) for name in names}
     if "tokenizer.json" in found:
         files.json("tokenizer.json", most=MOST_BYTES_OF_A_TOKENIZER)  # says what is wrong with it
@@ -226,6 +248,21 @@ def _is_tokenizer(name: Any) -> bool:
         return False
     found = [getattr(transformers, one, None) for one in (name, name.removesuffix("Fast"), name + "Fast")]
     return all(one is None or (isinstance(one, type) and issubclass(one, PreTrainedTokenizerBase)) for one in found)
+
+
+def _ignores_json(name: Any, config: Any) -> bool:
+    """Tell whether the tokenizer of this name, or else of this kind of network, does not look at tokenizer.json.
+
+    So it is too where the package that the kind's tokenizer needs is not installed.
+    """
+    import transformers
+    from transformers import TOKENIZER_MAPPING, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+    kind = type(config)
+    known = getattr(transformers, name, None) if isinstance(name, str) else TOKENIZER_MAPPING.get(kind, None)
+    if not isinstance(known, type) or not issubclass(known, PreTrainedTokenizerBase):
+        return known is None and kind in TOKENIZER_MAPPING
+    return not issubclass(known, PreTrainedTokenizerFast)
 
 
 def _positions(network: nn.Module, config: Any) -> int | None:

@@ -204,6 +204,32 @@ def test_weights_without_the_module_that_makes_the_vector_are_refused(copy_of, t
         load_backbone(f"hf:{folder}", tower="text")
 
 
+# Tokenizers of which the library has none that runs tokenizer.json, as of SigLIP
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_tokenizer_json_is_read_whatever_else_is_installed(named, folder_of, copy_of):
+    folder = copy_of("siglip")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings = {**settings, "tokenizer_class": "SiglipTokenizer"}
+    if not named:
+        del settings["tokenizer_class"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    record = load_backbone(f"hf:{folder}", tower="text").preprocessing
+    assert record.encode(TEXTS, 20) == load_backbone(folder_of("siglip"), tower="text").preprocessing.encode(TEXTS, 20)
+
+
+def test_tokenizer_json_must_find_the_tokens_of_the_named_tokenizer(copy_of):
+    folder = copy_of("siglip")
+    known = AutoTokenizer.from_pretrained(folder).get_vocab()
+    (folder / "vocab.txt").write_text("\n".join(sorted(known, key=known.__getitem__)))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "EsmTokenizer", "eos_token": "[SEP]"}  # which splits words otherwise
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="finds other tokens in a text than its own tokenizer \\(EsmTokenizer"):
+        load_backbone(f"hf:{folder}", tower="text")
+
+
 # What is refused
 
 
