@@ -156,7 +156,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     tower : {"auto", "image", "text"}, default="auto"
         Which network to use of a model such as CLIP, which has one for pictures and one for texts. `"auto"` looks at X:
         arrays, pictures and strings that end like names of pictures are pictures; other strings are texts. Features are
-        the pooled vector in front of the projection into the space that both networks share.
+        the network's own pooled vector, in front of a projection into the space that both networks share.
     batch_size : int, default=32
         Samples a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
         halved, with one warning.

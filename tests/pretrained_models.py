@@ -85,22 +85,25 @@ SOUND_FAMILIES = {
 }  # fmt: skip
 
 
-def make_tokenizer(folder, cls="[CLS]", sep="[SEP]"):
+def make_tokenizer(folder, cls="[CLS]", sep="[SEP]", sep_is_largest=False, **settings):
     """Save a tokenizer that knows two dozen words, and puts marks around a text unless there are none."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    numbers = {word: number for number, word in enumerate([*MARKS, *WORDS])}
+    known = [*MARKS, *WORDS]
+    if sep_is_largest:  # as in the tokenizer of CLIP
+        known = [word for word in known if word != sep] + [sep]
+    numbers = {word: number for number, word in enumerate(known)}
     tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     if cls:
         marks = [(mark, numbers[mark]) for mark in (cls, sep)]
         tokenizer.post_processor = processors.TemplateProcessing(single=f"{cls} $A {sep}", special_tokens=marks)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
-        mask_token="[MASK]", model_max_length=20,
-    )  # fmt: skip
+    named = {
+        "unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]",
+    }  # fmt: skip
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{**named, "model_max_length": 20, **settings})
     fast.save_pretrained(folder)
 
 
@@ -292,6 +295,9 @@ PICTURE_FAMILIES = {
 }  # fmt: skip
 
 TWO_TOWERS = ("clip", "siglip", "blip", "altclip", "chinese_clip", "metaclip_2", "aimv2", "groupvit")
+# Those whose network for texts makes its vector in a way that can be repeated, and some that can for texts alone.
+TEXT_TOWERS = (*TWO_TOWERS, "siglip2", "align", "flava", "clipseg", "owlvit", "owlv2", "xclip")
+_TAKE_LARGEST = ("owlvit", "owlv2", "xclip")
 
 
 def picture_network(kind, **settings):
@@ -319,7 +325,7 @@ def make_picture_model(kind, folder, processor=None, **settings):
     return f"hf:{folder}"
 
 
-def make_two_towers(kind, folder):
+def make_two_towers(kind, folder, **tokenizer):
     """Save a random network of two towers with its tokenizer and its image processor."""
     import torch
     import transformers
@@ -330,11 +336,18 @@ def make_two_towers(kind, folder):
     if kind == "groupvit":
         more = {"depths": [1, 1, 1], "num_group_tokens": [8, 4, 0], "num_output_groups": [8, 4, 0]}
         pictures |= {**more, "num_hidden_layers": 3}
-    config = CONFIG_MAPPING[kind](text_config=texts, vision_config=pictures)
+    if kind == "align":
+        pictures = PICTURE_FAMILIES["efficientnet"]
+    parts = {"text_config": texts, "vision_config": pictures}
+    if kind == "flava":
+        parts = {"text_config": texts, "image_config": pictures, "multimodal_config": pictures}
+    config = CONFIG_MAPPING[kind](**parts)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         _livened(AutoModel.from_config(config)).save_pretrained(folder)
-    make_tokenizer(folder)
+    if kind == "siglip2":  # whose tokenizer knows more marks
+        tokenizer = {"bos_token": "[CLS]", "eos_token": "[SEP]", **tokenizer}
+    make_tokenizer(folder, sep_is_largest=kind in _TAKE_LARGEST, **tokenizer)
     size = {"height": 32, "width": 32}
     transformers.CLIPImageProcessor(size=size, crop_size=size).save_pretrained(folder)
     return f"hf:{folder}"

@@ -95,7 +95,7 @@ def pass_once(
     tensors = backbone.network.state_dict().values()
     most = extractor.max_length or backbone.preprocessing.record.get("max_length")
     width = getattr(extractor, "n_features_in_", None)
-    size = f"{most} {reader.varying}" if most else " x ".join(map(str, reader.example(1, width).shape[1:]))
+    size = f"{most} {reader.varying or 'tokens'}" if most else " x ".join(map(str, reader.example(1, width).shape[1:]))
     cost = Cost(
         seconds,
         rate,

@@ -103,7 +103,7 @@ def load_backbone(
         repeated and scaled, as timm does it. `None` leaves the layer as it is.
     tower : {"auto", "image", "text"}, default="auto"
         Which network to use of a model such as CLIP, which has one for pictures and one for texts. Features are the
-        pooled vector in front of the projection into the space that both networks share.
+        network's own pooled vector, in front of a projection into the space that both networks share.
 
     Returns
     -------

@@ -229,7 +229,7 @@ class Reader(ABC):
 
     kind: ClassVar[str]
 
-    varying: ClassVar[str | None] = None
+    varying: str | None = None
     """What the second axis of a prepared batch counts, where samples differ in how many they have."""
 
     @abstractmethod

@@ -1,13 +1,13 @@
 """Texts become the numbers of their tokens, by the tokenizer that the network was trained with.
 
-A text is cut off at `max_length` tokens, special ones included, and never padded: samples of one length are computed
-together.
+A text is cut off at `max_length` tokens, special ones included. It is filled up only for networks that were trained on
+texts of one length and read the padding as text; for others, samples of one length are computed together.
 """
 
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
@@ -50,6 +50,11 @@ class TextPreprocessing(Preprocessing):
         Whether texts are made lower case before the tokenizer sees them.
     prompt : str, default=""
         What is put in front of each text.
+    pad_token : int or None, default=None
+        The token that fills each text up to `max_length`, for networks that read it as they read the others. `None`
+        leaves texts as long as they are.
+    pads_left : bool, default=False
+        Whether it is put in front of a text, not behind it.
     """
 
     tokenizer: str
@@ -57,10 +62,14 @@ class TextPreprocessing(Preprocessing):
     vocabulary: int
     lower_case: bool = False
     prompt: str = ""
+    pad_token: int | None = None
+    pads_left: bool = False
     kind: ClassVar[str] = "texts"
 
     def example(self, shape: tuple[int, ...] | None, n_samples: int) -> torch.Tensor:
         length = shape[0] if shape else min(8, self.max_length)
+        if self.pad_token is not None:
+            length = self.max_length
         return torch.arange(n_samples * length).view(n_samples, length) % self.vocabulary
 
     def encode(self, texts: Sequence[str], max_length: int | None) -> list[list[int]]:
@@ -71,16 +80,21 @@ class TextPreprocessing(Preprocessing):
         texts : sequence of str
             As they were given.
         max_length : int or None
-            The most tokens of each; `None` cuts nothing off.
+            The most tokens of each, without padding; `None` cuts nothing off.
 
         Returns
         -------
         list of list of int
-            With those of the prompt, and special ones.
+            With those of the prompt, special ones, and padding where the network wants it.
         """
         given = [self.prompt + text for text in texts]
         given = [text.lower() for text in given] if self.lower_case else given
-        return [encoding.ids for encoding in _tokenizer(self.tokenizer, max_length).encode_batch_fast(given)]
+        encoded = [encoding.ids for encoding in _tokenizer(self.tokenizer, max_length).encode_batch_fast(given)]
+        return encoded if self.pad_token is None else [self._filled(tokens, self.pad_token) for tokens in encoded]
+
+    def _filled(self, tokens: list[int], pad_token: int) -> list[int]:
+        padding = [pad_token] * (self.max_length - len(tokens))
+        return padding + tokens if self.pads_left else tokens + padding
 
     @property
     def prompt_tokens(self) -> int:
@@ -92,15 +106,23 @@ class TextPreprocessing(Preprocessing):
         return len(encoding.ids) - sum(encoding.special_tokens_mask[-1:])
 
     @property
+    def plain_tokens(self) -> list[int]:
+        """The numbers of all tokens but special ones."""
+        tokenizer = _tokenizer(self.tokenizer, None)
+        special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        return [number for number in range(tokenizer.get_vocab_size()) if number not in special]
+
+    @property
     def least_length(self) -> int:
         """The fewest tokens that leave one of a text, beside special ones and those of the prompt."""
-        return len(self.encode([""], None)[0]) + 1
+        return len(replace(self, pad_token=None).encode([""], None)[0]) + 1
 
     def __repr__(self) -> str:
         digest = hashlib.sha256(self.tokenizer.encode()).hexdigest()[:12]
+        padding = "" if self.pad_token is None else f", pad_token={self.pad_token}, pads_left={self.pads_left}"
         return (
             f"TextPreprocessing(tokenizer={digest}, max_length={self.max_length}, lower_case={self.lower_case}, "
-            f"prompt={self.prompt!r})"
+            f"prompt={self.prompt!r}{padding})"
         )
 
 
@@ -122,13 +144,15 @@ class TextSamples(Samples):
     Parameters
     ----------
     tokens : sequence
-        A sequence of int a text, or the error that stands for it.
+        A sequence of int per text, or the error that stands for it.
+    blank_length : int, default=1
+        Tokens of what stands in for a text that cannot be read.
     """
 
     kind = "texts"
 
-    def __init__(self, tokens: Sequence[Any]):
-        self._tokens = tokens
+    def __init__(self, tokens: Sequence[Any], blank_length: int = 1):
+        self._tokens, self._blank_length = tokens, blank_length
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -141,7 +165,7 @@ class TextSamples(Samples):
 
     def size(self, index: int) -> int:
         tokens = self._tokens[index]
-        return 1 if isinstance(tokens, UnreadableSampleError) else len(tokens)
+        return self._blank_length if isinstance(tokens, UnreadableSampleError) else len(tokens)
 
     def blank(self) -> torch.Tensor:
         return torch.zeros(1, dtype=torch.int64)
@@ -176,7 +200,6 @@ class TextReader(Reader):
     """
 
     kind = "texts"
-    varying = "tokens"
 
     def __init__(self, preprocessing: TextPreprocessing, max_length: int | None = None):
         known = max_length is None or (isinstance(max_length, Integral) and not isinstance(max_length, bool))
@@ -187,6 +210,12 @@ class TextReader(Reader):
             )
         self.preprocessing = preprocessing
         self.max_length = None if max_length is None else int(max_length)
+        self.varying = None if self._is_filled else "tokens"
+
+    @property
+    def _is_filled(self) -> bool:
+        """Whether all texts are of one length."""
+        return self.preprocessing.pad_token is not None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -194,16 +223,16 @@ class TextReader(Reader):
 
     @property
     def description(self) -> dict[str, Any]:
-        return {**super().description, "max_length": self.max_length, "padding": _PADDING}
+        return {**super().description, "max_length": self.max_length, "padding": None if self._is_filled else _PADDING}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
         return cls(TextPreprocessing.from_record(record["preprocessing"]), record["max_length"])
 
     def example(self, n_samples: int, n_features: int | None) -> torch.Tensor:
-        """Return numbers of tokens; where there are several texts, the last is the shortest."""
+        """Return numbers of tokens; of several texts, the last is the shortest if their length varies."""
         example = self.preprocessing.example(None, n_samples)
-        if n_samples > 1:
+        if n_samples > 1 and not self._is_filled:
             example[-1, -2:] = _PADDING
         return example
 
@@ -227,7 +256,7 @@ class TextReader(Reader):
         empty = [error for error in tokens if isinstance(error, UnreadableSampleError)]
         if empty and not tolerant:
             raise ValueError(str(empty[0]))
-        return TextSamples(tokens)
+        return TextSamples(tokens, self.preprocessing.max_length if self._is_filled else 1)
 
     def _tokenize(self, texts: list[Any]) -> list[Any]:
         """Return the tokens of each text; errors stand where they stood, and where no token comes of a text."""

@@ -85,12 +85,16 @@ class Tokens:
         self.other = (self.pad + 1) % vocabulary
 
     def examples(self) -> list[torch.Tensor]:
+        if self._preprocessing.pad_token is not None:  # all texts are of one length, and what fills them is text
+            return [self._example(8, 1), self._example(8, 3)]
         padded = self._example(9, 2)
         padded[1, 4:] = -1
         return [self._example(8, 1), self._example(1, 1), self._example(6, 3), padded]
 
     def long_examples(self) -> list[torch.Tensor]:
         most = self._preprocessing.max_length
+        if self._preprocessing.pad_token is not None:
+            return []
         lengths = sorted({min(length, most) for length in (2, 3, 5, 16, 17, 33, 65, 129, _LONGEST)})
         return [self._example(length, 1) for length in lengths]
 
@@ -99,9 +103,12 @@ class Tokens:
         return f"{len(x)} text{'s' * (len(x) > 1)} of {' and '.join(map(str, lengths))} token{'s' * (lengths != [1])}"
 
     def _example(self, length: int, n_samples: int) -> torch.Tensor:
+        # Of one length whatever is asked for, where the network takes no other.
         return self._preprocessing.example((min(length, self._preprocessing.max_length),), n_samples)
 
     def padding(self, x: torch.Tensor) -> torch.Tensor | None:
+        if is_traced() and self._preprocessing.pad_token is not None:
+            return None
         padding = x[..., 0].isnan() if x.ndim == 3 else x < 0
         return padding if is_traced() or bool(padding.any()) else None
 

@@ -138,8 +138,8 @@ class Seen:
         Parameters that came in before the first layer, and at all.
     hands_weights : bool
         Whether layers are given something, besides hidden states, that depends on parameters.
-    after : str or None
-        The module that follows the last layer.
+    after : tuple of str
+        The modules that follow the last layer, in order.
     relays : dict of int to list of Relay
         What layers are given that layers before them have returned besides hidden states, by call.
     """
@@ -149,7 +149,7 @@ class Seen:
     before: set[str]
     used: set[str]
     hands_weights: bool
-    after: str | None
+    after: tuple[str, ...]
     relays: "dict[int, list[Relay]]"
 
 
@@ -190,7 +190,7 @@ def watch(network: nn.Module, stack: str, arguments: dict[str, torch.Tensor]) ->
     handed = {names[one] for tensor in others for one in _parameters_of(tensor) if one in names}
     before = handed | {names[one] for one in _parameters_of(run.entered[0]) if one in names}
     used = {names[one] for one in _parameters_of(output) if one in names}
-    after = None if _same(run.left[-1], output) else _find_follower(kind, run.followers, run.left[-1], output)
+    after = _find_followers(kind, run.followers, run.left[-1], output)
     return Seen(run.numbers, run.returned[0], before, used, bool(handed), after, relays)
 
 
@@ -269,16 +269,23 @@ def _run_watched(network: nn.Module, stack: str, arguments: dict[str, torch.Tens
             parameter.requires_grad_(as_before)
 
 
-def _find_follower(
+def _find_followers(
     kind: str, followers: list[tuple[str, torch.Tensor, torch.Tensor]], last: torch.Tensor, output: torch.Tensor
-) -> str:
-    """Return the name of the one module that makes the output of what the last layer gave."""
-    for name, x, y in followers:
-        if _same(x, last) and _same(y, output):
-            return name
+) -> tuple[str, ...]:
+    """Return the names of the modules that make the output of what the last layer gave, one after another."""
+    names: list[str] = []
+    value = output
+    for name, x, y in reversed(followers):
+        if _same(value, last):
+            break
+        if _same(y, value):
+            names.insert(0, name)
+            value = x
+    if _same(value, last):
+        return tuple(names)
     raise UntraceableError(
-        f"Got a {kind} that changes what its last layer gives by more than one module; expected one, such as a "
-        "normalisation, or none. It cannot be cut: use another network."
+        f"Got a {kind} that changes what its last layer gives by more than modules called one after another; expected "
+        "modules, such as a normalisation, or none. It cannot be cut: use another network."
     )
 
 

@@ -35,6 +35,7 @@ from sktransfer.backbones.graphs._layer_calls import (
 )
 from sktransfer.backbones.graphs._layer_part import LayerPart
 from sktransfer.backbones.graphs._layer_relays import Relayed
+from sktransfer.backbones.graphs._own_vector import OwnVector
 
 # Lengths of which it is remembered what layers are given, and how much memory that may take.
 _LENGTHS_KEPT = 64
@@ -70,7 +71,7 @@ class LayerGraph:
         How samples are handed to it.
     finish : nn.Module or None, default=None
         What makes vectors of the last hidden states and of positions of padding, where the network comes with it. Where
-        it is a module of the network, its weights are a part of the last block.
+        it is a module of the network, or an `OwnVector` names one, the module's weights are a part of the last block.
 
     Raises
     ------
@@ -95,6 +96,8 @@ class LayerGraph:
         self.relays = Relayed(seen.relays, self._layers)
         self._sequence, self.ends = seen.numbers, segments(seen.numbers, layers)
         self._end = next((name for name, module in network.named_children() if module is finish), None)
+        if isinstance(finish, OwnVector):
+            self._end = finish.module
         self.opening = self._make_opening(network)
         self.blocks = self._record_blocks(seen.before, seen.used)
 
@@ -142,8 +145,8 @@ class LayerGraph:
         """Return the part of the network between two cuts, with the network's own layers."""
         stop = self._depth if end is None else end.depth
         opening = self.opening if start.depth == 0 and stop else None
-        after = self._module_after(start.depth, stop)
-        return LayerPart(self, start.depth, stop, opening, self._layers, after, self.finish, pooled)
+        after = self._modules_after(start.depth, stop)
+        return LayerPart(self, start.depth, stop, opening, self._layers, after, self.finish, self._own, pooled)
 
     def ready(
         self,
@@ -170,17 +173,20 @@ class LayerGraph:
             opening = Opening(skeleton, passed_by(skeleton))
         calls = self.numbers(start.depth, end.depth)
         layers = {number: made(f"{self.stack}.{number}", self._layers[number]) for number in dict.fromkeys(calls)}
-        after = self._module_after(start.depth, end.depth)
-        after = None if after is None else (after[0], made(after[0], after[1]))
-        finish = self.finish
-        if self._end is not None and finish is not None:
+        after = {name: made(name, module) for name, module in self._modules_after(start.depth, end.depth).items()}
+        finish, own = self.finish, self._own
+        if own is not None:
+            own = own[0], made(*own, exact=True)
+        elif self._end is not None and finish is not None:
             finish = made(self._end, finish, exact=True)
-        return LayerPart(self, start.depth, end.depth, opening, layers, after, finish, pooled).requires_grad_(False)
+        part = LayerPart(self, start.depth, end.depth, opening, layers, after, finish, own, pooled)
+        return part.requires_grad_(False)
 
     def describe(self) -> Description:
         """Write down what the network computes, but for its weights."""
+        after = " ".join(self._after) or None
         return describe_network(
-            self.network, stack=self.stack, ends=self.ends, after=self._after, finish=self.finish, entry=self.entry
+            self.network, stack=self.stack, ends=self.ends, after=after, finish=self.finish, entry=self.entry
         )
 
     def output_shapes(self, x: torch.Tensor) -> list[tuple[int, ...]]:
@@ -260,16 +266,29 @@ class LayerGraph:
         first, last = self.call_range(start, end)
         return self._sequence[first:last]
 
-    def _module_after(self, start: int, end: int) -> tuple[str, nn.Module] | None:
-        ends = start < end == self._depth
-        return (self._after, self.network.get_submodule(self._after)) if self._after and ends else None
+    @property
+    def features(self) -> str | None:
+        """What the features are, in words, where a module of the network makes them."""
+        at_end = len(self.blocks) == self._depth
+        return "the pooled vector that the network itself gives (pooler_output)" if self._own and at_end else None
+
+    @property
+    def _own(self) -> tuple[str, nn.Module] | None:
+        """The network's module that makes its vector, with its name."""
+        if not isinstance(self.finish, OwnVector):
+            return None
+        return self.finish.module, self.network.get_submodule(self.finish.module)
+
+    def _modules_after(self, start: int, end: int) -> dict[str, nn.Module]:
+        names = self._after if start < end == self._depth else ()
+        return {name: self.network.get_submodule(name) for name in names}
 
     def _make_opening(self, network: nn.Module) -> Opening:
         passed = Passed()
         gates = [Gate(layer, number, passed, self._n_calls, self._n_returned) for number, layer in self._layers.items()]
         skeleton = with_replaced(network, self.stack, nn.ModuleList(gates))
         if self._end is not None:  # which follows the layers
-            del skeleton._modules[self._end]
+            skeleton._modules[self._end] = None
         return Opening(skeleton, passed)
 
     def _record_blocks(self, before: set[str], used: set[str]) -> tuple[Block, ...]:

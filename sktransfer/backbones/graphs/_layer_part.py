@@ -59,10 +59,12 @@ class LayerPart(PoolsItself, nn.Module):
         What runs before the layers, for a part that begins at the input.
     layers : mapping of int to nn.Module
         Layers by their number in the stack.
-    after : tuple of str and nn.Module, or None
-        What follows the last layer, for a part that ends there.
+    after : mapping of str to nn.Module
+        What follows the last layer, in order, for a part that ends there.
     finish : nn.Module or None
         What makes vectors of hidden states at the end of the network.
+    own : tuple of str and nn.Module, or None
+        The network's own module that goes on from what `finish` gives.
     pooled : Pooled, default=NOTHING
         Cuts from `start` on whose values are returned too, as vectors.
     """
@@ -74,8 +76,9 @@ class LayerPart(PoolsItself, nn.Module):
         end: int,
         opening: Opening | None,
         layers: Mapping[int, nn.Module],
-        after: tuple[str, nn.Module] | None,
+        after: Mapping[str, nn.Module],
         finish: nn.Module | None,
+        own: tuple[str, nn.Module] | None = None,
         pooled: Pooled = NOTHING,
     ):
         super().__init__()
@@ -84,16 +87,20 @@ class LayerPart(PoolsItself, nn.Module):
         self._opening = opening
         self._first, self._last = graph.call_range(start, end)
         self._ends = graph.ends
-        self._stack, self._after = graph.stack, None if after is None else after[0]
-        self.finish = finish if start < end and graph.is_last(end) else None
+        self._stack, self._after = graph.stack, tuple(after)
+        ends = start < end and graph.is_last(end)
+        self.finish = finish if ends else None
+        self._own = own[0] if own is not None and ends else None
         if opening is not None:
             for name, module in _beside(opening.skeleton, graph.stack):
-                if not (after and name == after[0]):
+                if name not in after:
                     _nest(self, name, module)
         for number in dict.fromkeys(graph.numbers(start, end)):
             _nest(self, f"{graph.stack}.{number}", layers[number])
-        if after is not None:
-            _nest(self, *after)
+        for name, module in after.items():
+            _nest(self, name, module)
+        if own is not None and ends:
+            _nest(self, *own)
         self.eval()
 
     @property
@@ -119,10 +126,17 @@ class LayerPart(PoolsItself, nn.Module):
             with torch.autocast(x.device.type, enabled=False):
                 hidden = entry.unflat(self._hidden(x.float() if x.is_floating_point() else x, padding, vectors), x)
         if self.finish is not None:
-            return self.finish(hidden.float(), padding)
+            return self._vectors(self.finish(hidden.float(), padding))
         if padding is not None:
             hidden = hidden.masked_fill(padding.view(*padding.shape, *[1] * (hidden.ndim - padding.ndim)), torch.nan)
         return hidden
+
+    def _vectors(self, finished: torch.Tensor) -> torch.Tensor:
+        if self._own is None:
+            return finished
+        with torch.autocast(finished.device.type, enabled=False):  # one vector per text: exact costs nothing
+            vectors: torch.Tensor = self.get_submodule(self._own)(finished)
+        return vectors
 
     @property
     def _wanted(self) -> dict[int, int]:
@@ -158,7 +172,9 @@ class LayerPart(PoolsItself, nn.Module):
             result = layer(hidden, *call.args, **call.kwargs)
             relays.take(count, result, returned)
             hidden = first_of(result)
-        return hidden if self._after is None else self.get_submodule(self._after)(hidden)
+        for name in self._after:
+            hidden = self.get_submodule(name)(hidden)
+        return hidden
 
     def _pool_output(self, x: torch.Tensor, hidden: torch.Tensor, pooling: str) -> torch.Tensor:
         """Make vectors of what this part made of `x`: over the positions that are there, and over windows."""

@@ -6,6 +6,8 @@ Everything is read as data, and the library sees what is left when names of code
 import copy
 import json
 import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from sktransfer.backbones.sources._hub_files import (
     explained,
 )
 from sktransfer.backbones.sources._hub_pictures import read_processor
-from sktransfer.backbones.sources._hub_towers import choose_tower
+from sktransfer.backbones.sources._hub_towers import choose_tower, other_tower_named, reads_padding
 from sktransfer.backbones.sources._sentence_models import SentenceModel
 from sktransfer.inputs import SoundPreprocessing, TextPreprocessing
 from sktransfer.inputs._base import Preprocessing
@@ -44,6 +46,8 @@ _VOCABULARIES = (
 )  # fmt: skip
 # Settings of a tokenizer that are words.
 _TOKENIZER_WORDS = ("tokenizer_class", "padding_side", "truncation_side", "errors", "language", "src_lang", "tgt_lang")
+# Texts by which a tokenizer is compared with its record: short, long, with marks and none at all.
+_TRIED = ["a photo of a cat", "Is this a Dog?  It's (very) NEW!", "", "one good film and another, " * 200]
 _TOKENIZER_ADVICE = "Save the tokenizer into the folder: tokenizer.save_pretrained(FOLDER)."
 
 
@@ -64,38 +68,46 @@ def read_description(place: str, tower: str = "auto") -> dict[str, Any]:
     whole = on_paper(config, files, tower)
     tower = choose_tower(whole, tower, files)
     network = encoder(whole, tower)
-    argument = main_input(network)
-    finish = None
-    prepared: Preprocessing
-    if argument == "input_ids":
-        prepared = texts = _read_tokenizer(files, network, network.config, model)
-        width = getattr(network.config, "hidden_size", None)
-        finish = model.finish(texts.prompt_tokens, width if isinstance(width, int) else None)
-    elif model.poolings:
-        raise ValueError(
-            f"Got backbone={files}, a model of sentence-transformers around a {type(network).__name__}, which takes "
-            f"{argument}; expected one for texts. Give the folder of its Transformer alone, without modules.json."
-        )
-    elif argument == "pixel_values":
-        prepared, reverse = read_processor(files, config)
-        finish = {"reverse": reverse}
-    else:
-        prepared = _read_extractor(files, config, argument)
+    with other_tower_named(tower, whole):
+        filled = tower == "text" and reads_padding(network)
+        prepared, finish = _read_samples(files, model, config, network, filled)
     return {
         "config": values, "finish": finish, "prepared": prepared, "below": files.below, "commit": files.commit,
         "tower": tower,
     }  # fmt: skip
 
 
+def _read_samples(
+    files: ModelFiles, model: SentenceModel, config: Any, network: Any, filled: bool
+) -> tuple[Preprocessing, dict[str, Any] | None]:
+    """Return how samples are prepared, and the settings of what follows the network."""
+    argument = main_input(network)
+    if argument == "input_ids":
+        texts = _read_tokenizer(files, network, config, model, filled)
+        width = getattr(network.config, "hidden_size", None)
+        return texts, model.finish(texts.prompt_tokens, width if isinstance(width, int) else None)
+    if model.poolings:
+        raise ValueError(
+            f"Got backbone={files}, a model of sentence-transformers around a {type(network).__name__}, which takes "
+            f"{argument}; expected one for texts. Give the folder of its Transformer alone, without modules.json."
+        )
+    if argument == "pixel_values":
+        prepared, reverse = read_processor(files, config)
+        return prepared, {"reverse": reverse}
+    return _read_extractor(files, config, argument), None
+
+
 # Tokenizers
 
 
-def _read_tokenizer(files: ModelFiles, network: nn.Module, config: Any, model: SentenceModel) -> TextPreprocessing:
+def _read_tokenizer(
+    files: ModelFiles, network: Any, config: Any, model: SentenceModel, filled: bool
+) -> TextPreprocessing:
     tokenizer = _load_tokenizer(files, config)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not backend.get_vocab_size():
         raise _no_tokenizer(files, str(config.model_type))
-    vocabulary = getattr(config, "vocab_size", None)
+    vocabulary = getattr(network.config, "vocab_size", None)
     if not isinstance(vocabulary, int) or not 1 < vocabulary < 2**31:
         raise ValueError(
             f"Got backbone={files}, whose config.json says vocab_size: {shown(vocabulary)}; expected how many "
@@ -110,7 +122,7 @@ def _read_tokenizer(files: ModelFiles, network: nn.Module, config: Any, model: S
     limits = [
         model.max_length,
         longest if isinstance(longest, int) and longest < 10**9 else None,
-        _positions(network, config),
+        _positions(network, network.config),
     ]
     known = [limit for limit in limits if isinstance(limit, int) and limit > 0]
     limit = min(known, default=512)
@@ -121,18 +133,60 @@ def _read_tokenizer(files: ModelFiles, network: nn.Module, config: Any, model: S
             f"ones or of the prompt; expected at least {prepared.least_length}. Correct max_seq_length, "
             "model_max_length or max_position_embeddings in its files."
         )
-    return prepared
+    return _filled(prepared, tokenizer, files) if filled else prepared
+
+
+def _filled(prepared: TextPreprocessing, tokenizer: Any, files: ModelFiles) -> TextPreprocessing:
+    """Return a record that fills texts up as the library does with `padding="max_length"`."""
+    number = getattr(tokenizer, "pad_token_id", None)
+    if not isinstance(number, int) or not 0 <= number < prepared.vocabulary:
+        raise ValueError(
+            f"Got backbone={files}, whose network for texts reads {prepared.max_length} tokens of each text, padding "
+            f"included, and whose tokenizer has pad_token_id={shown(number)}; expected a padding token that the "
+            f"network knows. {_TOKENIZER_ADVICE}"
+        )
+    record = replace(prepared, pad_token=number, pads_left=tokenizer.padding_side == "left")
+    with explained(files, "tokenizer", _TOKENIZER_ADVICE):
+        wanted = tokenizer(_TRIED, padding="max_length", truncation=True, max_length=record.max_length)["input_ids"]
+    if record.encode(_TRIED, record.max_length) != wanted:
+        raise ValueError(
+            f"Got backbone={files}, whose tokenizer ({type(tokenizer).__name__}) fills texts up in a way that "
+            f'sktransfer does not; expected {record.max_length} tokens, as with padding="max_length". '
+            f"{_TOKENIZER_ADVICE}"
+        )
+    return record
 
 
 def _load_tokenizer(files: ModelFiles, config: Any) -> Any:
-    """Return the library's tokenizer of copies of its files that name nothing but tokens.
+    """Return the library's tokenizer, of tokenizer.json where there is one."""
+    settings = _tokenizer_settings(files, config)
+    if files.find("tokenizer.json") is None:
+        return _tokenizer_of(_VOCABULARIES, settings, files, config)
+    named = settings.get("tokenizer_config.json", {})
+    if not _ignores_json(named.get("tokenizer_class"), config):
+        return _tokenizer_of(["tokenizer.json"], settings, files, config)
+    # It does not look at tokenizer.json. Where it can be loaded, it has to find the same tokens.
+    plain = {"tokenizer_config.json": {**named, "tokenizer_class": "PreTrainedTokenizerFast"}}
+    tokenizer = _tokenizer_of(["tokenizer.json"], {**settings, **plain}, files, config)
+    try:
+        other = _tokenizer_of(_VOCABULARIES, settings, files, config)
+    except (ValueError, OSError):
+        return tokenizer
+    if any(tokenizer(text)["input_ids"] != other(text)["input_ids"] for text in _TRIED):
+        raise ValueError(
+            f"Got backbone={files}, whose tokenizer.json finds other tokens in a text than its own tokenizer "
+            f"({type(other).__name__}); expected the same. Convert the tokenizer again, or give another model."
+        )
+    return tokenizer
+
+
+def _tokenizer_of(names: Iterable[str], settings: Mapping[str, Any], files: ModelFiles, config: Any) -> Any:
+    """Return the library's tokenizer of copies of these files, with settings that name nothing but tokens.
 
     The library opens, and imports, what tokenizer_config.json names; so it is shown a folder that was made here.
     """
     from transformers import AutoTokenizer
 
-    settings = _tokenizer_settings(files, config)
-    names = ["tokenizer.json"] if files.find("tokenizer.json") is not None else _VOCABULARIES
     found = {name: files.read(name, MOST_BYTES_OF_A_TOKENIZER) for name in names}
     if "tokenizer.json" in found:
         files.json("tokenizer.json", most=MOST_BYTES_OF_A_TOKENIZER)  # says what is wrong with it
@@ -200,6 +254,21 @@ def _is_tokenizer(name: Any) -> bool:
         return False
     found = [getattr(transformers, one, None) for one in (name, name.removesuffix("Fast"), name + "Fast")]
     return all(one is None or (isinstance(one, type) and issubclass(one, PreTrainedTokenizerBase)) for one in found)
+
+
+def _ignores_json(name: Any, config: Any) -> bool:
+    """Tell whether the tokenizer of this name, or else of this kind of network, does not look at tokenizer.json.
+
+    So it is too where the package that the kind's tokenizer needs is not installed.
+    """
+    import transformers
+    from transformers import TOKENIZER_MAPPING, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+    kind = type(config)
+    known = getattr(transformers, name, None) if isinstance(name, str) else TOKENIZER_MAPPING.get(kind, None)
+    if not isinstance(known, type) or not issubclass(known, PreTrainedTokenizerBase):
+        return known is None and kind in TOKENIZER_MAPPING
+    return not issubclass(known, PreTrainedTokenizerFast)
 
 
 def _positions(network: nn.Module, config: Any) -> int | None:

@@ -163,7 +163,7 @@ def by_library(
     """
     network = on_paper(config, files, tower)
     name = towers_of(network).get(tower)
-    if name is not None and not any(one.startswith(f"{name}.") for one in state):
+    if name is not None and not network.get_submodule(name).state_dict().keys().isdisjoint(state):
         state = {f"{name}.{one}": tensor for one, tensor in state.items()}
     library: Any = type(network)
     with explained(files, "weights"):

@@ -28,7 +28,7 @@ from sktransfer.backbones.sources._hub_downloads import find
 from sktransfer.backbones.sources._hub_files import ModelFiles, check_revision, explained
 from sktransfer.backbones.sources._hub_models import read_description
 from sktransfer.backbones.sources._hub_pictures import Pictures
-from sktransfer.backbones.sources._hub_towers import pooling_of_texts
+from sktransfer.backbones.sources._hub_towers import other_tower_named, vector_of_texts
 from sktransfer.backbones.sources._hub_weights import (
     by_library,
     check_claims,
@@ -211,8 +211,12 @@ class HuggingFaceSource:
         return replace(self, prepared=self.prepared.with_channels(n_channels))
 
     def graph(self, network: nn.Module) -> Graph:
-        graph = self._graph(network)
-        return check(graph) if isinstance(graph, LayerGraph) else graph
+        with other_tower_named(self.tower, self._on_paper):
+            graph = self._graph(network)
+            return check(graph) if isinstance(graph, LayerGraph) else graph
+
+    def _on_paper(self) -> nn.Module:
+        return on_paper(build_config(self.config or {}, self._files), self._files, self.tower)
 
     def _graph(self, network: nn.Module) -> LayerGraph | ModuleGraph:
         if isinstance(self.prepared, ImagePreprocessing):
@@ -222,11 +226,11 @@ class HuggingFaceSource:
         else:
             assert isinstance(self.prepared, SoundPreprocessing)
             entry = Windows(self.prepared, main_input(network))
-        finish = getattr(network, END, None) if self._layers else self._end()
+        finish: nn.Module | None = getattr(network, END, None) if self._layers else self._end()
         try:
             if self.tower == "text" and finish is None:
                 assert isinstance(self.prepared, TextPreprocessing)
-                finish = pooling_of_texts(network, self.prepared, self._files)
+                finish = vector_of_texts(network, self.prepared, self._files)
             return LayerGraph(network, entry, finish)
         except UntraceableError:
             raise
