@@ -52,13 +52,17 @@ class Pictures:
         The network.
     reverse : bool, default=False
         Whether the network takes the channels in the other order.
+    pooled : bool, default=True
+        Whether a pooled vector of the network's own is of use.
     """
 
-    def __init__(self, preprocessing: ImagePreprocessing, network: nn.Module, reverse: bool = False):
+    def __init__(
+        self, preprocessing: ImagePreprocessing, network: nn.Module, reverse: bool = False, pooled: bool = True
+    ):
         if preprocessing.crop is None:
             raise ValueError("Got a network of transformers for pictures of any size; expected one size.")
         self.shape = (preprocessing.channels, *preprocessing.crop)
-        self.reverse, self.taken, self.usual = reverse, "last_hidden_state", "mean"
+        self.reverse, self.pooled, self.taken, self.usual = reverse, pooled, "last_hidden_state", "mean"
         self.n_noise = 0
         if "noise" in signature(network.forward).parameters:
             # ViT-MAE hides patches by random numbers, and orders them by these: in this order, all as they are.
@@ -98,7 +102,7 @@ class Pictures:
         if getattr(output, "last_hidden_state", None) is None and isinstance(maps, list | tuple) and maps:
             self.taken = _MAPS
             return
-        for name in ("pooler_output", "cls_token_value"):
+        for name in ("pooler_output", "cls_token_value") if self.pooled else ():
             pooled, hidden = getattr(output, name, None), getattr(output, "last_hidden_state", None)
             if not isinstance(pooled, torch.Tensor) or not pooled.is_floating_point() or pooled.grad_fn is None:
                 continue

@@ -132,7 +132,44 @@ def _children_watched(network: nn.Module) -> Iterator[dict[str, tuple[Any, Any]]
             hook.remove()
 
 
-def vector_of_texts(network: nn.Module, prepared: TextPreprocessing, files: ModelFiles) -> SentencePooling | OwnVector:
+def compares_pooled_vectors(whole: Any, tower: str) -> bool:
+    """Tell whether a model compares pictures and texts by the pooled vector of one of its networks.
+
+    ALIGN and FLAVA have poolers that their `get_text_features` passes by, so they were not trained for this.
+
+    Parameters
+    ----------
+    whole : nn.Module
+        The model, as `on_paper` returns it: on the device "meta", gradients tell what a result depends on.
+    tower : {"image", "text"}
+        Which of its networks.
+
+    Returns
+    -------
+    bool
+        `True` too where the model does not say, or cannot be run.
+    """
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    network = encoder(whole, tower)
+    try:
+        with torch.enable_grad(), torch.device("meta"):
+            width = network.config.hidden_size
+            hidden, pooled = (torch.zeros(shape, requires_grad=True) for shape in ((2, 5, width), (2, width)))
+            output = BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
+            network.forward = lambda *_, **__: output
+            compared: Any = getattr(whole, f"get_{tower}_features")(**{main_input(network): hidden})
+            vector = compared if isinstance(compared, torch.Tensor) else compared.pooler_output
+            return torch.autograd.grad(vector.sum(), pooled, allow_unused=True)[0] is not None
+    except Exception:  # networks raise what they please
+        return True
+    finally:
+        network.__dict__.pop("forward", None)
+
+
+def vector_of_texts(
+    network: nn.Module, prepared: TextPreprocessing, files: ModelFiles, whole: nn.Module
+) -> SentencePooling | OwnVector:
     """Return how the network for texts makes one vector of a text, seen on some.
 
     Parameters
@@ -143,18 +180,22 @@ def vector_of_texts(network: nn.Module, prepared: TextPreprocessing, files: Mode
         Its tokenizer.
     files : ModelFiles
         Whose it is, for messages.
+    whole : nn.Module
+        The model that the network is a part of, as `on_paper` returns it.
 
     Returns
     -------
     SentencePooling or OwnVector
         Takes the token that the network's own pooled vector is, or that a module of the network makes it of; the first
-        where it has none.
+        where it has none, or where the model does not use it.
 
     Raises
     ------
     UntraceableError
         If its pooled vector is something else.
     """
+    if not compares_pooled_vectors(whole, "text"):
+        return SentencePooling(["cls"], normalize=False)
     ways: list[_Way] | None = None
     for tokens, n_padded in _tried(prepared):
         found = _ways(network, tokens, n_padded)

@@ -28,7 +28,7 @@ from sktransfer.backbones.sources._hub_downloads import find
 from sktransfer.backbones.sources._hub_files import ModelFiles, check_revision, explained
 from sktransfer.backbones.sources._hub_models import read_description
 from sktransfer.backbones.sources._hub_pictures import Pictures
-from sktransfer.backbones.sources._hub_towers import other_tower_named, vector_of_texts
+from sktransfer.backbones.sources._hub_towers import compares_pooled_vectors, other_tower_named, vector_of_texts
 from sktransfer.backbones.sources._hub_weights import (
     by_library,
     check_claims,
@@ -220,7 +220,8 @@ class HuggingFaceSource:
 
     def _graph(self, network: nn.Module) -> LayerGraph | ModuleGraph:
         if isinstance(self.prepared, ImagePreprocessing):
-            return ModuleGraph(network, Pictures(self.prepared, network, **(self.finish or {})))
+            pooled = self.tower != "image" or compares_pooled_vectors(self._on_paper(), "image")
+            return ModuleGraph(network, Pictures(self.prepared, network, pooled=pooled, **(self.finish or {})))
         if isinstance(self.prepared, TextPreprocessing):
             entry: Entry = Tokens(self.prepared, getattr(network.config, "pad_token_id", None))
         else:
@@ -230,7 +231,7 @@ class HuggingFaceSource:
         try:
             if self.tower == "text" and finish is None:
                 assert isinstance(self.prepared, TextPreprocessing)
-                finish = vector_of_texts(network, self.prepared, self._files)
+                finish = vector_of_texts(network, self.prepared, self._files, self._on_paper())
             return LayerGraph(network, entry, finish)
         except UntraceableError:
             raise

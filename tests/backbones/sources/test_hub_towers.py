@@ -10,17 +10,19 @@ import torch
 from networks import rest_exhaustive
 from pretrained_models import TEXT_TOWERS, make_texts, make_tokenizer, make_two_towers
 from safetensors.torch import load_file, save_file
-from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 
 import sktransfer
 from sktransfer import FineTunedClassifier, PretrainedFeatureExtractor, clear_cache
 from sktransfer.backbones import UntraceableError, load_backbone
-from sktransfer.backbones.sources._hub_towers import reads_padding
+from sktransfer.backbones.sources._hub_towers import compares_pooled_vectors, reads_padding
 from sktransfer.inputs import TextPreprocessing, make_reader
 
 FILLED = ("siglip", "siglip2")
 # Families whose vector a module behind the last hidden states makes, and its name.
-WITH_MODULE = {"siglip": "head", "siglip2": "head", "blip": "pooler", "align": "pooler", "flava": "pooler"}
+WITH_MODULE = {"siglip": "head", "siglip2": "head", "blip": "pooler"}
+# Families that have a pooler, and compare texts with pictures by the first of the last hidden states.
+POOLER_UNUSED = ("align", "flava")
 TEXTS = ["a good film", "dull", "the story was not good and it was very long"]
 
 
@@ -63,13 +65,34 @@ def test_each_family_gives_the_vector_of_the_library_at_every_cut(kind, folder_o
             x = samples.load(row)[None]
             assert torch.equal(x, expected_tokens)
             output = network(input_ids=expected_tokens)
-            expected = output.last_hidden_state[:, 0] if output.pooler_output is None else output.pooler_output
+            expected = output.pooler_output
+            if expected is None or kind in POOLER_UNUSED:
+                expected = output.last_hidden_state[:, 0]
             for depth in range(len(backbone.blocks) + 1):
                 prefix, suffix = backbone.split(depth)
                 assert torch.equal(suffix(prefix(x)), expected), (TEXTS[row], depth)
     at_end = {name.partition(".")[0] for name in backbone.blocks[-1].parameter_names}
     assert (WITH_MODULE.get(kind, "head") in at_end) == (kind in WITH_MODULE)
     assert ("pooler_output" in str(backbone.summary())) == (kind in WITH_MODULE)
+
+
+@pytest.mark.parametrize("kind", [*POOLER_UNUSED, "blip", "siglip"])
+def test_a_pooler_counts_where_texts_are_compared_with_pictures_by_it(kind, folder_of):
+    place = folder_of(kind).removeprefix("hf:")
+    whole = AutoModel.from_pretrained(place, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in whole.text_model.get_submodule(WITH_MODULE.get(kind, "pooler")).parameters():
+            parameter.fill_(0.5)
+    changed = AutoModel.from_pretrained(place, dtype=torch.float32).eval()
+    tokens = library(folder_of(kind), kind)[1][0]
+    features = [network.get_text_features(input_ids=tokens).pooler_output for network in (whole, changed)]
+    assert torch.equal(*features) == (kind in POOLER_UNUSED)
+    assert compares_pooled_vectors(_on_paper(place), "text") == (kind not in POOLER_UNUSED)
+
+
+def _on_paper(place):
+    with torch.device("meta"):
+        return AutoModel.from_config(AutoConfig.from_pretrained(place))
 
 
 def test_several_texts_at_once_give_what_each_gives(folder_of):
