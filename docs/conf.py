@@ -4,11 +4,13 @@
 inventory of theirs would have to be fetched.
 """
 
+import inspect
 import os
 import re
 import sys
 from pathlib import Path
 
+from sklearn.base import BaseEstimator
 from sphinx.application import Sphinx
 
 HERE = Path(__file__).resolve().parent
@@ -40,6 +42,7 @@ root_doc = "index"
 nitpicky = True
 # Other libraries are not linked: their inventories would have to be fetched.
 nitpick_ignore_regex = [(r"py:.*", r"(sklearn|torch|numpy|skorch|matplotlib|pandas)\..*")]
+smartquotes = False  # quotes in types are code
 default_role = "code"  # single backticks in docstrings
 
 # Pages are Markdown, so that they read well in the repository too.
@@ -51,6 +54,7 @@ autosummary_generate = True
 autosummary_imported_members = True
 autodoc_typehints = "none"  # docstrings say it in words
 autodoc_member_order = "groupwise"
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 numpydoc_validation_checks: set[str] = set()  # .ci/check_docstrings.py checks them
@@ -148,6 +152,17 @@ def _linked(text: str, folder: Path, page: str) -> str:
     return LINK.sub(target, text)
 
 
+def _signature_of_init(
+    app: Sphinx, kind: str, name: str, thing: object, options: object, arguments: str | None, returns: str | None
+) -> tuple[str, None] | None:
+    """Show the parameters of an estimator: it is made by a `__new__` that takes any."""
+    if kind != "class" or not issubclass(thing, BaseEstimator):
+        return None
+    parameters = list(inspect.signature(thing.__init__).parameters.values())[1:]
+    return str(inspect.Signature([one.replace(annotation=one.empty) for one in parameters])), None
+
+
 def setup(app: Sphinx) -> None:
     """Register what this file adds."""
+    app.connect("autodoc-process-signature", _signature_of_init)
     app.connect("source-read", _read_page)
