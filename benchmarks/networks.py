@@ -111,7 +111,7 @@ def main() -> None:
         # In turns, so that what slows the machine down for a while does not slow all passes of one network.
         tasks = {name: partial(extractors[name].transform, X[kind]) for name, (_, kind) in kinds.items()}
         seconds = in_turns(tasks, REPEATS)
-    lines = ["| network | takes | per second | 1,000 take | parameters | features |", "|---|---|---|---|---|---|"]
+    lines = ["| network | takes | per second | 1,000 take | parameters | features |", "|---|---|---:|---:|---:|---:|"]
     for name, (_, kind) in kinds.items():
         rate = len(X[kind]) / min(seconds[name])
         network = extractors[name].backbone_.network

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sklearn.base import BaseEstimator
 from sphinx.application import Sphinx
+from sphinx_gallery.sorting import ExplicitOrder
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -64,6 +65,11 @@ templates_path = ["_templates"]
 copybutton_exclude = ".linenos, .gp, .go"
 
 
+def _folders_of(example: Path) -> list[Path]:
+    """Return the folder of examples and those between it and an example."""
+    return [folder for folder in example.parents if folder.is_relative_to(ROOT / "examples")]
+
+
 def _in_gallery_style(example: Path) -> bool:
     """Tell whether an example is made for the gallery: a title at its top, and no `main()` around its code."""
     text = example.read_text(encoding="utf-8")
@@ -71,13 +77,22 @@ def _in_gallery_style(example: Path) -> bool:
 
 
 EXAMPLES = ROOT / "examples"
-_others = [path.name for path in sorted(EXAMPLES.glob("*.py")) if not _in_gallery_style(path)]
+# Scripts not made for the gallery, and programs in folders without a README.txt, are seen in the repository only.
+SHOWN = {
+    path
+    for path in EXAMPLES.rglob("*.py")
+    if _in_gallery_style(path) and all((folder / "README.txt").exists() for folder in _folders_of(path))
+}
+_others = {path.name for path in EXAMPLES.rglob("*.py")} - {path.name for path in SHOWN}
 sphinx_gallery_conf = {
     "examples_dirs": [str(EXAMPLES)],
     "gallery_dirs": ["auto_examples"],
-    "filename_pattern": r"plot_",
-    # What is not made for the gallery, such as scripts with arguments, is shown in the repository only.
-    "ignore_pattern": "|".join([r"__init__\.py", *(f"^{re.escape(name)}$" for name in _others)]),
+    "filename_pattern": r"[/\\](plot_|quickstart)",
+    "ignore_pattern": "|".join([r"__init__\.py", *(f"^{re.escape(name)}$" for name in sorted(_others))]),
+    "subsection_order": ExplicitOrder(
+        [*(f"../examples/{name}" for name in ("texts_sounds_tables", "recipes", "honest_scores", "deploy")), "*"]
+    ),
+    "within_subsection_order": ExplicitOrder(["quickstart.py", "plot_choose_and_see.py", "*"]),
     "backreferences_dir": "api/backreferences",
     "doc_module": ("sktransfer",),
     "inspect_global_variables": False,
@@ -108,7 +123,7 @@ html_theme_options = {
 }
 html_sidebars = {"index": [], "development/changelog": []}
 
-# Only the nightly workflow has a network: `sphinx-build -b linkcheck`.
+# Only the nightly workflow has a network: `sphinx-build -b linkcheck`. Files of the repository are checked by a test.
 linkcheck_ignore = [rf"{re.escape(REPOSITORY)}.*", r"https?://(localhost|127\.0\.0\.1).*"]
 linkcheck_anchors = False
 linkcheck_timeout = 20
@@ -142,8 +157,10 @@ def _linked(text: str, folder: Path, page: str) -> str:
             return match.group(0)  # a fault, which Sphinx tells
         if path.is_relative_to(HERE):
             there = os.path.relpath(path, (HERE / page).parent).replace(os.sep, "/")
-        elif path.parent == EXAMPLES and path.suffix == ".py" and path.name not in _others:
-            there = "../" * page.count("/") + f"auto_examples/{path.stem}.rst"
+        elif path in SHOWN:
+            there = (
+                "../" * page.count("/") + f"auto_examples/{path.relative_to(EXAMPLES).with_suffix('.rst').as_posix()}"
+            )
         else:
             kind = "tree" if path.is_dir() else "blob"
             there = f"{REPOSITORY}/{kind}/main/{path.relative_to(ROOT).as_posix()}"
