@@ -121,7 +121,7 @@ html_theme_options = {
     "footer_end": ["theme-version"],
     "use_edit_page_button": False,
 }
-html_sidebars = {"index": [], "development/changelog": []}
+html_sidebars = {"index": []}
 
 # Only the nightly workflow has a network: `sphinx-build -b linkcheck`. Files of the repository are checked by a test.
 linkcheck_ignore = [rf"{re.escape(REPOSITORY)}.*", r"https?://(localhost|127\.0\.0\.1).*"]
