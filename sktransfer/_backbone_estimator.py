@@ -191,7 +191,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         ----------
         path : path-like
             The file, such as `"model.onnx"`. Its input `prepared` is float32 of shape (n, channels, height, width) or
-            (n, n_features), for any n. Its output is float32: `features` of shape (n, n_features_out_), or, of a
+            (n, n_features), for any n. Its output is float32: `features` of shape (n, `n_features_out_`), or, of a
             classifier, `probabilities` of shape (n, n_classes), in the order of `classes_`, or (n, n_labels). Of a
             regressor it is `predictions`, float64 of shape (n, n_outputs), in the units of y.
 

@@ -120,7 +120,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         Number of features.
     n_features_in_ : int
         Number of columns of X, where it is 2-D.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of those columns, where X has names.
 
     See Also
@@ -255,7 +255,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
         Returns
         -------
-        float32 ndarray of shape (n_samples, n_features_out_)
+        float32 ndarray of shape (n_samples, `n_features_out_`)
             One row per sample, which depends on that sample alone; NaN where it could not be read and
             `on_bad_sample="nan"`. None where X has no rows.
 

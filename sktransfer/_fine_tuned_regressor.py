@@ -201,7 +201,7 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
         How far the weights are from where tuning started, 0, to where it ended, 1. It can be set.
     n_features_in_ : int
         Number of columns of X, where it is 2-D.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of those columns, where X has names.
 
     See Also

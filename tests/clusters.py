@@ -11,7 +11,7 @@ import torch
 from sktransfer import cache_info, clear_cache
 from sktransfer.backbones._loaded_network import LoadedNetwork
 
-GUIDE = Path(__file__).resolve().parents[1] / "docs" / "on_a_cluster.md"
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guide" / "on_a_cluster.md"
 
 # What tells each snippet of the guide from the others, and the engine whose tests run it.
 SNIPPETS = {

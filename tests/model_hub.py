@@ -93,3 +93,22 @@ def playing_hub():
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def ask(monkeypatch, address, cache):
+    """Let the library of the hub, and this package, ask a hub at an address, with a folder of its own."""
+    import huggingface_hub
+
+    from sktransfer.backbones.sources import _hub_connection, _weights
+
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(_weights, "SCHEMES", ("https", "http"))
+    monkeypatch.setattr(_hub_connection, "WAITS", 60)  # for machines that are busy
+    monkeypatch.setattr(_hub_connection, "_TRIED", {})
+    monkeypatch.setattr(_hub_connection, "_ANSWERED", {})
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)

@@ -195,6 +195,14 @@ def test_onnx_export_is_measured_without_weights():
     assert "| squeezenet1_1 | torch.export |" in done.stdout
 
 
+def test_networks_are_measured_without_weights():
+    command = [sys.executable, "networks.py", "--quick"]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| squeezenet1_1 | images |" in done.stdout
+    assert "per second" in done.stdout
+
+
 def test_texts_say_what_they_lack(tmp_path):
     done = _measure_texts(tmp_path)
     assert done.returncode == 2

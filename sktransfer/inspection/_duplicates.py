@@ -35,8 +35,8 @@ def duplicate_groups(X: Any, *, backbone: Any = None, threshold: float = 0.95) -
     Parameters
     ----------
     X : array-like
-        Images, texts or sounds, as :class:`PretrainedFeatureExtractor` takes them, or vectors. Strings are paths where
-        one of them is that of a file, and texts otherwise.
+        Images, texts or sounds, as :class:`sktransfer.PretrainedFeatureExtractor` takes them, or vectors. Strings are
+        paths where one of them is that of a file, and texts otherwise.
     backbone : None, str, nn.Module, callable or estimator, default=None
         `None` finds the same content alone: files of the same bytes, arrays and pictures of the same pixels, the same
         texts. With a network, samples with similar features are copies too: a name, a network, a function, an

@@ -53,7 +53,7 @@ class TrainingCurveDisplay:
 
     See Also
     --------
-    FineTunedClassifier : Its `history_` is what is drawn.
+    sktransfer.FineTunedClassifier : Its `history_` is what is drawn.
 
     Examples
     --------

@@ -580,8 +580,8 @@ class TestErrors:
 
 
 def test_the_recipe_of_the_guide_gives_the_same_probabilities(paths, pictures, tmp_path):
-    """docs/user_guide.md: pictures, prepared without an estimator, through another runtime."""
-    guide = Path(__file__).parents[2] / "docs" / "user_guide.md"
+    """docs/guide/saving.md: pictures, prepared without an estimator, through another runtime."""
+    guide = Path(__file__).parents[2] / "docs" / "guide" / "saving.md"
     code = next(
         block for block in guide.read_text().split("```python\n") if "import numpy as np, onnxruntime" in block
     ).split("```")[0]

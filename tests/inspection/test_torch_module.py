@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 from sktransfer.inspection import torch_module
 
-GUIDE = Path(__file__).parents[2] / "docs" / "user_guide.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "inside.md"
 TUNED = {"freeze_depth": 2, "max_epochs": 2, "lr": 1e-2}
 HEADS = {
     "solved": {},

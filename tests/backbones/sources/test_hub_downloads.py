@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from model_hub import playing_hub
+from model_hub import ask, playing_hub
 from networks import rest_exhaustive
 from pretrained_models import make_sentence_model, make_text_model
 
@@ -17,7 +17,7 @@ import sktransfer
 from sktransfer import PretrainedFeatureExtractor
 from sktransfer.backbones import load_backbone, restore_backbone
 from sktransfer.backbones._loaded_network import forget_networks
-from sktransfer.backbones.sources import _hub_connection, _weights
+from sktransfer.backbones.sources import _hub_connection
 
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="the library that asks the hub")
 TEXTS = ["good film", "bad story of the film", "great"]
@@ -40,20 +40,6 @@ def hub(folders, tmp_path, monkeypatch):
         hub.add("someone/bert", main=folders / "one", v1=folders / "two")
         yield hub
     forget_networks()
-
-
-def ask(monkeypatch, address, cache):
-    constants = huggingface_hub.constants
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(_weights, "SCHEMES", ("https", "http"))
-    monkeypatch.setattr(_hub_connection, "WAITS", 60)  # for machines that are busy
-    monkeypatch.setattr(_hub_connection, "_TRIED", {})
-    monkeypatch.setattr(_hub_connection, "_ANSWERED", {})
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def features(name, **settings):
