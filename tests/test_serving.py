@@ -5,10 +5,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -129,12 +131,24 @@ def test_a_damaged_picture_gets_422_and_a_sentence_that_names_its_row(service, f
 
 
 def test_requests_that_are_too_many_too_long_or_of_unknown_length_are_refused(service, files):
-    assert service.ask([]).status_code == 422
-    assert service.ask(files + files).status_code == 422
+    without = service.ask([])
+    other_name = httpx.post(f"{service.url}/predict", files={"picture": files[0]}, timeout=300)
+    no_file = httpx.post(f"{service.url}/predict", data={"pictures": "ant.jpg"}, timeout=300)
+    many = service.ask(files + files)
     long = service.ask([bytes(33 * 2**20)])
-    assert (long.status_code, long.json()["detail"][:4]) == (413, "Got ")
     pieces = httpx.post(f"{service.url}/predict", content=(piece for piece in [b"a"]), timeout=300)
-    assert pieces.status_code == 411
+    answers = [without, other_name, no_file, many, long, pieces]
+    assert [answer.status_code for answer in answers] == [422, 422, 422, 422, 413, 411]
+    assert all(re.match(r"Got .*; expected ", answer.json()["detail"]) for answer in answers)
+
+
+def test_connections_that_are_too_many_are_refused_and_the_service_goes_on(service):
+    with ExitStack() as opened:
+        for _ in range(64):
+            opened.enter_context(socket.create_connection(("127.0.0.1", int(service.port)), timeout=300))
+        assert httpx.get(f"{service.url}/health", timeout=300).status_code == 503
+    while httpx.get(f"{service.url}/health", timeout=300).status_code != 200:  # until it has seen that they are closed
+        pass
 
 
 def test_health_names_the_classes(service, model):
@@ -187,6 +201,25 @@ def test_a_model_that_does_not_fit_is_said_in_a_sentence(tmp_path, pictures, kin
 @pytest.mark.exhaustive
 def test_ctrl_c_stops_the_service(model, tmp_path):
     assert Service(model, tmp_path).stop(signal.SIGINT) in (0, -signal.SIGINT)
+
+
+@pytest.mark.exhaustive
+def test_the_commands_of_the_dockerfile_serve_and_check_the_health(model, tmp_path):
+    text = (SERVE.parent / "Dockerfile").read_text(encoding="utf-8")
+    health, serve = map(json.loads, re.findall(r"CMD (\[.*\])$", text, re.MULTILINE))
+    sktransfer.save(model, tmp_path / "model.safetensors")
+    command = [{"8000": "0", "0.0.0.0": "127.0.0.1"}.get(word, word) for word in serve]
+    environment = {**ENVIRONMENT, "MODEL": str(tmp_path / "model.safetensors")}
+    with subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=SERVE.parent, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        lines = iter(process.stderr.readline, "")  # they end where the process does
+        port = next(found.group(1) for line in lines if (found := re.search(r"http://127\.0\.0\.1:(\d+)", line)))
+        check = [sys.executable, *(word.replace(":8000/", f":{port}/") for word in health[1:])]
+        healthy = subprocess.run(check, check=False).returncode
+        process.terminate()
+    assert healthy == 0
+    assert subprocess.run(check, check=False, capture_output=True).returncode != 0
 
 
 @pytest.mark.exhaustive

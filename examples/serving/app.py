@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import anyio.to_thread
 import torch
 from fastapi import FastAPI, File, HTTPException, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from PIL import Image
 from sklearn.base import is_classifier
@@ -88,6 +89,13 @@ async def refuse_long_requests(request: Request, call_next: Callable[[Request], 
         words = f"Got {length} bytes; expected at most {MAX_BYTES}. Send fewer pictures per request."
         return JSONResponse({"detail": words}, 413)
     return await call_next(request)
+
+
+@app.exception_handler(RequestValidationError)
+async def refuse_other_requests(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Say what a request must hold."""
+    words = f"Got a request without pictures, or with too many; expected 1 to {MAX_PICTURES} files named 'pictures'."
+    return JSONResponse({"detail": f"{words} Send them as a multipart form."}, 422)
 
 
 @app.get("/health")
