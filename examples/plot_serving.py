@@ -14,6 +14,7 @@ With pictures of your own, leave ``weights=None`` out.
 # Train and save
 # --------------
 # The left half of each photo is for training, the right half for questions.
+import atexit
 import io
 import re
 import subprocess
@@ -22,6 +23,8 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from pprint import pprint
+from textwrap import fill
 
 import httpx
 import matplotlib.pyplot as plt
@@ -31,15 +34,17 @@ from sklearn.datasets import load_sample_images
 
 import sktransfer
 
-SIDE = 96  # pixels
+SIDE = 192  # pixels
 random = np.random.default_rng(0)
-photos = dict(zip(["temple", "flower"], load_sample_images().images, strict=True))
+photos = dict(zip(["palace", "flower"], load_sample_images().images, strict=True))
 
 
 def cut_out(photo, left, right, n):
     """Return parts of a photo as JPEG files: a list of bytes."""
     files = []
-    for x, y in zip(random.integers(left, right - SIDE, n), random.integers(0, len(photo) - SIDE, n), strict=True):
+    for _ in range(n):
+        x = random.integers(left, right - SIDE)
+        y = random.integers(0, len(photo) - SIDE)
         file = io.BytesIO()
         Image.fromarray(photo[y : y + SIDE, x : x + SIDE]).save(file, "JPEG")
         files.append(file.getvalue())
@@ -59,8 +64,10 @@ sktransfer.save(model, path)
 # ``--port 0`` takes a free port. The first line that the service prints says which. Loading the model runs no code from
 # the file.
 here = Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()
-command = [sys.executable, str(here / "serving" / "serve.py"), "--model", str(path), "--port", "0"]
+script = here / "serving" / "serve.py"
+command = [sys.executable, str(script), "--model", str(path), "--port", "0"]
 service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+atexit.register(service.kill)  # in case that something below fails
 url = re.search(r"http://\S+\d", service.stdout.readline()).group()
 print(httpx.get(f"{url}/health").json())
 
@@ -69,19 +76,21 @@ print(httpx.get(f"{url}/health").json())
 # ---
 # One request may hold several pictures. The answers come in their order.
 questions = [file for photo in photos.values() for file in cut_out(photo, 320, 640, 4)]
-response = httpx.post(f"{url}/predict", files=[("pictures", file) for file in questions])
-answers = response.json()["predictions"]
-print(answers[0])
+uploads = [("pictures", file) for file in questions]
+answers = httpx.post(f"{url}/predict", files=uploads).json()["predictions"]
+pprint(answers[0])
 
 # %%
 # The probabilities are those of ``predict_proba``.
 received = [[one["probabilities"][name] for name in model.classes_] for one in answers]
-print("largest difference:", np.abs(received - model.predict_proba(questions)).max())
+expected = model.predict_proba(questions)
+print("largest difference:", np.abs(received - expected).max())
 
 # %%
 # A damaged file gets status 422, and a sentence that says what is wrong with it.
 response = httpx.post(f"{url}/predict", files=[("pictures", questions[0][:500])])
-print(response.status_code, response.json()["detail"])
+print(response.status_code)
+print(fill(response.json()["detail"], 80))
 
 # %%
 # Eight clients at once
@@ -118,14 +127,17 @@ folder.cleanup()
 # --------------
 figure = plt.figure(figsize=(8, 4.2), layout="constrained")
 above, below = figure.subfigures(2, 1, height_ratios=[1, 1.7])
-for axes, file, answer in zip(above.subplots(1, len(questions)), questions, answers, strict=True):
+places = above.subplots(1, len(questions))
+for axes, file, answer in zip(places, questions, answers, strict=True):
     axes.imshow(Image.open(io.BytesIO(file)))
-    axes.set_title(f"{answer['class']}\n{max(answer['probabilities'].values()):.2f}", fontsize=10)
+    probability = max(answer["probabilities"].values())
+    axes.set_title(f"{answer['class']}\n{probability:.2f}", fontsize=10)
     axes.set_axis_off()
 axes = below.subplots()
 bins = np.linspace(0, max(together.max(), alone.max()), 50)
-axes.hist(alone, bins, density=True, alpha=0.7, label=f"one client: median {np.median(alone):.0f} ms")
-axes.hist(together, bins, density=True, alpha=0.7, label=f"eight clients: median {np.median(together):.0f} ms")
+for name, times in {"one client": alone, "eight clients": together}.items():
+    label = f"{name}: median {np.median(times):.0f} ms"
+    axes.hist(times, bins, density=True, alpha=0.7, label=label)
 axes.set(xlabel="milliseconds from question to answer", ylabel="share of requests", yticks=[])
 axes.spines[["top", "right", "left"]].set_visible(False)
 axes.legend(frameon=False)
