@@ -83,7 +83,7 @@ from sktransfer.inspection import DepthDisplay, MistakesDisplay, SaliencyDisplay
 
 X, y = load_image_folder(photos, return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.3, stratify=y, random_state=0)
-SamplesDisplay.from_data(X_train, y_train, n_samples=12, random_state=0)
+display = SamplesDisplay.from_data(X_train, y_train, n_samples=12, random_state=0)
 
 # %%
 # Which network?
@@ -103,9 +103,9 @@ ranking
 # edges and colours, later ones parts of objects.
 
 held_out = {"early_stopping": True, "validation_fraction": 0.2}
-tuned = {"weights": best.weights, "freeze_depth": 0.75, "lr": 3e-4, "random_state": 0}
+tuned = {"weights": best.weights, "freeze_depth": 0.75, "lr": 1e-4, "random_state": 0}
 model = FineTunedClassifier(best.backbone, **tuned, **held_out)
-DepthDisplay.from_estimator(model, X_train, y_train, cv=3)
+display = DepthDisplay.from_estimator(model, X_train, y_train, cv=3)
 
 # %%
 # Tune the last quarter of the blocks
@@ -113,7 +113,7 @@ DepthDisplay.from_estimator(model, X_train, y_train, cv=3)
 # A fifth of the training photos is held out, to see when to stop.
 
 model.fit(X_train, y_train)
-TrainingCurveDisplay.from_estimator(model)
+display = TrainingCurveDisplay.from_estimator(model)
 
 # %%
 # What does it get wrong?
@@ -121,16 +121,16 @@ TrainingCurveDisplay.from_estimator(model)
 # Among the photos that were kept aside, these are the mistakes that it is most certain of.
 
 print(f"accuracy on photos that were kept aside: {model.score(X_test, y_test):.3f}")
-MistakesDisplay.from_estimator(model, X_test, y_test, n_samples=8)
+display = MistakesDisplay.from_estimator(model, X_test, y_test, n_samples=8)
 
 # %%
 # Where does it look?
 # -------------------
 # A grey square slides over each photo. Where it makes the probability drop, the network was looking.
 
-SaliencyDisplay.from_estimator(model, X_test[:4])
+display = SaliencyDisplay.from_estimator(model, X_test[:4])
 
 # %%
 folder.cleanup()
 
-# sphinx_gallery_thumbnail_number = 6
+# sphinx_gallery_thumbnail_number = 5

@@ -89,7 +89,7 @@ else:
 # Without any other package, the mistakes that the model is most certain of show wrong labels too.
 
 display = MistakesDisplay.from_predictions(X, given, probabilities, n_samples=12)
-display.figure_.suptitle("Look here first: most of these labels are wrong", fontsize=13)
+_ = display.figure_.suptitle("Look here first: most of these labels are wrong", fontsize=13)
 
 # %%
 # A mark that gives the label away

@@ -81,7 +81,7 @@ def draw_hospital(n_patients, marked, rng, n_pictures):
 X, y, patients = draw_hospital(60, (0.15, 0.85), np.random.default_rng(0), n_pictures=4)
 X_else, y_else, patients_else = draw_hospital(60, (0.5, 0.5), np.random.default_rng(1), n_pictures=2)
 print(f"{len(X)} pictures of 60 patients; {len(X_else)} pictures of 60 patients of another hospital")
-SamplesDisplay.from_data(X, y, n_samples=8, random_state=0)
+display = SamplesDisplay.from_data(X, y, n_samples=8, random_state=0)
 
 # %%
 # Three ways to ask the same question
@@ -137,7 +137,7 @@ axes.spines[["top", "right"]].set_visible(False)
 # learned which machine took the picture. With real X-rays, look before you believe.
 
 marked = np.flatnonzero((X_else[:, 8, 7] == 255) & (elsewhere == "finding"))[::2][:3]
-SaliencyDisplay.from_estimator(model, X_else[marked], target="finding")
+display = SaliencyDisplay.from_estimator(model, X_else[marked], target="finding")
 folder.cleanup()
 
 # %%

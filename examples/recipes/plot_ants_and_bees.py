@@ -119,5 +119,5 @@ model = FineTunedClassifier(**pretrained, max_epochs=5)
 grid = {"freeze_depth": [0.75, 0.9, "all"], "lr": [3e-5, 3e-4]}
 search = GridSearchCV(model, grid, cv=folds, refit=False, error_score="raise").fit(X, y)
 print(f"The frozen part ran {sktransfer.cache_info().misses} times for {len(X)} photos, in 18 fits.")
-SearchDisplay.from_search(search, x="lr", y="freeze_depth")
+display = SearchDisplay.from_search(search, x="lr", y="freeze_depth")
 folder.cleanup()

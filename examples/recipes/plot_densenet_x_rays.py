@@ -43,7 +43,7 @@ def draw_chest(has_finding, rng, side=96):
 rng = np.random.default_rng(0)
 y = np.repeat(["finding", "none"], [16, 104])
 X = np.array([draw_chest(label == "finding", rng) for label in y])
-SamplesDisplay.from_data(X, y, n_samples=8, random_state=0)
+display = SamplesDisplay.from_data(X, y, n_samples=8, random_state=0)
 
 # %%
 # The recipe

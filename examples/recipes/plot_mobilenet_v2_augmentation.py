@@ -78,7 +78,7 @@ for name, accuracy in accuracies.items():
 
 views = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(15, scale=(0.8, 1.2)), v2.ColorJitter(0.2, 0.2)])
 torch.manual_seed(0)
-strip = [views(torch.from_numpy(X[40 - 8]).permute(2, 0, 1)).permute(1, 2, 0).numpy() for _ in range(5)]
+strip = [views(torch.from_numpy(X[-1]).permute(2, 0, 1)).permute(1, 2, 0).numpy() for _ in range(5)]
 
 figure = plt.figure(figsize=(8, 4.4), layout="constrained")
 grid = figure.add_gridspec(3, 2, width_ratios=[1.5, 1])

@@ -51,7 +51,7 @@ rng = np.random.default_rng(0)
 y = (np.arange(400) % 20 == 0).astype(int)  # 1: a scratch
 X = np.array([draw_surface(label, rng) for label in y])
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
-SamplesDisplay.from_data(X, np.array(["good", "scratch"])[y], n_samples=10, random_state=0)
+display = SamplesDisplay.from_data(X, np.array(["good", "scratch"])[y], n_samples=10, random_state=0)
 
 # %%
 # Which score?
@@ -88,7 +88,7 @@ for name, value in costs.items():
     print(f"  {name:<22} costs {value}")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-PrecisionRecallDisplay.from_predictions(
+display = PrecisionRecallDisplay.from_predictions(
     y_test, chances, ax=left, plot_chance_level=True, color="#0072B2", linewidth=2.5
 )
 for cut, marker in ((0.5, "o"), (threshold, "*")):

@@ -53,7 +53,7 @@ model = FineTunedClassifier(
     lr=1e-5,
     random_state=0,
 ).fit(X, y)
-TrainingCurveDisplay.from_estimator(model)
+display = TrainingCurveDisplay.from_estimator(model)
 
 # %%
 # What has changed?

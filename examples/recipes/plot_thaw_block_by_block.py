@@ -51,7 +51,7 @@ model = FineTunedClassifier(
     lr=1e-4,
     random_state=0,
 ).fit(X, y)
-TrainingCurveDisplay.from_estimator(model)
+display = TrainingCurveDisplay.from_estimator(model)
 
 # %%
 # A rate for each block

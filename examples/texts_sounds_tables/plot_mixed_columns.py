@@ -71,7 +71,7 @@ for number, kind in enumerate(kinds):
     weight, price = (value * rng.lognormal(0, 0.5) for value in USUAL[kind])
     rows.append({"description": ", ".join(said), "picture": str(path), "weight": weight, "price": price})
 goods = pd.DataFrame(rows)
-SamplesDisplay.from_data(goods.picture, kinds, n_samples=9, random_state=0)
+display = SamplesDisplay.from_data(goods.picture, kinds, n_samples=9, random_state=0)
 goods.assign(picture=[Path(path).name for path in goods.picture]).head(3).round(2)
 
 # %%

@@ -78,7 +78,7 @@ kind = "recordings" if real.is_dir() else "synthetic sounds"
 print(
     f"{len(X)} {kind} of {len(set(y))} classes by {len(set(speakers))} speakers; {len(X_other)} others to pretrain on"
 )
-SamplesDisplay.from_data(X, y, n_samples=6, random_state=0)
+display = SamplesDisplay.from_data(X, y, n_samples=6, random_state=0)
 
 # %%
 # A small Whisper encoder, pretrained on other voices
