@@ -30,7 +30,7 @@ print("weights:", weights or "random")
 if weights is None:
     weights = Path(folder.name, "random.pth")
     torch.manual_seed(0)
-    torch.save(resnet18().state_dict(), weights)
+    torch.save(resnet18(zero_init_residual=True).state_dict(), weights)
 
 patches = [extract_patches_2d(photo, (96, 96), max_patches=16, random_state=0) for photo in load_sample_images().images]
 X, y = np.concatenate(patches), np.repeat(["temple", "flower"], 16)
