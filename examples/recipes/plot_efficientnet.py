@@ -36,7 +36,7 @@ X, X_new, y, y_new = train_test_split(
     (digits.images * 255 / 16).astype(np.uint8),
     digits.target,
     train_size=80,
-    test_size=200,
+    test_size=120,
     stratify=digits.target,
     random_state=0,
 )
@@ -49,7 +49,7 @@ X, X_new, y, y_new = train_test_split(
 # to 600 x 600 pixels for B7, which takes a CPU seconds per picture.
 
 recipe = {"dropout": 0.2, "head_epochs": 30, "random_state": 0}
-tuning = {"max_epochs": 10, "lr": 5e-4}
+tuning = {"max_epochs": 6, "lr": 5e-4}
 models = {
     "all, random\nweights": FineTunedClassifier(network, weights=None, **recipe),
     "all": FineTunedClassifier(network, weights=weights, **recipe),

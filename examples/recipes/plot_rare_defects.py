@@ -41,9 +41,9 @@ def draw_surface(has_scratch, rng, side=96):
     grain = gaussian_filter(rng.normal(size=(side, side)), (0.7, 8)) * 4
     picture = Image.fromarray((140 + 30 * grain + rng.normal(0, 6, (side, side))).clip(0, 255).astype(np.uint8))
     if has_scratch:
-        start, angle, length = rng.uniform(25, side - 25, 2), rng.uniform(0.3, 2.8), rng.uniform(12, 30)
+        start, angle, length = rng.uniform(25, side - 25, 2), rng.uniform(0.3, 2.8), rng.uniform(7, 16)
         end = start + length * np.array([np.cos(angle), np.sin(angle)])
-        ImageDraw.Draw(picture).line((*start, *end), fill=int(rng.choice([70, 215])), width=1)
+        ImageDraw.Draw(picture).line((*start, *end), fill=int(rng.choice([105, 180])), width=1)
     return np.asarray(picture)
 
 

@@ -32,14 +32,13 @@ if weights is None:
     torch.manual_seed(0)
     torch.save(resnet18(zero_init_residual=True).state_dict(), weights)
 
-patches = [extract_patches_2d(photo, (96, 96), max_patches=16, random_state=0) for photo in load_sample_images().images]
-X, y = np.concatenate(patches), np.repeat(["temple", "flower"], 16)
+patches = [extract_patches_2d(photo, (96, 96), max_patches=10, random_state=0) for photo in load_sample_images().images]
+X, y = np.concatenate(patches), np.repeat(["temple", "flower"], 10)
 
 # %%
 # One block after another
 # -----------------------
-# ``strategy="gradual"`` thaws blocks from the head down to ``freeze_depth``. The early stop of the curve is the head
-# alone.
+# ``strategy="gradual"`` thaws blocks from the head down to ``freeze_depth``. The curve begins with the head alone.
 
 model = FineTunedClassifier(
     "resnet18",
@@ -47,7 +46,7 @@ model = FineTunedClassifier(
     strategy="gradual",
     freeze_depth=0.6,
     head_epochs=4,
-    max_epochs=12,
+    max_epochs=8,
     lr=1e-4,
     random_state=0,
 ).fit(X, y)
@@ -57,7 +56,7 @@ display = TrainingCurveDisplay.from_estimator(model)
 # A rate for each block
 # ---------------------
 # With ``layer_decay=0.5``, each block learns at half the rate of the next. The figure shows how far the weights of
-# each block have moved after three epochs in which all blocks learn.
+# each block have moved after two epochs in which all blocks learn.
 
 blocks = [f"layer{stage}.{block}." for stage in (1, 2, 3, 4) for block in (0, 1)]
 before = torch.load(weights, weights_only=True)
@@ -69,7 +68,7 @@ for decay, colour, marker in ((1.0, "#777777", "o"), (0.5, "#0072B2", "s")):
         freeze_depth=0,
         layer_decay=decay,
         strategy="fine_tune",
-        max_epochs=3,
+        max_epochs=2,
         lr=1e-4,
         random_state=0,
     ).fit(X, y)
