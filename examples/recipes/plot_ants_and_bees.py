@@ -63,7 +63,7 @@ if not photos.is_dir():
     photos, rng = Path(folder.name, "signs"), np.random.default_rng(0)
     for name, sign in {"coffee": "☕", "snowman": "☃", "telephone": "☎"}.items():
         (photos / name).mkdir(parents=True)
-        for number in range(27):
+        for number in range(24):
             draw_sign(sign, rng).save(photos / name / f"{number}.png")
 
 X, y = load_image_folder(photos, return_X_y=True)
@@ -89,8 +89,8 @@ rows = {
         PretrainedFeatureExtractor(**pretrained), StandardScaler(), logistic
     ),
     "FineTunedClassifier,\ndefaults": FineTunedClassifier(**pretrained),
-    "FineTunedClassifier,\nlast quarter tuned": FineTunedClassifier(
-        **pretrained, freeze_depth=0.75, lr=3e-4, max_epochs=5
+    "FineTunedClassifier,\nlast fifth tuned": FineTunedClassifier(
+        **pretrained, freeze_depth=0.8, lr=3e-4, max_epochs=5
     ),
 }
 folds = StratifiedKFold(3, shuffle=True, random_state=0)
@@ -108,7 +108,7 @@ axes.axvline(np.mean(y == y[0]), color="black", linestyle=":", label="guessing")
 axes.set_yticks(range(len(table)), list(table), fontsize=11)
 axes.invert_yaxis()
 axes.set(xlim=(0, 1), xlabel="accuracy (a dot per fold)", title=f"{len(X)} photos of {len(np.unique(y))} classes")
-axes.legend(loc="lower right")
+axes.legend(loc="upper right")
 axes.spines[["top", "right"]].set_visible(False)
 
 # %%
@@ -117,8 +117,8 @@ axes.spines[["top", "right"]].set_visible(False)
 # The best of six, chosen by these folds, looks a little better than it is. What counts is the pattern.
 
 sktransfer.clear_cache()
-model = FineTunedClassifier(**pretrained, max_epochs=5)
-grid = {"freeze_depth": [0.75, 0.9, "all"], "lr": [3e-5, 3e-4]}
+model = FineTunedClassifier(**pretrained, max_epochs=3)
+grid = {"freeze_depth": [0.8, 0.9, 0.95], "lr": [3e-5, 3e-4]}
 search = GridSearchCV(model, grid, cv=folds, refit=False, error_score="raise").fit(X, y)
 print(f"The frozen part ran {sktransfer.cache_info().misses} times for {len(X)} photos, in 18 fits.")
 display = SearchDisplay.from_search(search, x="lr", y="freeze_depth")
