@@ -36,7 +36,7 @@ def draw_chest(has_finding, rng, side=96):
     image += 0.35 * gaussian_filter(rng.normal(size=image.shape), 1.5)
     if has_finding:
         place = rng.choice([-0.45, 0.45]) + rng.uniform(-0.1, 0.1), rng.uniform(-0.4, 0.4)
-        image += 0.22 * np.exp(-((x - place[0]) ** 2 + (y - place[1]) ** 2) / 0.03)
+        image += 0.28 * np.exp(-((x - place[0]) ** 2 + (y - place[1]) ** 2) / 0.03)
     return (255 * image.clip(0, 1)).astype(np.uint8)
 
 

@@ -120,7 +120,7 @@ axes.bar_label(bars, fmt="%.2f", padding=4, fontsize=12)
 axes.axvline(1 / 3, color="black", linestyle=":", label="guessing")
 axes.invert_yaxis()
 axes.set(xlim=(0, 1.1), xlabel="accuracy, mean of 5 folds", title="What each column adds")
-axes.legend(loc="lower right")
+axes.legend(loc="upper right")
 axes.spines[["top", "right"]].set_visible(False)
 
 # %%

@@ -94,8 +94,8 @@ network = Path(folder.name, "network")
 WhisperModel(WhisperConfig(**encoder, **decoder, **tokens)).save_pretrained(network)
 WhisperFeatureExtractor(feature_size=40, chunk_length=1).save_pretrained(network)  # it hears a second
 
-scratch = {"freeze_depth": 0, "strategy": "fine_tune", "lr": 2e-3, "head_lr": 2e-3, "random_state": 0}
-first = FineTunedClassifier(f"hf:{network}", max_epochs=15, augment="light", **scratch).fit(X_other, y_other)
+scratch = {"freeze_depth": 0, "strategy": "fine_tune", "lr": 1e-3, "batch_size": 8, "random_state": 0}
+first = FineTunedClassifier(f"hf:{network}", max_epochs=15, **scratch).fit(X_other, y_other)
 weights = Path(folder.name, "heard_others.safetensors")
 first.save_backbone(weights)
 print(f"pretrained: it knows {first.score(X_other, y_other):.2f} of the sounds it learned from")
@@ -122,7 +122,7 @@ rows = {
     "the network, from scratch": FineTunedClassifier(f"hf:{network}", max_epochs=8, **scratch),
     "frozen features,\nlogistic regression": make_pipeline(PretrainedFeatureExtractor(**pretrained), logistic),
     "FineTunedClassifier,\nhalf of it tuned": FineTunedClassifier(
-        **pretrained, freeze_depth=0.5, lr=3e-4, max_epochs=6, random_state=0
+        **pretrained, freeze_depth=0.5, lr=3e-4, max_epochs=6, batch_size=8, random_state=0
     ),
 }
 table = {n: cross_val_score(m, X, y, groups=speakers, cv=GroupKFold(3), error_score="raise") for n, m in rows.items()}
