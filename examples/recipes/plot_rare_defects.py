@@ -88,9 +88,8 @@ for name, value in costs.items():
     print(f"  {name:<22} costs {value}")
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-display = PrecisionRecallDisplay.from_predictions(
-    y_test, chances, ax=left, plot_chance_level=True, color="#0072B2", linewidth=2.5
-)
+curve = PrecisionRecallDisplay.from_predictions(y_test, chances, ax=left, plot_chance_level=True)
+curve.line_.set(color="#0072B2", linewidth=2.5)
 for cut, marker in ((0.5, "o"), (threshold, "*")):
     said = chances >= cut
     place = np.sum(said & (y_test == 1)) / np.sum(y_test), np.mean(y_test[said]) if said.any() else 1
