@@ -274,17 +274,3 @@ def test_two_thousand_requests_do_not_fill_memory(service):
         after = service.megabytes()
     assert counts.tolist() == [8 * 25, 8 * 225]
     assert after - before < 8, f"{before:.0f} MiB after 400 requests, {after:.0f} MiB after 2,400"
-
-
-@pytest.mark.exhaustive
-def test_the_page_about_serving_runs_and_draws(tmp_path):
-    drawn = "import matplotlib.pyplot as plt; plt.savefig('page.png')"
-    script = (EXAMPLES / "plot_serving.py").read_text(encoding="utf-8")
-    page = f"__file__ = {json.dumps(str(EXAMPLES / 'plot_serving.py'))}\n{script}\n{drawn}\n"
-    done = subprocess.run(
-        [sys.executable, "-c", page], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    with Image.open(tmp_path / "page.png") as picture:
-        assert picture.width > 400
-        assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 100

@@ -64,7 +64,7 @@ sktransfer.save(model, path)
 # ``--port 0`` takes a free port. The first line that the service prints says which. Loading the model runs no code from
 # the file.
 here = Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()
-script = here / "serving" / "serve.py"
+script = here.parent / "serving" / "serve.py"
 command = [sys.executable, str(script), "--model", str(path), "--port", "0"]
 service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 atexit.register(service.kill)  # in case that something below fails
