@@ -159,17 +159,17 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         Parameters
         ----------
         **params : dict
-            Values by name.
+            Parameters by name.
 
         Returns
         -------
         BackboneEstimator
-            This estimator.
+            The same estimator.
 
         Raises
         ------
         ValueError
-            If there is no such parameter.
+            If a parameter does not exist.
         """
         names = self.get_params(deep=False)
         for name in (name for name in params if name.partition("__")[0] not in names):
@@ -221,26 +221,25 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         export(twin(network), samples, reader.varying, reader.description, path, output, classes)
 
     def save_backbone(self, path: "str | os.PathLike[str]") -> None:
-        """Write the weights of the network, tuned or not, as a plain `state_dict` for `weights=` of other estimators.
+        """Write the weights of the network, tuned or not, as a plain `state_dict`.
 
-        So you can tune a network on one task and use it for the next:
-        `FineTunedClassifier(backbone, weights=path)`, with the same `backbone`. The file holds all parameters and
-        buffers that the features depend on, including those of frozen blocks and of blocks behind `layer`. The names
-        are those of the network. So torch reads the file too:
-        `network.load_state_dict(safetensors.torch.load_file(path), strict=False)`. The file holds neither the head that
-        `fit` trained nor the network's own classification layer.
+        Use the file as `weights=` of other estimators: you can tune a network on one task, and use it for the next with
+        `FineTunedClassifier(backbone, weights=path)` and the same `backbone`. The file holds all parameters and buffers
+        that the features depend on, including those of frozen blocks and of blocks after `layer`. It holds neither the
+        head that `fit` trained nor the network's own classification layer. The names are those of the network, so torch
+        reads the file too: `network.load_state_dict(safetensors.torch.load_file(path), strict=False)`.
 
         Parameters
         ----------
         path : path-like
-            The file, such as `"backbone.safetensors"`. It is written whole or not at all.
+            File to write, such as `"backbone.safetensors"`. It is written whole or not at all.
 
         Raises
         ------
         ValueError
             If the path does not end in `.safetensors`.
         FileNotFoundError
-            If there is no such folder.
+            If the folder does not exist.
         IsADirectoryError
             If the path is a folder.
         OSError
@@ -248,7 +247,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
 
         See Also
         --------
-        sktransfer.save : Writes the whole estimator.
+        sktransfer.save : Save the whole estimator.
         """
         from sktransfer._files._network_file import write_network  # which few need
 

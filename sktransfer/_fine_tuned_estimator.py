@@ -181,7 +181,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         self.verbose = verbose
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the tuned features of all layers, which enter the head.
+        """Compute the tuned features, which are the input of the head.
 
         Parameters
         ----------
@@ -198,9 +198,9 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
 
     @property
     def interpolation_(self) -> float:
-        """How far the weights are from where tuning started, 0, to where it ended, 1.
+        """How far the weights are from the start of tuning (0) to its end (1).
 
-        Set it to move them, without training.
+        Set it to move the weights, without training.
         """
         check_is_fitted(self, "backbone_")
         return self.net_.module_.interpolation

@@ -31,21 +31,23 @@ Custom = nn.Module | Callable[..., nn.Module]
 
 
 def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
-    """Save an estimator, fitted or not, as data: a file of JSON and tensors (safetensors) from which no code runs.
+    """Save an estimator, fitted or not, to a file that contains data but no code.
 
-    The file is written whole or not at all: a model that was there before is there still, whatever interrupts.
+    The file holds JSON and tensors in the safetensors format. It is written whole or not at all: if saving is
+    interrupted, a model that was there before is still there.
 
     Parameters
     ----------
     estimator : PretrainedFeatureExtractor, FineTunedClassifier, FineTunedRegressor or scikit-learn estimator
-        One of ours, or a Pipeline, search or other estimator of scikit-learn around them; these need skops.
+        An estimator of this package; or a Pipeline, search or other scikit-learn estimator that contains one, which
+        needs skops.
     path : path-like
-        The file.
+        File to write.
 
     Raises
     ------
     TypeError
-        If a parameter or an attribute is code (a function, a callback), or `estimator` is no estimator.
+        If a parameter or attribute is code (a function, a callback), or `estimator` is not an estimator.
     ImportError
         If skops is needed and not installed.
     OSError
@@ -53,7 +55,7 @@ def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
 
     See Also
     --------
-    load : Reads it.
+    load : Load the estimator again.
 
     Examples
     --------
@@ -87,33 +89,36 @@ def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
 
 
 def load(path: "str | os.PathLike[str]", *, backbone: "Custom | Mapping[str, Custom] | None" = None) -> Any:
-    """Load what `save` has written. No code in the file is run, and nothing is downloaded.
+    """Load an estimator that `save` wrote.
+
+    No code in the file is run, and nothing is downloaded.
 
     Parameters
     ----------
     path : path-like
-        The file.
+        File to read.
     backbone : nn.Module, callable or mapping of str to these, default=None
-        The network of your own, or the function that returns it, if the model was fitted with one: a file without code
-        cannot hold it. Its weights come from the file. Where there are several, a dict by the names in the message.
+        Your own network, or the function that returns it, if the estimator was fitted with one: the file contains no
+        code, so it cannot hold it. The weights come from the file. If there are several networks, give a dict with the
+        names that the error message shows.
 
     Returns
     -------
     estimator
-        With the same parameters and, if it was fitted, the same predictions.
+        The same parameters and, if it was fitted, the same predictions.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is none that `save` has written, one of a version to come, or damaged; the message says where.
+        If `save` did not write the file, if a newer version wrote it, or if it is damaged. The message says where.
     ImportError
-        If it needs skops, which is not installed.
+        If skops is needed and not installed.
 
     See Also
     --------
-    save : Writes it.
+    save : Save an estimator.
     """
     from sktransfer._files._model_file import read_model
 

@@ -75,7 +75,7 @@ def installed(*libraries: str) -> dict[str, str]:
 
 
 def show_versions() -> None:
-    """Print what a report of a fault should tell: versions of Python and libraries, processors, threads and GPUs.
+    """Print information for bug reports: versions of Python and libraries, processors, threads and GPUs.
 
     Examples
     --------

@@ -331,24 +331,24 @@ class SuffixNetwork(nn.Module):
 
 
 def restore_suffix(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> SuffixNetwork:
-    """Build the trained part of a network again, as pickles and copies of it do.
+    """Rebuild the trained part of a network. Pickles and copies call this; you need not.
 
     Parameters
     ----------
     record : mapping
-        Words and numbers: what the module's `to_record` returned first.
+        Plain values: the first result of the module's `to_record`.
     tensors : mapping of str to Tensor
-        Of its head and its tuned blocks: what `to_record` returned second.
+        Tensors of the head and the tuned blocks: the second result of `to_record`.
 
     Returns
     -------
     nn.Module
-        In eval mode. Tuned blocks among it run once it is given the backbone that they were cut from.
+        The module, in eval mode. If it has tuned blocks, it needs the backbone that they were cut from before it runs.
 
     Raises
     ------
     ValueError
-        If the tensors are not those of such a network.
+        If the tensors do not belong to such a network.
     """
     parts: dict[str, dict[str, torch.Tensor]] = {"head": {}, "tail": {}, "start": {}, "left": {}, "right": {}}
     for name, tensor in tensors.items():
