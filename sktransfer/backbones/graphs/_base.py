@@ -15,21 +15,21 @@ from sktransfer.backbones._identity import Description
 
 
 class UntraceableError(ValueError):
-    """The network cannot be written down as a line of operations, so there is no telling where to cut it."""
+    """The network cannot be traced as a sequence of operations, so it cannot be cut."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a network between two cut points that holds weights.
+    """Part of a network with weights, between two places where the network can be cut.
 
     Attributes
     ----------
     name : str
-        Path of the module whose weights the part ends with, such as `"layer3.1"`.
+        Path of the last module with weights in the block, such as `"layer3.1"`.
     parameter_names : tuple of str
         Qualified names of its parameters.
     buffer_names : tuple of str
-        Qualified names of its buffers, BatchNorm's running statistics among them.
+        Qualified names of its buffers, including the running statistics of BatchNorm layers.
     """
 
     name: str
