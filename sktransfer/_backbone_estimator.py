@@ -89,9 +89,9 @@ class _Code:
     def __reduce__(self) -> tuple[Any, ...]:  # what skops asks, which keeps data, and functions by their names
         named = f"a {type(self.code).__name__}" if isinstance(self.code, nn.Module) else reprlib.repr(self.code)
         raise TypeError(
-            f"Got {named} in an estimator; skops holds no code, so expected data, or a function that "
-            "can be imported. Give backbone=FUNCTION, or write the model with sktransfer.save, which asks for the "
-            "network when it is loaded, or with joblib.dump, whose files run code."
+            f"Got {named} in an estimator; expected data, or a function that can be imported, because files of skops "
+            "contain no code. Give backbone=FUNCTION, or save the model with sktransfer.save, which asks for the "
+            "network when you load it, or with joblib.dump, whose files run code."
         )
 
 
@@ -300,8 +300,8 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         folder = str(self.feature_cache)
         if not folder or "\0" in folder or (folder.lower() == "auto" and folder != "auto"):
             raise ValueError(
-                f'Got feature_cache={shown(self.feature_cache)}; expected a folder, "auto" for this process\'s '
-                "memory, or None."
+                f'Got feature_cache={shown(self.feature_cache)}; expected a folder, "auto" for the memory of this '
+                "process, or None."
             )
 
     def _check_choice(self, name: str, known: Sequence[str]) -> None:
@@ -350,11 +350,11 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         if n_features is None or not isinstance(self.backbone, str) or takes not in ("images", "texts"):
             return
         advice = {
-            "images": "Say how to read a row as an image: image_shape=(height, width) or (height, width, channels).",
+            "images": "To read a row as an image, give image_shape=(height, width) or (height, width, channels).",
             "texts": "Give one column of strings.",
         }
         raise ValueError(
-            f"Got X with {n_features} columns of numbers, and backbone={shown(self.backbone)} takes {takes}. "
+            f"Got X with {n_features} columns of numbers, but backbone={shown(self.backbone)} takes {takes}. "
             f"{advice[takes]}"
         )
 
@@ -406,10 +406,10 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
             return
         _TOLD.add((name, self.pooling))
         map_layer = backbone.last_map
-        advice = f" To pool maps, take a layer that gives one, such as layer={shown(map_layer)}." if map_layer else ""
+        advice = f" To pool maps, choose a layer that has one, such as layer={shown(map_layer)}." if map_layer else ""
         warnings.warn(
-            f"Got pooling={shown(self.pooling)}, which has no effect on the features of {name!r}: they are vectors "
-            f"already, as the network itself makes them.{advice}",
+            f"Got pooling={shown(self.pooling)}, which has no effect on the features of {name!r}: the network itself "
+            f"returns vectors.{advice}",
             UserWarning,
             stacklevel=stacklevel,
         )

@@ -464,8 +464,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
             return indicator_task(indicators, sample_weight, self.class_weight, self.label_smoothing)
         if isinstance(self.class_weight, list):
             raise ValueError(
-                "Got class_weight as a list for one label per sample; expected a dict by label. A list has a dict for "
-                "each column of a y that says by 0 and 1 which labels a sample has."
+                "Got class_weight as a list for one label per sample; expected a dict by label. A list is for "
+                "several labels per sample: one dict per column of y."
             )
         classes, labels = read_labels(y)
         check_lengths(n_samples, len(labels))

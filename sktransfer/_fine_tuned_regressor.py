@@ -436,7 +436,7 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
     def _meaning(learned: Mapping[str, Any]) -> tuple[type[Task], int]:
         mean, scale = learned["_target_mean"], learned["_target_scale"]
         if np.ndim(mean) != 1 or np.shape(mean) != np.shape(scale):
-            raise ValueError("a mean and a scale of numbers that are not one for each output")
+            raise ValueError("mean and scale of the targets do not have one number per output")
         return NumberTask, len(mean)
 
     def _check_parameters(self) -> None:

@@ -165,8 +165,8 @@ def _plain(name: str, value: Any, estimator: BackboneEstimator) -> Any:
         return to_plain(value)
     except TypeError as error:
         raise TypeError(
-            f"Got a {type(estimator).__name__} whose {name} holds {error}; expected numbers, text, and lists and dicts "
-            "of them: a file without code cannot hold anything else. Set a parameter that only training needs "
+            f"Got a {type(estimator).__name__} whose {name} holds {error}; expected numbers, text, and lists and "
+            "dicts of them, because the file contains no code. Set a parameter that only training needs "
             "(callbacks, augment, optimizer) to its default with set_params before saving, or use joblib.dump, whose "
             "files run code."
         ) from error
@@ -186,15 +186,15 @@ def _restore(
         custom = backbone.get(named) if isinstance(backbone, Mapping) else backbone
         if custom is None:
             raise ValueError(
-                f"its backbone is a network of your own, {shown(named)}, and the file holds no code. Give the "
-                "network, or the function that returns it: sktransfer.load(path, backbone=...)"
+                f"its backbone is your own network, {shown(named)}, and the file contains no code. Give the network, "
+                "or the function that returns it: sktransfer.load(path, backbone=...)"
             )
         parameters["backbone"] = custom
     estimator = _OURS[model["class"]](**parameters)
     record = {name: from_plain(plain) for name, plain in model["attributes"].items()}
     strange = [name for name in record if name in parameters or hasattr(type(estimator), name)]
     if strange:
-        raise ValueError(f"attributes {strange[:5]} that are not learned")
+        raise ValueError(f"{strange[:5]} are not learned attributes")
     estimator.__dict__.update(estimator._learned_from_record(record, tensors, custom))
     return estimator
 
@@ -203,7 +203,7 @@ def _value(name: str, plain: Any) -> Any:
     if name == "optimizer" and isinstance(plain, dict) and plain.get("type") == "optimizer":
         optimizer = getattr(torch.optim, str(plain["value"]), None)
         if not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)):
-            raise ValueError(f"an optimizer {plain['value']!r} that this torch does not have")
+            raise ValueError(f"this version of torch has no optimizer {plain['value']!r}")
         return optimizer
     from sktransfer._files._json_values import from_plain
 

@@ -164,7 +164,9 @@ def test_constant_numbers_are_predicted_with_a_warning(rows):
     X, _ = rows
     for y in (np.full(60, 3.5), np.full((60, 2), -1e9), np.zeros(60)):
         for parameters in ({}, {"freeze_depth": 0}):
-            with pytest.warns(UserWarning, match="^Got y that is .* for all samples: every prediction will be that"):
+            with pytest.warns(
+                UserWarning, match="^Got y that is .* for all samples: every prediction will be the same"
+            ):
                 found = on_rows(**parameters).fit(X, y).predict(X)
             np.testing.assert_allclose(found, y, rtol=0.1 if parameters else 1e-6, atol=0.1)
     with warnings.catch_warnings():
@@ -462,8 +464,8 @@ def test_validation_samples_of_another_kind_get_a_sentence(images, rows, paths):
 @pytest.mark.parametrize(
     ("y", "match"),
     [
-        (["a", "b"] * 30, r"^Got y\[0\] = 'a' of type str; expected one number .* take FineTunedClassifier\."),
-        (np.array(["1", "2"] * 30), r"^Got y\[0\] = '1' of type str.* take FineTunedClassifier\."),
+        (["a", "b"] * 30, r"^Got y\[0\] = 'a' of type str; expected one number .* use FineTunedClassifier\."),
+        (np.array(["1", "2"] * 30), r"^Got y\[0\] = '1' of type str.* use FineTunedClassifier\."),
         (np.where(np.arange(60) == 3, np.nan, 1.0), r"^Input y contains NaN: got y\[3\] = nan; expected a finite"),
         (
             np.where(np.arange(60) > 50, np.inf, 1.0),

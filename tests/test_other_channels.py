@@ -146,7 +146,7 @@ def test_four_channels_are_transparency_unless_n_channels_says_otherwise(tmp_pat
     y = np.arange(24) % 2
     X = np.random.default_rng(0).integers(0, 255, (24, 16, 16, 4), dtype=np.uint8)
     X[..., 3] = np.where(y == 1, 200, 120)[:, None, None]
-    with pytest.warns(UserWarning, match="taken for transparency and dropped.*say n_channels=4"):
+    with pytest.warns(UserWarning, match="treated as transparency and dropped.*set n_channels=4"):
         three = FineTunedClassifier(sized, random_state=0).fit(X, y)
     assert three.backbone_.preprocessing.channels == 3
     paths = []

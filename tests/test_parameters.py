@@ -428,7 +428,7 @@ REFUSED = {
         [
             *wrong("", "Balanced", "even"),
             *got({0: -1.0, 1: 2.0}, {0: -2.0, 1: 1.0}, {0: nan, 1: 1.0}, {0: inf, 1: 1.0}, expected="expected"),
-            *got([1, 2], expected="expected a dict for each label"),
+            *got([1, 2], expected="expected one dict per label"),
             *wrong([{0: 1}, {1: 2}], match="^Got class_weight as a list for one label per sample; expected a dict"),
             *got({0: None, 1: 1.0}, {0: [1], 1: 1.0}, {0: "heavy", 1: 1.0}, expected="expected"),
         ],

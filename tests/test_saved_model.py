@@ -436,7 +436,7 @@ def test_a_newer_and_an_unknown_version_are_told(whole, path):
 
 def test_files_of_other_kinds_are_told_apart(path, tmp_path):
     save_file({"a": torch.zeros(2)}, path)
-    with pytest.raises(ValueError, match=r"no model that sktransfer\.save has written.*weights=PATH"):
+    with pytest.raises(ValueError, match=r"not a model that sktransfer\.save wrote.*weights=PATH"):
         sktransfer.load(path)
     path.write_bytes(pickle.dumps(extractor()))
     with pytest.raises(ValueError, match="not a whole safetensors file"):
@@ -498,9 +498,9 @@ CHANGES = {
     "no models": (lambda d, t: d.pop("models"), "KeyError: 'models'"),
     "kind of backbone": (
         lambda d, t: d["models"][0]["attributes"]["backbone_"]["items"][0].__setitem__(1, "evil"),
-        "a backbone of unknown kind 'evil'",
+        "unknown kind of backbone 'evil'",
     ),
-    "head": (lambda d, t: t.update({"0.net_.head.0.weight": torch.zeros(7, 7)}), "head whose tensors are not those"),
+    "head": (lambda d, t: t.update({"0.net_.head.0.weight": torch.zeros(7, 7)}), "tensors of the head do not match"),
     "a pickle beside": (
         lambda d, t: t.update(around=torch.frombuffer(bytearray(pickle.dumps(Own())), dtype=torch.uint8)),
         "Could not load",
@@ -522,7 +522,7 @@ def test_numbers_whose_units_somebody_made_up_are_refused(name, path):
     estimator = FineTunedRegressor(tiny_vectors, random_state=0).fit(X, X[:, :2])
     setattr(estimator, name, getattr(estimator, name)[:1])
     sktransfer.save(estimator, path)
-    with pytest.raises(ValueError, match="a mean and a scale of numbers that are not one for each output"):
+    with pytest.raises(ValueError, match="mean and scale of the targets do not have one number per output"):
         load_vectors(path)
 
 

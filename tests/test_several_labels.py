@@ -212,12 +212,12 @@ def test_a_class_weight_of_a_label_is_that_of_a_classifier_of_its_own(rows):
 @pytest.mark.parametrize(
     ("class_weight", "match"),
     [
-        ([{0: 1, 1: 2}], "^Got class_weight with 1 dicts for 3 labels; expected one for each"),
+        ([{0: 1, 1: 2}], "^Got class_weight with 1 dicts for 3 labels; expected one dict per label"),
         ({"a": 1}, "^Got class_weight={'a': 1} for a label .*; expected the keys 0 and 1"),
         ([{0: 1, 7: 2}] * 3, "^Got class_weight={0: 1, 7: 2} for a label"),
         ({0: 0, 1: 0}, "^Got sample weights, with class_weight=.* all zero"),
         ([{0: 0, 1: 0}, {}, {}], "^Got sample weights, with class_weight=.* all zero"),
-        (["balanced"] * 3, r"^Got class_weight=\['balanced'.*; expected a dict for each label"),
+        (["balanced"] * 3, r"^Got class_weight=\['balanced'.*; expected one dict per label"),
     ],
 )
 def test_wrong_class_weights_get_a_sentence(rows, class_weight, match):
@@ -525,8 +525,8 @@ def test_validation_samples_are_recorded_and_routed(rows):
         (True, lambda y: y[:5], r"in X_val and y_val: \[80, 5\]"),
         (False, lambda y: y, r"^Got y_val of shape \(80, 3\); y_val should be a 1d array"),
         (False, scipy.sparse.csr_array, "^Got y_val as a sparse matrix; expected one label per sample"),
-        (False, lambda y: np.full(80, 7), r"^Got 7 in y_val; expected the labels of y alone: \[0, 1\]"),
-        (False, lambda y: ["a"] * 80, r"^Got 'a' in y_val; expected the labels of y alone"),
+        (False, lambda y: np.full(80, 7), r"^Got 7 in y_val; expected only labels of y: \[0, 1\]"),
+        (False, lambda y: ["a"] * 80, r"^Got 'a' in y_val; expected only labels of y"),
         (False, lambda y: [None] * 80, r"^Got y_val\[0\] = None; expected a label for each sample"),
         (False, lambda y: [b"a"] * 80, r"^Got y_val\[0\] = b'a' of type bytes"),
         (False, lambda y: [0, "a"] * 40, r"^Got labels of mixed types: y_val\[0\] = 0 and y_val\[1\] = 'a'"),
@@ -560,8 +560,8 @@ def test_validation_samples_of_one_label_per_sample(rows):
 @pytest.mark.parametrize(
     ("y", "match"),
     [
-        (np.full((80, 2), 0.5), r"^Got y of shape \(80, 2\) with y\[0, 0\] = 0.5; .* take FineTunedRegressor\."),
-        (np.linspace(0, 1, 80), "^Unknown label type: continuous.* take FineTunedRegressor"),
+        (np.full((80, 2), 0.5), r"^Got y of shape \(80, 2\) with y\[0, 0\] = 0.5; .* use FineTunedRegressor\."),
+        (np.linspace(0, 1, 80), "^Unknown label type: continuous.* use FineTunedRegressor"),
         (np.eye(80, dtype=int)[:, :3] * 2, r"with y\[0, 0\] = 2; expected labels: .* columns of 0 and 1"),
         (np.eye(80, dtype=int)[:, :3] * -1, r"with y\[0, 0\] = -1; expected labels"),
         (np.where(np.eye(80)[:, :3], np.nan, 0), r"with y\[0, 0\] = nan; expected labels"),

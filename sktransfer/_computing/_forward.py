@@ -302,8 +302,8 @@ def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int) -
             raise
         hint = " Where rows are flat images, say so: image_shape=(height, width)." if prepared.ndim == 2 else ""
         raise ValueError(
-            f"The backbone could not run samples of shape {tuple(prepared.shape[1:])}: {first_line(error)}. Give X of "
-            f"the shape that it takes, or a backbone that takes this one.{hint}"
+            f"The backbone could not run samples of shape {tuple(prepared.shape[1:])}: {first_line(error)}. Give X "
+            f"in a shape that it takes, or another backbone.{hint}"
         ) from error
 
 

@@ -188,8 +188,8 @@ def probe_readable(work: Pass) -> torch.Tensor:
         if not tolerant.is_blank(row):
             return probe(replace(work, samples=tolerant), row)
     raise ValueError(
-        f"Got {len(tolerant)} samples, none of which could be read; expected at least one that can, from which the "
-        f"shape of the features is learned. The first: {shortened(tolerant.problems[0])}"
+        f"Got {len(tolerant)} samples, but none of them could be read; expected at least one, to learn the shape of "
+        f"the features. The first: {shortened(tolerant.problems[0])}"
     )
 
 

@@ -56,14 +56,14 @@ def expand(path: "str | os.PathLike[str]") -> Path:
             raise ValueError
     except ValueError as error:  # half a character, which cannot be written as bytes, too
         raise ValueError(
-            f"Got path={shown(path)}, a name that no file can have; expected the name of a file."
+            f"Got path={shown(path)}, which is not a valid file name; expected the name of a file."
         ) from error
     try:
         return place.expanduser()
     except RuntimeError as error:
         raise FileNotFoundError(
-            f"Got path={shown(path)}, in the home folder of a user who does not exist here; expected ~/ for your own, "
-            "or the whole path."
+            f"Got path={shown(path)}, in the home folder of an unknown user; expected ~/ for your own home folder, "
+            "or the full path."
         ) from error
 
 

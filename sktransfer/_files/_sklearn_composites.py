@@ -70,8 +70,8 @@ def write_composite(estimator: BaseEstimator, ours: tuple[type, ...]) -> tuple[l
     strange = _strange(written)
     if strange:
         raise TypeError(
-            f"Got a {type(estimator).__name__} that holds {', '.join(strange)}; expected those parts of scikit-learn "
-            "that can be loaded without running code or trusting raw memory. Save the parts by themselves, or use "
+            f"Got a {type(estimator).__name__} that holds {', '.join(strange)}; expected only parts of scikit-learn "
+            "that can be loaded without running code or trusting raw memory. Save the parts separately, or use "
             "joblib.dump, whose files run code."
         )
     return found, written
@@ -103,7 +103,7 @@ def read_composite(written: bytes, ours: list[Any]) -> Any:
     _check_archive(written)
     strange = _strange(written)
     if strange:
-        raise ValueError(f"refused, since it holds {', '.join(strange)}")
+        raise ValueError(f"refused, because it contains {', '.join(strange)}")
     around = skops.loads(written, trusted=sorted(_harmless()))
     memo = {id(one): ours[one.number] for one in _find((Placeholder,), around)[0]}
     return copy.deepcopy(around, memo)
@@ -172,8 +172,8 @@ def _find(types: tuple[type, ...], within: Any) -> tuple[list[Any], list[Any]]:
         finder.dump(within)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise TypeError(
-            f"Got a {type(within).__name__} that cannot be saved: {error}. Replace what is defined in a script or a "
-            "notebook by something that can be imported."
+            f"Got a {type(within).__name__} that cannot be saved: {error}. Replace objects that are defined in a "
+            "script or a notebook with objects that can be imported."
         ) from error
     return list(finder.found.values()), list(finder.callbacks.values())
 

@@ -41,7 +41,7 @@ def named_extractors(backbones: Any, like: PretrainedFeatureExtractor | None) ->
     if like is not None and not isinstance(like, PretrainedFeatureExtractor):
         raise TypeError(
             f"Got extractor of type {type(like).__name__}; expected a PretrainedFeatureExtractor, whose parameters "
-            "hold for all backbones."
+            "are used for all backbones."
         )
     single = isinstance(backbones, str | nn.Module | PretrainedFeatureExtractor)
     if single or not isinstance(backbones, Iterable):

@@ -324,7 +324,7 @@ def _reference_gap(estimator: BackboneEstimator, reference: Any, max_samples: in
     if math.isnan(found.gap):
         raise ValueError(
             "Got a reference for a network without BatchNorm, whose gap cannot be measured; expected "
-            "reference=None. Give y instead: probes are scored at each depth of any network."
+            "reference=None. Give y instead, to score probes at each depth."
         )
     return found.gap
 

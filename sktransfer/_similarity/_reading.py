@@ -118,8 +118,8 @@ def as_estimator(given: Any) -> BackboneEstimator:
         return reading
     if isinstance(given, BaseEstimator) or hasattr(given, "fit"):
         raise ValueError(
-            f"Got a {type(given).__name__}; expected an estimator of sktransfer, a backbone, or the name of one. Of a "
-            "Pipeline give the step, as in pipeline[0]; of a search give search.best_estimator_."
+            f"Got a {type(given).__name__}; expected an estimator of sktransfer, a backbone, or the name of one. For "
+            "a Pipeline, give the step, such as pipeline[0]. For a search, give search.best_estimator_."
         )
     if isinstance(given, str | nn.Module) or callable(given):
         return PretrainedFeatureExtractor(given)

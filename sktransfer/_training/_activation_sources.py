@@ -69,7 +69,8 @@ def join(tensors: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack(tensors)
     if any(bool(tensor.isnan().any()) for tensor in tensors):
         raise ValueError(
-            "The frozen part of the network gave NaN for a sample; expected numbers. Check X for extreme values, or "
+            "The frozen part of the network returned NaN for a sample; expected numbers. Check X for extreme values, "
+            "or "
             'set precision="float32".'
         )
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=torch.nan)

@@ -346,8 +346,8 @@ def _run_epochs(net: NeuralNetClassifier, training: _SkorchDataset) -> None:
             raise
         raise ValueError(
             f"Got a callback that monitors {shown(missing[0])}, which this fit does not record; expected one of "
-            f"{', '.join(map(repr, known))}. For 'valid_loss' and other values of held-out samples set "
-            "early_stopping=True; for a metric put its EpochScoring in front of the callback."
+            f"{', '.join(map(repr, known))}. For 'valid_loss' and other values of held-out samples, set "
+            "early_stopping=True. For a metric, put its EpochScoring before the callback."
         ) from error
     net.notify("on_train_end", X=training, y=None)
 

@@ -67,7 +67,7 @@ def check_trainable(backbone: Backbone, settings: TrainingSettings) -> None:
     if not names:
         deeper = ", or a smaller freeze_depth" if backbone.learned_names(0, trainable) else ""
         raise ValueError(
-            f"Got trainable={shown(trainable)}, but {backbone.name!r} has no {_KINDS[trainable]} behind "
+            f"Got trainable={shown(trainable)}, but {backbone.name!r} has no {_KINDS[trainable]} after "
             f"freeze_depth={shown(depth)}; expected at least one. "
             f'Set trainable="all"{deeper}.'
         )
@@ -119,6 +119,6 @@ def check_settings(estimator: Any) -> None:
         check_callbacks(estimator.callbacks)
     if estimator.train_bn and estimator.batch_size == 1:
         raise ValueError(
-            "Got train_bn=True with batch_size=1; expected batches of at least 2: BatchNorm has no statistics of one "
-            "sample. Raise batch_size, or set train_bn=False."
+            "Got train_bn=True with batch_size=1; expected batches of at least 2, because BatchNorm cannot compute "
+            "statistics of one sample. Increase batch_size, or set train_bn=False."
         )

@@ -48,7 +48,7 @@ def predict(backbone: Backbone, module: SuffixNetwork, work: Pass, features: boo
     strange = np.flatnonzero(~np.isfinite(result).all(axis=1))
     if len(strange):
         raise ValueError(
-            f"The network gave NaN or infinity for {len(strange)} of {len(result)} samples, the first in row "
+            f"The network returned NaN or infinity for {len(strange)} of {len(result)} samples, the first in row "
             f"{strange[0]}; expected numbers. Check X for extreme values, or fit again with a smaller lr."
         )
     return result

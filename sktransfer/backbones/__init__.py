@@ -211,12 +211,12 @@ def restore_backbone(
     kind = "custom" if kind == "own" else kind  # as earlier versions called it
     prepared = restore_preprocessing(record["preprocessing"])
     if kind not in ("custom", "hf", "torchvision", "timm"):
-        raise ValueError(f"a backbone of unknown kind {kind!r}")
+        raise ValueError(f"unknown kind of backbone {kind!r}")
     _check_record(kind, values, prepared)
     source: Source
     if kind == "custom":
         if custom is None:
-            raise ValueError("expected the network of your own that it was fitted with")
+            raise ValueError("expected your own network that it was fitted with")
         source = CustomSource(custom, **values)
     elif kind == "hf":
         from sktransfer.backbones.sources._huggingface import HuggingFaceSource
@@ -241,10 +241,10 @@ def _check_record(kind: str, values: Mapping[str, Any], prepared: Preprocessing)
         raise ValueError(f"a backbone of kind {kind!r} without a name")
     weights = values.get("weights")
     if not (weights is None or isinstance(weights, str | os.PathLike)) or not isinstance(values.get("seed", 0), int):
-        raise ValueError(f"a backbone of kind {kind!r} whose weights or seed are not those of one")
+        raise ValueError(f"a backbone of kind {kind!r} with invalid weights or seed")
     config = values.get("config") if kind == "hf" else None
     if kind == "hf" and not (isinstance(config, dict) and isinstance(config.get("model_type"), str)):
-        raise ValueError("a network of transformers whose description is not in the file")
+        raise ValueError("a network of transformers without a description in the file")
     _check_counts(config, "")
     if prepared.kind != "images" and kind != "hf":
         raise ValueError(f"a backbone of kind {kind!r} for {prepared.kind}")
@@ -255,7 +255,7 @@ def _without_places(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return [_without_places(held) for held in value] if isinstance(value, list) else value
     if value.get("model_type") == "timm_backbone" or value.get("use_timm_backbone") or value.get("backbone"):
-        raise ValueError("a description that takes a part of its network from elsewhere")
+        raise ValueError("a description that loads part of its network from elsewhere")
     dropped = [name for name in value if name in ("auto_map", "kernel_config") or "attn_implementation" in str(name)]
     return {name: _without_places(held) for name, held in value.items() if name not in dropped}
 

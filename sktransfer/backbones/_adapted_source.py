@@ -163,7 +163,7 @@ def channels_of(preprocessing: Preprocessing, name: str, n_channels: int) -> int
     if not isinstance(preprocessing, ImagePreprocessing):
         raise ValueError(
             f"Got n_channels={n_channels} for {shown(name)}, which takes {preprocessing.kind}; expected the default, "
-            "since n_channels is for images. Leave it out."
+            "because n_channels is for images. Leave it out."
         )
     return preprocessing.channels
 

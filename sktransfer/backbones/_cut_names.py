@@ -129,8 +129,8 @@ class CutNames:
         number = int(layer) + (count + 1 if layer < 0 else 0)
         if not 1 <= number <= count:
             raise ValueError(
-                f"Got layer={layer}; expected a block from 1 to {count}, the blocks of {shown(self._network)}, or "
-                f"from -1, the last, to -{count}."
+                f"Got layer={layer}; expected a block from 1 to {count}, or from -1, the last, to -{count}. "
+                f"{shown(self._network)} has {count} blocks."
             )
         return self.at_depth(number, "layer")
 

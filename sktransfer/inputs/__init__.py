@@ -73,7 +73,7 @@ def make_reader(
         wanted, meaning = _OF_KIND[name]
         if kind != wanted and value is not None and not (isinstance(value, str) and value == "auto"):
             raise ValueError(
-                f"Got {name}={shown(value)} for X that holds {kind}; expected the default, since {name} is "
+                f"Got {name}={shown(value)} for X that holds {kind}; expected the default, because {name} is "
                 f"{meaning}. Leave "
                 "it out."
             )
@@ -185,7 +185,7 @@ def restore_preprocessing(record: Mapping[str, Any]) -> Preprocessing:
         If a number in it is too large for any sample. Memory is allocated for examples of that size.
     """
     if any(isinstance(value, int) and abs(value) > _LARGEST for value in record.values()):
-        raise ValueError(f"samples whose sizes are above {_LARGEST}")
+        raise ValueError(f"sample sizes above {_LARGEST}")
     return _PREPROCESSINGS[record.get("kind", "images")].from_record(record)
 
 

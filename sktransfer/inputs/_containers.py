@@ -111,8 +111,8 @@ def as_rows(X: Any) -> Any:
         if any(is_missing(row) or (getattr(row, "ndim", 0) or 0) >= 1 for row in X):  # each is judged by itself
             return list(X)
         raise ValueError(
-            f"Got X as a list whose rows are not of one length ({_lengths(X)}); expected rows of one length, or "
-            "samples that stand alone: paths, texts, pictures or arrays. Sounds: X=[numpy.asarray(row) for row in X]."
+            f"Got X as a list with rows of different lengths ({_lengths(X)}); expected rows of the same length, or a "
+            "list of paths, texts, images or arrays. Sounds: X=[numpy.asarray(row) for row in X]."
         ) from error
     return as_array(found, "X")
 

@@ -219,7 +219,7 @@ def read_on(file: Any) -> bytes:
         pieces.append(piece)
         length, size = length + len(piece), min(2 * size, _LARGEST_PIECE)
         if length > MOST_BYTES:
-            raise OSError(f"it has more than {MOST_BYTES} bytes, the limit")
+            raise OSError(f"it is larger than the limit of {MOST_BYTES} bytes")
     return b"".join(pieces)
 
 

@@ -118,7 +118,7 @@ def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[An
     names = {row: rows[row] if isinstance(rows[row], str) else rows[row].address for row in missing}
     if missing and not tolerant:
         raise FileNotFoundError(
-            f"Got {len(missing)} of {len(rows)} paths that are no files; expected paths of {what.split()[1]}s, "
+            f"Got {len(missing)} of {len(rows)} paths that are not files; expected paths of {what.split()[1]}s, "
             f"relative to {os.getcwd()!r} or absolute. The first: {name_some(list(names.values()))}."
             f"{_if_texts(list(names.values()))}"
         )

@@ -43,8 +43,7 @@ def check_form(
     """
     if isinstance(X, str | os.PathLike | Image.Image):
         raise ValueError(
-            f"Got {name}={shown(X)}; expected several samples: put a single path or picture into a list, or a single "
-            "text."
+            f"Got {name}={shown(X)}; expected several samples. Put a single path, image or text into a list."
         )
     if isinstance(X, list | tuple | np.ndarray | torch.Tensor) or issparse(X):
         return

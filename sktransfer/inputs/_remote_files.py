@@ -121,7 +121,7 @@ class Places:
         except ImportError as error:
             raise ImportError(
                 f"Got the address {address!r}, for which fsspec needs another package: {first_line(error)}. Install "
-                'it; that for https:// comes with pip install "sktransfer[remote]".'
+                'it. For https://, use pip install "sktransfer[remote]".'
             ) from error
         system = found[0]
         if not any(system is one for one in self._fresh):

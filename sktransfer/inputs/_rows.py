@@ -133,7 +133,7 @@ class Rows:
         if self._n_sides == 2 and columns_are_mixed(self.values):
             raise ValueError(
                 f"Got X of {self.values.shape[1]} columns that are not all numbers; expected one column of paths or "
-                "texts, or numbers alone. Give one column to each estimator, with scikit-learn's ColumnTransformer."
+                "texts, or only numbers. Give one column to each estimator, with scikit-learn's ColumnTransformer."
             )
         if self._n_sides == 1 and takes != "sounds":
             raise ValueError(

@@ -412,7 +412,7 @@ def mac(monkeypatch):
 def test_a_mac_is_taken_where_torch_has_it_and_never_by_itself(monkeypatch):
     for cuda in (False, True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-        with pytest.raises(ValueError, match=r"Got device='mps'; torch finds no GPU of Apple's here\. Use device="):
+        with pytest.raises(ValueError, match=r"Got device='mps'; torch finds no Apple GPU here\. Use device="):
             Execution.plan(32, None, "mps", "auto", 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)

@@ -214,7 +214,7 @@ def test_files_that_are_too_large_are_refused(contents, on_paths, monkeypatch):
 
     clear_cache()
     monkeypatch.setattr(_encoded_files, "MOST_BYTES", 100)
-    with pytest.raises(ValueError, match="Could not read the file in row 1: it has more than 100 bytes, the limit"):
+    with pytest.raises(ValueError, match="Could not read the file in row 1: it is larger than the limit of 100 bytes"):
         on_paths.transform([contents[0], io.BytesIO(contents[1])])
     monkeypatch.setattr(_decoding, "MAX_FILE_BYTES", 100)
     with pytest.raises(ValueError, match=r"Got the file in row 0, .*and the limit is 100"):
@@ -291,7 +291,7 @@ def test_arrays_in_cells_have_the_rate_that_the_cell_says(sound_files, listener)
 def test_damaged_sounds_are_named_or_become_nan(sound_files, listener):
     X = [file.read_bytes() for file in sound_files]
     X[2] = X[2][:-500]
-    with pytest.raises(ValueError, match="Got the file in row 2, which is not a whole sound"):
+    with pytest.raises(ValueError, match="Got the file in row 2, which is not a complete sound"):
         listener.transform(X)
     X[1] = {"array": np.zeros(900), "sampling_rate": None}
     tolerant = PretrainedFeatureExtractor(listener.backbone, on_bad_sample="nan").fit(X)

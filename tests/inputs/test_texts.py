@@ -233,7 +233,7 @@ def test_a_single_text_is_refused(bert):
     [
         (
             np.zeros((3, 4)),
-            r"Got X with 4 columns of numbers, and backbone=.* takes texts\. Give one column of strings",
+            r"Got X with 4 columns of numbers, but backbone=.* takes texts\. Give one column of strings",
         ),
         (np.zeros((3, 4, 4)), r"Got X of shape \(3, 4, 4\) and type float64; expected texts"),
         (np.array([["a", "b"], ["c", "d"]]), r"Got X of 2 columns that are not all numbers; expected one column"),

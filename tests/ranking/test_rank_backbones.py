@@ -387,7 +387,7 @@ def test_groups_of_several_sizes_are_held_out_together_where_penalties_are_chose
         ({"task": "labels"}, 'Got task="labels" and y of one column; expected columns of 0 and 1'),
         ({"task": "classes", "y": [[0, 1], [1, 1]] * 12}, 'Got task="classes" and y of several columns; expected one'),
         ({"y": [[0, 1], [1, 2]] * 12}, r"y\[1, 1\] = 2; expected labels"),
-        ({"groups": [1, 2]}, r"Got groups of shape \(2,\); expected one for each of the 24 samples"),
+        ({"groups": [1, 2]}, r"Got groups of shape \(2,\); expected one group per sample: \(24,\)"),
         ({"groups": [0] * 12 + [1] * 12}, r"Got 2 groups and cv=3; expected at least one group per fold\. Give cv=2\."),
         ({"scoring": ["accuracy", "f1"]}, "expected the name of one scorer"),
         ({"cv": [(range(0, 24, 2), [1, 3])]}, r"Got fold 0 with 1 class .leaf. to train on"),

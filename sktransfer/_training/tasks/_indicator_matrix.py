@@ -61,7 +61,7 @@ def read_indicators(y: Any, name: str = "y") -> np.ndarray | None:
         if _continuous(numbers):
             raise ValueError(
                 f"{got}; expected labels: {name} should be a 1d array, or columns of 0 and 1. To predict several "
-                "numbers per sample, take FineTunedRegressor."
+                "numbers per sample, use FineTunedRegressor."
             )
         one = f"{name} should be a 1d array of one label per sample, or columns of 0 and 1"
         raise ValueError(f"{got}; expected labels: {one}. {ADVICE}")

@@ -168,7 +168,8 @@ def indicator_task(
         return IndicatorTask(indicators, weights, None, label_smoothing)
     if isinstance(class_weight, list) and len(class_weight) != n_labels:
         raise ValueError(
-            f"Got class_weight with {len(class_weight)} dicts for {n_labels} labels; expected one for each, such as "
+            f"Got class_weight with {len(class_weight)} dicts for {n_labels} labels; expected one dict per label, "
+            "such as "
             '{0: 1, 1: 2}, or one dict for all, or "balanced".'
         )
     label_weights = np.empty(indicators.shape)
@@ -177,7 +178,7 @@ def indicator_task(
         present = np.unique(column)
         if isinstance(own, dict) and set(own) - {0, 1}:
             raise ValueError(
-                f"Got class_weight={shown(own)} for a label that a sample has (1) or has not (0); expected the "
+                f"Got class_weight={shown(own)} for a label that a sample has (1) or does not have (0); expected the "
                 "keys 0 and 1."
             )
         known = {key: weight for key, weight in own.items() if key in present} if isinstance(own, dict) else own

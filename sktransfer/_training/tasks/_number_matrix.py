@@ -85,7 +85,7 @@ def _as_float(given: np.ndarray, name: str) -> np.ndarray:
             )
         if not isinstance(value, Real | Decimal):
             raise ValueError(
-                f"Got {got} of type {type(value).__name__}; expected {_WANTED}. To predict classes, take "
+                f"Got {got} of type {type(value).__name__}; expected {_WANTED}. To predict classes, use "
                 "FineTunedClassifier."
             )
     try:

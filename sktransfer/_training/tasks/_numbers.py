@@ -161,9 +161,7 @@ def number_task(
     numbers, is_flat = read_numbers(y)
     check_lengths(n_samples, len(numbers))
     if len(numbers) < 2:
-        raise ValueError(
-            f"Got y with {len(numbers)} sample; expected at least two, between which there is a difference."
-        )
+        raise ValueError(f"Got y with {len(numbers)} sample; expected at least two samples with different values.")
     weights = read_weights(sample_weight, len(numbers))
     refuse_no_weight(weights)
     if units is not None and len(units[0]) == numbers.shape[1]:
@@ -177,7 +175,7 @@ def number_task(
     if not varies.any():
         values = shown(numbers[0].tolist() if numbers.shape[1] > 1 else float(numbers[0, 0]))
         warnings.warn(
-            f"Got y that is {values} for all samples: every prediction will be that.", UserWarning, stacklevel=5
+            f"Got y that is {values} for all samples: every prediction will be the same.", UserWarning, stacklevel=5
         )
     scale = np.where(varies, deviation, 1.0) * greatest
     return NumberTask(numbers, weights, loss, mean * greatest, scale, is_flat)

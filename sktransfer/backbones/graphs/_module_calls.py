@@ -169,7 +169,7 @@ def watch(network: nn.Module, run: Callable[[nn.Module, int], tuple[torch.Tensor
     others, _, _ = _run_once(network, run, 3)
     if [event.name for event in calls] != [event.name for event in others]:
         raise UntraceableError(
-            f"Got a {type(network).__name__} that calls other layers for two samples than for three; expected the "
+            f"Got a {type(network).__name__} that calls different layers for two and for three samples; expected the "
             "same layers for any number of samples. It cannot be cut: use another network."
         )
     counts = Counter(event.name for event in calls)

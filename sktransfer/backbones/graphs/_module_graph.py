@@ -397,7 +397,7 @@ class ModuleGraph:
             raise
         except Exception as error:  # networks raise what they please
             raise UntraceableError(
-                f"Got a {kind} that cannot be run on a picture alone ({first_line(error)}); expected a network that "
+                f"Got a {kind} that cannot be run on an image alone ({first_line(error)}); expected a network that "
                 f"takes pictures of shape {tuple(self.entry.shape)}. Use another network."
             ) from error
 
@@ -435,7 +435,7 @@ class ModuleGraph:
         except Exception as error:  # networks raise what they please
             raise UntraceableError(
                 f"Got a {kind} whose parts cannot be run one after another ({first_line(error)}); expected modules "
-                "whose results are all that later ones need. It cannot be cut: use another network."
+                "that need only the results of earlier modules. It cannot be cut: use another network."
             ) from error
         finally:
             self.poison = 0.0
@@ -448,8 +448,8 @@ class ModuleGraph:
             )
         if not torch.equal(value, whole):
             raise UntraceableError(
-                f"Got a {kind} whose modules, called one after another, do not give the network's result; expected "
-                "modules whose results are all that later ones need. It cannot be cut: use another network."
+                f"Got a {kind} whose modules, called one after another, do not reproduce the network's result; "
+                "expected modules that need only the results of earlier modules. It cannot be cut: use another network."
             )
         return tuple(whole.shape)
 

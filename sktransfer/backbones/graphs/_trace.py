@@ -90,8 +90,8 @@ def trace(network: nn.Module, untraced: Untraced) -> fx.Graph:
     except (TypeError, RuntimeError, ValueError, AssertionError) as error:
         raise UntraceableError(
             f"Got a {type(network).__name__} whose forward cannot be traced ({first_line(error)}); expected operations "
-            "that do not depend on the values of the input. Mark what branches with torch.fx.wrap, or put it in a "
-            "module of its own."
+            "that do not depend on the values of the input. Mark functions that branch with torch.fx.wrap, or put "
+            "them into their own module."
         ) from error
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     if not placeholders or any(spare.users for spare in placeholders[1:]):

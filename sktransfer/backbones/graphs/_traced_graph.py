@@ -410,9 +410,9 @@ class NetworkGraph:
         _said.add(kind)
         found = f"{len(self.blocks)} block" + "s" * (len(self.blocks) > 1)
         warnings.warn(
-            f"Got a {kind.__name__} whose {count} layers with weights make {found}; expected at least {FEW_BLOCKS}. It "
-            "can be cut only where one tensor holds all that is needed further on, and nearly everywhere its forward "
-            f"needs more. So freeze_depth chooses among {found} alone, and a share such as 0.5 is rounded to one of "
+            f"Got a {kind.__name__} whose {count} layers with weights make {found}; expected at least {FEW_BLOCKS}. "
+            "It can be cut only where one tensor holds everything that later layers need, which is rare in its "
+            f"forward. So freeze_depth chooses among {found} only, and a share such as 0.5 is rounded to one of "
             "them. For finer steps, write its forward as modules that each take one tensor and return one.",
             UserWarning,
             stacklevel=2,

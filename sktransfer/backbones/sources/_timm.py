@@ -302,7 +302,7 @@ class _HubFile:
             f"and copy the hub's folder of these weights to {str(folder)!r}."
         )
         if (scheme := url.partition(":")[0]) not in _weights.SCHEMES:
-            raise ValueError(f"Refused to download {url}, which comes by {scheme}; expected https. {by_hand}")
+            raise ValueError(f"Refused to download {url}, which uses {scheme}; expected https. {by_hand}")
         try:
             for name in self.names[:-1]:
                 if (place := _hub_downloads.fetch(self.repository, name, self.revision)) is not None:

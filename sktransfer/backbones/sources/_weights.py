@@ -192,7 +192,7 @@ def fetch(weights: "WeightsEnum") -> None:
     if place.exists() and not place.is_file():  # a pipe would keep torch waiting
         raise ValueError(f"Got {shown(place)}, which is not a file. Delete it, then try again. {by_hand}")
     if scheme not in SCHEMES and not place.is_file():
-        raise ValueError(f"Refused to download {weights.url}, which comes by {scheme}; expected https. {by_hand}")
+        raise ValueError(f"Refused to download {weights.url}, which uses {scheme}; expected https. {by_hand}")
     try:
         weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (URLError, HTTPException, ConnectionError, TimeoutError) as error:

@@ -74,9 +74,7 @@ def find_file(weights: str | os.PathLike[str]) -> Path:
         path = Path(weights).expanduser()
         found = path.stat()
     except RuntimeError as error:  # ~ of a user that the system does not know
-        raise FileNotFoundError(
-            f"{named}, and the home folder that it begins with is not known; {expected} Write the whole path."
-        ) from error
+        raise FileNotFoundError(f"{named}, whose home folder is not known; {expected} Give the full path.") from error
     except (OSError, ValueError) as error:  # not there, a circle of links, a name that is too long, a zero byte in it
         reason = getattr(error, "strerror", None) or str(error)
         refusal = PermissionError if isinstance(error, PermissionError) else FileNotFoundError
@@ -92,7 +90,7 @@ def find_file(weights: str | os.PathLike[str]) -> Path:
     except OSError as error:
         kind = PermissionError if isinstance(error, PermissionError) else ValueError
         raise kind(
-            f"{named}, which cannot be read ({error.strerror}); expected a file that you may read. Change its "
+            f"{named}, which cannot be read ({error.strerror}); expected a readable file. Change its "
             "permissions, or copy it."
         ) from error
     if start.startswith(_POINTER):
@@ -165,8 +163,8 @@ def check_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
     odd = [f"{name} ({what})" for name, tensor in state.items() if (what := _oddity(tensor))]
     if odd:
         raise ValueError(
-            f"{named}, which holds {count('tensor', odd)} that no layer can be given; expected dense tensors with "
-            "values. Convert them (to_dense(), dequantize()), or save the network's state_dict() again."
+            f"{named}, which holds {count('tensor', odd)} that no layer can use; expected dense tensors with values. "
+            "Convert them (to_dense(), dequantize()), or save the network's state_dict() again."
         )
     size = path.stat().st_size
     large = [
@@ -174,8 +172,8 @@ def check_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
     ]
     if large:
         raise ValueError(
-            f"{named}, which has {size} bytes and claims more in {count('tensor', large)}; expected tensors whose "
-            "values the file holds. Save the weights again, with contiguous() tensors."
+            f"{named}, which has {size} bytes but claims more in {count('tensor', large)}; expected tensors whose "
+            "values are in the file. Save the weights again, with contiguous() tensors."
         )
     wrong = [name for name, tensor in state.items() if not is_finite(tensor)]
     if wrong:

@@ -80,8 +80,8 @@ def _check_tensor(name: str, tensor: torch.Tensor, network: str) -> None:
     computed = tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized
     if computed and tensor.dtype != torch.float32 and isinstance(tensor, nn.Parameter):
         raise ValueError(
-            f"Got a {network} as backbone whose {name!r} is of {tensor.dtype}; expected float32. Give network.float(); "
-            'to compute in bfloat16 all the same, set precision="bfloat16".'
+            f"Got a {network} as backbone whose {name!r} is of {tensor.dtype}; expected float32. Give "
+            'network.float(). To compute in bfloat16, set precision="bfloat16".'
         )
 
 

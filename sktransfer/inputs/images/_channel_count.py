@@ -99,8 +99,8 @@ def _of_header(header: TiffHeader, file: "str | EncodedFile", row: int) -> int |
 
 def _warn(got: str, what: str, count: int) -> None:
     warnings.warn(
-        f"Got {got}; expected grey or colours: {what}. If all of them are channels, say n_channels={count}; if not, "
-        "say n_channels=3, which stops this warning.",
+        f"Got {got}; expected grey or colours: {what}. If all of them are channels, set n_channels={count}. If not, "
+        "set n_channels=3, which stops this warning.",
         UserWarning,
         stacklevel=2,
     )

@@ -80,8 +80,8 @@ def given_stats(
     if min(deviations) < _LEAST * (high - low):
         raise ValueError(
             f"Got channel_stats with a deviation of {min(deviations):g} for values from {low:g} to {high:g}; expected "
-            "at least a millionth of this span. Give means and deviations in the units of X, or say what black and "
-            "white are: pixel_range=(low, high)."
+            "at least a millionth of this span. Give means and deviations in the units of X, or give the values of "
+            "black and white: pixel_range=(low, high)."
         )
     return {
         "mean": tuple((float(mean) - low) / (high - low) for mean in means),

@@ -333,7 +333,8 @@ def check_size(picture: Image.Image, name: str) -> None:
     """
     if 0 in picture.size:
         raise UnreadableSampleError(
-            f"Got {name}, which has {picture.width} x {picture.height} pixels; expected some. Leave its row out."
+            f"Got {name}, which has {picture.width} x {picture.height} pixels; expected at least one. Leave its row "
+            "out."
         )
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and picture.width * picture.height > limit:

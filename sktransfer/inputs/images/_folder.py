@@ -134,12 +134,12 @@ def load_image_folder(
     >>> load_image_folder("nowhere")
     Traceback (most recent call last):
     ...
-    FileNotFoundError: Got 'nowhere', which is not a folder; expected a folder that holds one folder for each class.
+    FileNotFoundError: Got 'nowhere', which is not a folder; expected a folder that holds one folder per class.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(
-            f"Got {_short(str(path))}, which is not a folder; expected a folder that holds one folder for each class."
+            f"Got {_short(str(path))}, which is not a folder; expected a folder that holds one folder per class."
         )
     skipped: list[str] = []
     classes: dict[str, list[str]] = {}
@@ -147,8 +147,8 @@ def load_image_folder(
         folders = _class_folders(top, skipped)
         if split is None and {name.lower() for name in folders} <= _SPLITS:
             raise ValueError(
-                f"Got {_short(str(top))}, whose folders are {_listed(folders)}; expected one folder for each class. "
-                f"Take one of them, or several: split={folders[0]!r} or split={folders[:2]!r}."
+                f"Got {_short(str(top))}, whose folders are {_listed(folders)}; expected one folder per class. "
+                f"Choose one or several of them: split={folders[0]!r} or split={folders[:2]!r}."
             )
         for name in folders:
             classes.setdefault(name, []).extend(_images_of(top, name, skipped))
@@ -191,7 +191,7 @@ def _class_folders(top: Path, skipped: list[str]) -> list[str]:
     there, around = _folders(top), _around(top)
     names = [name for name in there if (top / name).resolve() not in around]
     if not names:
-        raise ValueError(f"Got {_short(str(top))}, which holds no folders; expected one folder for each class.")
+        raise ValueError(f"Got {_short(str(top))}, which holds no folders; expected one folder per class.")
     skipped += [str(top / name) for name in _entries(top) if name not in there]
     return names
 
@@ -206,7 +206,7 @@ def _entries(folder: Path) -> list[str]:
         names = [entry.name for entry in folder.iterdir()]
     except PermissionError as error:
         raise PermissionError(
-            f"Got {_short(str(folder))}, which may not be read; expected folders that may. Change its permissions, or "
+            f"Got {_short(str(folder))}, which may not be read; expected readable folders. Change its permissions, or "
             "move it away."
         ) from error
     return sorted(name for name in names if not name.startswith(".") and name.lower() not in _LEFT_BEHIND)
@@ -257,9 +257,9 @@ def image_endings() -> set[str]:
 def _tell(skipped: list[str], n_found: int) -> None:
     if skipped:
         warnings.warn(
-            f"Left out {len(skipped)} of {len(skipped) + n_found} files ({_counted(skipped)}): their names do not end "
-            "as those of images that this package reads, they lie in no class folder, or they are links that lead "
-            "nowhere. Convert or move them. Their paths are in `skipped`.",
+            f"Left out {len(skipped)} of {len(skipped) + n_found} files ({_counted(skipped)}): their names do not "
+            "end like those of images that this package reads, they are not in a class folder, or they are broken "
+            "links. Convert or move them. Their paths are in `skipped`.",
             UserWarning,
             stacklevel=3,
         )

@@ -83,8 +83,8 @@ def check_sound(length: Length, channels: int, name: str) -> Length:
     low, high = RATES
     if not low <= length.rate <= high:
         raise UnreadableSampleError(
-            f"Got {name} with {length.rate} samples a second; expected {low} to {high}. Correct the rate, or leave its "
-            "row out."
+            f"Got {name} with {length.rate} samples per second; expected {low} to {high}. Correct the rate, or leave "
+            "its row out."
         )
     if channels > MOST_CHANNELS:
         raise UnreadableSampleError(
@@ -96,13 +96,13 @@ def check_sound(length: Length, channels: int, name: str) -> Length:
         )
     if length.seconds < SHORTEST_SOUND:
         raise UnreadableSampleError(
-            f"Got {name}, which is {length.seconds:.2g} seconds long ({length.n_samples} samples at {length.rate} a "
-            f"second); expected at least {SHORTEST_SOUND}. Correct its sampling rate, or leave its row out."
+            f"Got {name}, which is {length.seconds:.2g} seconds long ({length.n_samples} samples at {length.rate} "
+            f"per second); expected at least {SHORTEST_SOUND}. Correct its sampling rate, or leave its row out."
         )
     if length.seconds > LONGEST_SOUND:
         raise UnreadableSampleError(
             f"Refused {name}: it claims {length.seconds:.6g} seconds, and the limit is {LONGEST_SOUND:.0f}. Cut it "
-            "into several, or write it anew if it is not that long."
+            "into several, or write the file again if it is not that long."
         )
     return length
 
@@ -201,7 +201,7 @@ def read_array(values: np.ndarray, name: str, given: int, rate: int) -> np.ndarr
         return to_waveform(map(_as_floats, parts), given, rate)
     except ValueError as error:
         raise UnreadableSampleError(
-            f"Got {name}, of which {error}; expected integers, or floats within [-1, 1]. Divide floats by full scale, "
+            f"Got {name}, in which {error}; expected integers, or floats within [-1, 1]. Divide floats by full scale, "
             "such as 32768, or leave its row out."
         ) from error
 
@@ -313,6 +313,6 @@ def _naming(name: str) -> Iterator[None]:
         ) from error
     except Exception as error:  # libsndfile's errors are RuntimeErrors
         raise UnreadableSampleError(
-            f"Got {name}, which is not a whole sound ({error}); expected a file of type {NAMES}, with values within "
+            f"Got {name}, which is not a complete sound ({error}); expected a file of type {NAMES}, with values within "
             "[-1, 1] where they are floats. Replace it, or leave its row out."
         ) from error

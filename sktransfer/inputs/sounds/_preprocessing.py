@@ -100,7 +100,7 @@ class SoundPreprocessing(Preprocessing):
         if extractor == "ASTFeatureExtractor":
             window = int(built.max_length * 0.010 * rate)  # a frame every 10 ms
         if window is not None and not 1 <= window <= 3600 * rate:
-            raise ValueError(f"Got windows of {window} samples at {rate} a second; expected at most an hour.")
+            raise ValueError(f"Got windows of {window} samples at {rate} per second; expected at most an hour.")
         text = json.dumps(held, sort_keys=True, default=str)
         return cls(extractor, text, argument, rate, None if window is None else int(window))
 

@@ -366,7 +366,7 @@ def test_what_is_no_file_is_a_file_not_found_and_never_hangs(name, good, fitted,
         classifier.predict_proba,
         lambda X: FineTunedClassifier(small_cnn).fit(X, [0, 1, 0, 1, 0]),
     ):
-        with pytest.raises(FileNotFoundError, match=r"^Got 1 of 5 paths that are no files") as caught:
+        with pytest.raises(FileNotFoundError, match=r"^Got 1 of 5 paths that are not files") as caught:
             within(20, lambda result_of=result_of: result_of(X))
         assert is_named(path, str(caught.value))
 

@@ -92,11 +92,11 @@ WRONG = {
     "text": (b"This is a text, and nobody reads it aloud." * 9, "it does not begin like a sound"),
     "head alone": (WAV[: WAV.index(b"data") + 8], "it holds 0 of 16000 bytes"),
     "no samples": (claiming(WAV[: WAV.index(b"data") + 8], 0), "which holds no sound"),
-    "no chunk of samples": (without_data(WAV) + b"LIST\4\0\0\0abcd", "not a whole sound"),
+    "no chunk of samples": (without_data(WAV) + b"LIST\4\0\0\0abcd", "not a complete sound"),
     "4 GB in few bytes": (claiming(WAV[:100], 0xFFFFFFF0), "it holds 56 of 4294967280 bytes"),
     "another format": (MATLAB.getvalue(), "it is of type MAT5|does not begin like a sound"),
     "rate of nothing": (WAV[:24] + bytes(4) + WAV[28:], "row 0"),
-    "rate of 1": (WAV[:24] + b"\1\0\0\0" + WAV[28:], "with 1 samples a second; expected 100 to 1000000"),
+    "rate of 1": (WAV[:24] + b"\1\0\0\0" + WAV[28:], "with 1 samples per second; expected 100 to 1000000"),
     "rate of 4e9": (WAV[:24] + b"\0\xff\xff\x7f" + WAV[28:], "row 0"),
     "a few samples": (encode("WAV of 16 bits", 0.005), r"which is 0.005 seconds long \(80 samples"),
     "an hour and a half": (
@@ -150,7 +150,7 @@ def test_floats_that_are_no_sound_are_refused(value, message, tmp_path):
     wave = np.full(16000, 0.1, dtype=np.float32)
     wave[12345] = value
     soundfile.write(tmp_path / "x.wav", wave, RATE, subtype="FLOAT")
-    with pytest.raises(ValueError, match=rf"x.wav' \(row 0\), which is not a whole sound \(.*{message}"):
+    with pytest.raises(ValueError, match=rf"x.wav' \(row 0\), which is not a complete sound \(.*{message}"):
         load(tmp_path / "x.wav")
 
 
@@ -218,5 +218,5 @@ def test_fit_and_predict_raise_with_row_and_path(name, files):
     files[5].write_bytes(files[5].read_bytes()[:-100])
     extractor = PretrainedFeatureExtractor(name, random_state=0)
     for run in (lambda: extractor.fit_transform(files, y), lambda: classifier.predict(files)):
-        with pytest.raises(ValueError, match=r"5\.wav' \(row 5\), which is not a whole sound"):
+        with pytest.raises(ValueError, match=r"5\.wav' \(row 5\), which is not a complete sound"):
             run()

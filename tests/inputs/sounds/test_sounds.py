@@ -142,9 +142,12 @@ def test_floats_somewhat_beyond_full_scale_stay_as_they_are():
         (np.zeros((0, 2)), r"Got X\[0\] of shape .*, which holds no sound"),
         (np.zeros(1), r"is 6.3e-05 seconds long \(1 samples at 16000 a second\); expected at least 0.01. Correct its"),
         (None, r"Got X\[0\] = None; expected a path, or an array"),
-        (b"a.wav", r"Got the file in row 0, which is not a whole sound \(it does not begin like a sound\); expected"),
+        (
+            b"a.wav",
+            r"Got the file in row 0, which is not a complete sound \(it does not begin like a sound\); expected",
+        ),
         (np.bytes_(b"a.wav"), r"Got X\[0\] in an array of NumPy's type 'S', which drops zero bytes.*list of bytes"),
-        ({"array": [0.1]}, r"Got X\[0\] with an array and sampling_rate=None; expected the samples a second"),
+        ({"array": [0.1]}, r"Got X\[0\] with an array and sampling_rate=None; expected the samples per second"),
         ({"array": [0.1], "sampling_rate": 0.5}, r"Got X\[0\] with an array and sampling_rate=0.5; expected"),
         ({"array": [[[0.1]]], "sampling_rate": 9}, r"Got X\[0\] = array.*; expected a path, or an array"),
         ({"bytes": None, "path": None}, r"Got X\[0\] = {'bytes': None.*; expected a path, or an array"),
@@ -186,7 +189,9 @@ def test_arrays_need_a_sampling_rate_and_files_do_not(waves, files):
 
 @pytest.mark.parametrize("rate", [1, 99, 10**6 + 1, 10**9])
 def test_an_impossible_rate_is_refused(rate):
-    with pytest.raises(ValueError, match=rf"Got sampling_rate={rate}; expected the samples a second .* 100 to 1000000"):
+    with pytest.raises(
+        ValueError, match=rf"Got sampling_rate={rate}; expected the samples per second .* 100 to 1000000"
+    ):
         read([tone(0.3)], sampling_rate=rate)
 
 
