@@ -73,7 +73,7 @@ def below(prefix: str, tensors: Tensors) -> Tensors:
 
 
 class _Code:
-    """Code in the state of an estimator that has no name: pickle and copy take it as it is, skops is told it cannot."""
+    """Code without a name in the state of an estimator: pickle and copy take it as it is, and skops gets an error."""
 
     def __init__(self, code: Any):
         self.code = code
@@ -257,7 +257,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         write_network(path, self.backbone_.feature_state(self._tuned_tensors()), header)
 
     def _tuned_tensors(self) -> Tensors:
-        """Return parameters and buffers that are others than those of the backbone, by the network's names."""
+        """Return parameters and buffers that differ from the backbone's, by the network's names."""
         return {}
 
     @abstractmethod
@@ -311,7 +311,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         """Load the backbone and learn what X looks like; the caller keeps them once all else is well."""
         look, named = rows.kind(), isinstance(self.backbone, str) and not issparse(rows.values)
         n_features = rows.values.shape[1] if look == "vectors" else None
-        # Rows of numbers are nothing for a named network but for one of sounds, whose reader checks them.
+        # Named networks do not take rows of numbers, except networks for sounds, whose reader checks them.
         unknown = look == "vectors" and named
         checked = rows.values if unknown else self._checked(rows, look, reset=True, tolerant=tolerant)
         self._check_takes_vectors(n_features, kind_of_input(self.backbone))

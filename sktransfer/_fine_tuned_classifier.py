@@ -1,4 +1,4 @@
-"""A pretrained network as a classifier: a frozen part, a tuned part and a head of one's own classes."""
+"""A pretrained network as a classifier: a frozen part, a tuned part and a head for your own classes."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Real

@@ -359,7 +359,7 @@ def test_one_path_instead_of_a_list_is_refused(estimator_class, files):
         )
     fitted = estimator_class(small_cnn).fit(files, labels(files))
     for result_of in results_of(fitted):
-        with pytest.raises(ValueError, match="expected several samples. Put a single path, image or text into a list"):
+        with pytest.raises(ValueError, match=r"expected several samples. Put a single path, image or text into a list"):
             result_of(str(files[0]))
 
 

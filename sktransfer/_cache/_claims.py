@@ -17,8 +17,8 @@ from sktransfer._process._living import ALIVE, DEAD, state_of, this_process
 CLAIMS_TABLE = """CREATE TABLE IF NOT EXISTS claims (
     name BLOB PRIMARY KEY, owner TEXT NOT NULL, turn INTEGER NOT NULL) WITHOUT ROWID"""
 
-# Seconds without progress after which a claim is no longer waited for: of a process that is there, which may have a
-# slow network and a busy machine, and of one of which that is not known.
+# Seconds without progress after which nobody waits for a claim any longer: for a process that is known to be alive,
+# which may have a slow network and a busy machine, and for a process that may be gone.
 PATIENCE_WITH_LIVING = 60.0
 PATIENCE_WITH_UNKNOWN = 10.0
 # Seconds between two looks whether what is waited for has come.

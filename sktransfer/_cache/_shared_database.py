@@ -1,4 +1,4 @@
-"""One SQLite file in a folder, shared by threads and processes, any of which may be stopped or killed at any moment.
+"""One SQLite file in a folder, shared by threads and processes. Each may be stopped or killed at any moment.
 
 Nobody waits in here without an end. Reading needs no lock that a writer holds; whoever is kept from writing waits for a
 few seconds, and after one wait in vain only tries, until a try succeeds. Few databases are open at once.

@@ -148,7 +148,7 @@ class _Run:
     def _claimed(
         self, claims: "Claims", step: Step, ahead: deque[list[int]], rest: list[int], alone: bool
     ) -> Iterator[int]:
-        """Yield rows that nobody else computes, a few of which are claimed at a time; add the others to `rest`."""
+        """Yield rows that nobody else computes, and claim a few of them at a time. Add the others to `rest`."""
         n_behind = 0
         while ahead:
             chunk = ahead.popleft()

@@ -358,7 +358,7 @@ def _passes_that_left_something(
 ) -> Iterator[tuple[Pass, np.ndarray, int]]:
     """Yield the ways up to earlier cuts, the deepest first, that have left something worth reading.
 
-    Of the first few rows, or of others here and there, which stand for all; with what was left, and of which.
+    The first few rows, or some others, stand for all. What was found is returned too, with its stop.
     """
     n = len(missing)
     places = (

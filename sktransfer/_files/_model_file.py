@@ -110,7 +110,7 @@ def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no such file, of a version to come, or damaged: the message says which part.
+        If it is not such a file, if a newer version wrote it, or if it is damaged. The message says which part.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -193,7 +193,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return tensors on the CPU of which no two share memory, which safetensors refuses.
+    """Return tensors on the CPU that do not share memory, because safetensors refuses those that do.
 
     Parameters
     ----------

@@ -110,7 +110,7 @@ def read_composite(written: bytes, ours: list[Any]) -> Any:
 
 
 def _check_archive(written: bytes, nested: bool = False) -> None:
-    """Refuse what would unpack to more than it holds: skops packs nothing, but for sparse matrices, which are archives.
+    """Refuse what would unpack to more than it holds. skops packs only sparse matrices, which are archives.
 
     What an archive says of its parts is compared with its length; Python's reader never gives more of a part than that.
     """

@@ -129,7 +129,7 @@ class FitTask:
         return bool(asked)
 
     def counter(self, n_samples: int, batch_size: int) -> Callable[[int], None]:
-        """Return what is told how many samples are done: this task's parts stand for some of them each.
+        """Return a function that takes the number of finished samples: each part of this task is some of them.
 
         Parameters
         ----------
@@ -187,7 +187,7 @@ def run_as_task(
     y: Any = None,
     sample_weight: Any = None,
 ) -> R:
-    """Learn while the callbacks of an estimator watch; however it ends, they are told that it is over.
+    """Learn while the callbacks of an estimator watch. However it ends, they learn that it is over.
 
     Parameters
     ----------

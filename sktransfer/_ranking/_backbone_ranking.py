@@ -140,7 +140,7 @@ def rank(
     failed = [row for row in rows if not row.cost]
     if len(failed) == len(rows):
         reasons = " ".join(f"{shown(row.name, 60)}: {row.error}" for row in failed[:5])
-        got = "1 backbone, which failed" if len(rows) == 1 else f"{len(rows)} backbones, all of which failed"
+        got = "1 backbone, which failed" if len(rows) == 1 else f"{len(rows)} backbones, which all failed"
         raise ValueError(f"Got {got}; expected at least one that works. {reasons}")
     kinds.discard("")
     return BackboneRanking(rows, extractors, _metric_of(scoring, target), probe, kinds.pop(), n_samples)

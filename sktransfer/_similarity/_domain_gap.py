@@ -206,9 +206,9 @@ class DomainGap:
         else:
             said = [f"The best block is {best.name}: {name} {best.score}, against {baseline} of {self.baseline_name}."]
             if best.score.mean - baseline.mean < best.score.error + baseline.error:
-                said.append("That is no clear gain.")
+                said.append("This is not a clear gain.")
         if self.earlier_is_better:
-            said.append(f"Features get worse towards the end: {self.last_block.score} behind the last block.")
+            said.append(f"Features get worse towards the end: {self.last_block.score} after the last block.")
         random = max((block.random_score for block in self.blocks if block.random_score), key=lambda each: each.mean)
         if random.mean >= best.score.mean:
             said.append(f"Random weights do as well ({random}): what the network learned does not help here.")

@@ -152,7 +152,7 @@ def choose_rows(n_samples: int, most: int, targets: Targets | None, seed: Any) -
     Returns
     -------
     int ndarray
-        Rows, in random order, so that folds of neighbours are no folds of a kind.
+        Rows, in random order, so that folds of neighbouring rows are mixed.
     """
     order = check_random_state(seed).permutation(n_samples)
     if n_samples <= most or targets is None or targets.kind != "classes":

@@ -259,7 +259,7 @@ def activations(work: Pass, first: torch.Tensor, augmented: Augmented | None = N
     Returns
     -------
     Activations
-        One row a sample.
+        One row per sample.
     """
     views = 1 if augmented is None else augmented.n_views or 0
     needed = int(first.numel() * 4 * sizes_in_all(work.samples) * views)

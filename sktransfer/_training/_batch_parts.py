@@ -111,7 +111,7 @@ class BatchParts:
             return self.module.run(part)
 
     def _count(self, batch: torch.Tensor, parameters: Sequence[torch.Tensor]) -> int:
-        """Return into how many parts a batch is divided; it depends on nothing but sizes and the number of threads."""
+        """Return into how many parts a batch is divided. It depends only on sizes and the number of threads."""
         weights = sum(parameter.numel() for parameter in parameters)
         width = {3: -1, 4: 1}.get(batch.ndim)  # the axis of channels: the weights are used at each place of the others
         places = len(batch) if width is None else batch.numel() // batch.shape[width]

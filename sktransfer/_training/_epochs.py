@@ -105,7 +105,7 @@ def _diverged(what: str, epoch: int, settings: TrainingSettings, blocks: tuple[B
 
 
 class _StopOnNan(Callback):
-    """Ends training whose loss is no number any more."""
+    """Ends training when the loss becomes NaN or infinite."""
 
     def __init__(self, settings: TrainingSettings, blocks: tuple[Block, ...]):
         self.settings, self.blocks = settings, blocks
@@ -223,7 +223,7 @@ def train_suffix(
     Raises
     ------
     ValueError
-        If the loss is no number any more.
+        If the loss becomes NaN or infinite.
     """
     module.compute_in(execution.bfloat16)
     before = copy.deepcopy(module.state_dict())

@@ -17,7 +17,7 @@ from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer._training._suffix_pass import outputs_of
 from sktransfer._training.tasks._base import Task
 
-# Interpolations of which the best is chosen, and parts that are held out in turn for it where none is held out anyway.
+# Interpolations to choose from, and the number of parts to hold out in turn if no samples are held out anyway.
 FACTORS = np.linspace(0, 1, 11)
 PARTS = 3
 

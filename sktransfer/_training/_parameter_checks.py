@@ -14,7 +14,7 @@ from sktransfer.backbones import Backbone
 from sktransfer.backbones._learned_parameters import TRAINABLE, matrix_shape
 from sktransfer.inputs.images._augmentation import make_augmentation
 
-# What learns with each value of `trainable`, for messages.
+# What learns with each value of `trainable`, as error messages call it.
 _KINDS = {
     "norm": "normalisation layers with parameters",
     "bias": "biases or normalisation layers",
@@ -33,7 +33,7 @@ def check_optimizer(optimizer: Any) -> None:
     Raises
     ------
     ValueError
-        If the name is unknown, or the class is no optimiser or takes no `weight_decay`.
+        If the name is unknown, or the class is not an optimiser or takes no `weight_decay`.
     """
     if isinstance(optimizer, str):
         check_choice("optimizer", optimizer, OPTIMIZERS)

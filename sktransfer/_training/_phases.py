@@ -1,6 +1,6 @@
 """The phases of training: a head on frozen features, then blocks with the head, on what the phase before has left.
 
-A linear head is solved where nothing but epochs could serve better; the phase after it starts from that solution.
+A linear head is solved unless a parameter asks for epochs. The phase after it starts from the solution.
 """
 
 import copy
@@ -371,7 +371,7 @@ class Phases:
             scaling.factor.mul_(scale)
             self._give_head(module, rows, scaling)
             started = {**module.head.state_dict(), "1.weight": linear.weight / scale, "1.bias": linear.bias}
-        else:  # a random head is no start
+        else:  # a random head is not a start
             self._give_head(module, rows)
             started = {}
         if module.started is None:

@@ -106,7 +106,7 @@ def copy_suffix(backbone: Backbone, module: SuffixNetwork) -> SuffixNetwork:
     Returns
     -------
     SuffixNetwork
-        With tensors of its own, which want no gradient.
+        With its own tensors, which require no gradient.
     """
     suffix = copy.deepcopy(module).requires_grad_(False)  # the copy is without its tail, as a pickle is
     suffix.attach(backbone)

@@ -13,7 +13,7 @@ SCHEDULES = ("cosine", "constant")
 # Names that `optimizer=` takes, and what torch calls them.
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "sgd": "SGD"}
 
-# Those of which torch has a version that updates all parameters in one pass.
+# Optimisers with a version in torch that updates all parameters in one pass.
 FUSED = ("adam", "adamw", "sgd")
 
 

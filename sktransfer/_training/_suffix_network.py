@@ -1,4 +1,4 @@
-"""The network behind the cut: tuned blocks, pooling and a head of one's own classes, and what of it is frozen."""
+"""The network after the cut: tuned blocks, pooling and a head for your own classes, and which of it is frozen."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -395,7 +395,7 @@ def _plain_state(tail: nn.Module, inserted: Mapping[str, LowRank]) -> dict[str, 
 
 
 def _move(module: nn.Module, start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], factor: float) -> None:
-    """Put the tensors of a module, as far as both name them, between start and end; at 0 and 1 to the bit."""
+    """Put the tensors of a module, as far as both name them, between start and end; at 0 and 1 exactly."""
     tensors = module.state_dict()
     with torch.no_grad():
         for name in tensors.keys() & start.keys() & end.keys():

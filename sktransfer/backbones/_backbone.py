@@ -481,7 +481,7 @@ class Backbone(KeptNetwork):
                     return [shape[1:] for shape in self._traced.output_shapes(batch)]
             except (RuntimeError, AssertionError, TypeError, IndexError, ValueError):
                 continue
-        return [()] * len(self.blocks)  # a network of one's own that no sample has been seen for
+        return [()] * len(self.blocks)  # a network of your own that has not seen a sample
 
     def feature_state(self, tuned: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return all parameters and buffers that the features of the whole network depend on.

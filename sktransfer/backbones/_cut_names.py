@@ -43,7 +43,7 @@ class CutNames:
     graph : Graph
         Of the network.
     network : str
-        Its name, for messages.
+        Its name, used in error messages.
     """
 
     def __init__(self, graph: Graph, network: str):

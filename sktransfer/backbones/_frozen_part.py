@@ -57,9 +57,9 @@ class FrozenPart:
 
     @property
     def identity(self) -> str | None:
-        """What the values at the end are a function of, but for the sample, in a string.
+        """All that the values at the end depend on, except for the sample, as a string.
 
-        `None` where that cannot be written down whole: then nothing may be kept.
+        `None` if that cannot be written down completely. Then nothing is cached.
         """
         if self.digest is None:
             return None

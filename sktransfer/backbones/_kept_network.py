@@ -99,7 +99,7 @@ class KeptNetwork:
         return self._source.keeps_network
 
     def to_record(self, store_weights: bool = True) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """Return what it takes to build this backbone again with `restore_backbone`, but for a person's own network.
+        """Return what `restore_backbone` needs to rebuild this backbone, except for a network of your own.
 
         Parameters
         ----------

@@ -128,7 +128,7 @@ def unwrap(X: Any) -> "np.ndarray | list[Any]":
     Returns
     -------
     ndarray or list
-        A list of objects, some of which stand alone or all of which are missing, or an array of anything else.
+        A list of objects, where some stand alone or all are missing, or an array of anything else.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def _of_arrays(X: "list[Any] | tuple[Any, ...]") -> tuple[list[Any], bool]:
 
 
 def _differ(X: "list[Any] | tuple[Any, ...]") -> bool:
-    """Tell whether rows are arrays of different lengths, of which no array can be made."""
+    """Tell whether rows are arrays of different lengths, which cannot be joined into one array."""
     return all(hasattr(row, "shape") for row in X) and len({tuple(row.shape) for row in X}) > 1
 
 

@@ -59,7 +59,7 @@ class EncodedFile(ABC):
         Parameters
         ----------
         row : int
-            Its row, for messages.
+            Its row, used in error messages.
 
         Returns
         -------
@@ -241,7 +241,7 @@ def is_cell(row: Any) -> bool:
     Returns
     -------
     bool
-        Whether it is a dict with nothing but `"bytes"`, `"path"`, `"array"` and `"sampling_rate"`.
+        Whether it is a dict with only `"bytes"`, `"path"`, `"array"` and `"sampling_rate"`.
     """
     return isinstance(row, Mapping) and _OF_A_CELL.issuperset(row) and not _MAIN_OF_A_CELL.isdisjoint(row)
 

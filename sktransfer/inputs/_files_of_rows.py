@@ -34,7 +34,7 @@ class FilesOfRows:
         Returns
         -------
         str, EncodedFile or None
-            A path on this machine, a file that is read in another way, or `None` where the row is no file.
+            A path on this machine, a file that is read in another way, or `None` if the row is not a file.
 
         Raises
         ------
@@ -125,6 +125,6 @@ def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[An
     rows = list(rows)
     for row, path in names.items():
         rows[row] = UnreadableSampleError(
-            f"Got {shown(path, 200)} (row {row}), which is no file; expected the path of {what}."
+            f"Got {shown(path, 200)} (row {row}), which is not a file; expected the path of {what}."
         )
     return rows

@@ -114,7 +114,7 @@ def check_rows(rows: "list[Any] | tuple[Any, ...]") -> None:
     ------
     ValueError
         If the first row is a pair, such as a picture and its label or a waveform and its rate, or all rows are dicts
-        that are no cells of a column.
+        that are not cells of a column.
     """
     if not rows:
         return

@@ -20,7 +20,7 @@ _PICTURES = (
 
 
 def _name_in(text: str) -> str:
-    """Return the part of an address that names a file in it; all of what is no address."""
+    """Return the part of an address that names a file. Return anything that is not an address as it is."""
     scheme, colon, rest = text.partition("://")
     return re.split(r"::|[?#]", rest)[0] if colon and scheme.isalnum() else text
 
@@ -42,7 +42,7 @@ class Rows:
     given : ndarray, list, table or sparse matrix
         As scikit-learn checks them: columns have their names still.
     values : ndarray, list or sparse matrix
-        A list of samples, some of which stand alone or all of which are missing, or an array of anything else.
+        A list of samples, where some stand alone or all are missing, or an array of anything else.
 
     Raises
     ------

@@ -53,7 +53,7 @@ def axes_for(ax: Any, size: tuple[float, float]) -> Any:
     Raises
     ------
     TypeError
-        If they are no axes, such as the array that `plt.subplots` returns of several.
+        If they are not axes, such as the array that `plt.subplots` returns for several.
     """
     plt = import_pyplot()
     if ax is None:
@@ -205,7 +205,7 @@ def wrap(text: str, size: tuple[float, float], points: float) -> str:
     Returns
     -------
     str
-        Lines, the last of which ends in an ellipsis where something is cut off.
+        Lines. The last one ends in an ellipsis if something is cut off.
     """
     n_lines = max(1, int(72 * size[1] / (points * _LINE)))
     lines, rest = list[str](), " ".join(text.split())

@@ -130,7 +130,7 @@ def _of_row(row: Any, number: int) -> Hashable:
     if isinstance(row, Mapping):
         return "sound", row.get("sampling_rate"), _of_array(np.asarray(row["array"]))
     if is_missing(row):
-        return "nothing", number  # which is no copy of another one that is missing
+        return "nothing", number  # which is not a copy of another missing one
     return _of_array(np.asarray(row))
 
 

@@ -76,7 +76,7 @@ def vectors_of_blocks(work: Pass) -> Iterator[list[np.ndarray]]:
     Parameters
     ----------
     work : Pass
-        The way through all blocks, each of which leaves a vector.
+        The pass through all blocks, with one vector per block.
 
     Yields
     ------

@@ -205,7 +205,7 @@ def _texts(holder: BackboneEstimator, X: Any) -> tuple[list[Hidden], Samples]:
 
 
 def _order(hidden: list[Hidden]) -> list[tuple[int, int | None]]:
-    """Return the row of each variant and the part that is hidden; `None` where it is none."""
+    """Return the row of each variant, and the part that is hidden or `None`."""
     return [(row, number) for row, one in enumerate(hidden) for number in (None, *range(len(one.parts)))]
 
 

@@ -1,7 +1,7 @@
 """Samples as a person sees them: read by the readers that estimators use, but whole, and before anything is fitted.
 
 Pictures are upright, in colours, at their own shape; sounds are waveforms at their own rate. A sample that cannot be
-read stands with the reason, for whoever looks at data wants to see that too.
+read is shown with the reason, because that is worth seeing too.
 """
 
 import os
@@ -87,7 +87,7 @@ class WholePicture(ImagePreprocessing):
 
 @dataclass(frozen=True)
 class HowToRead:
-    """What the readers of estimators are told about X, under the same names.
+    """Parameters for reading X, with the names that estimators use.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ def _read(kind: str, samples: Any, place: int, row: int) -> ReadSample:
 
 def _picture(samples: Samples, place: int) -> np.ndarray:
     loaded = samples.load(place)
-    drawn = loaded[:3] if len(loaded) >= 3 else loaded[:1].expand(3, -1, -1)  # two channels are no colours
+    drawn = loaded[:3] if len(loaded) >= 3 else loaded[:1].expand(3, -1, -1)  # two channels are not colours
     return drawn.movedim(0, -1).contiguous().numpy()
 
 

@@ -42,7 +42,7 @@ def check_count(name: str, value: Any) -> None:
     Raises
     ------
     ValueError
-        If it is no integer from 1.
+        If it is not an integer of at least 1.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"Got {name}={value!r}; expected an integer of at least 1.")

@@ -15,7 +15,7 @@ from sktransfer.inspection._parameter_axes import (
 )
 from sktransfer.inspection._search_results import Cell, full_name, make_cells, names_of, read_search, values_of
 
-# A map of which less than this share was tried is drawn as points: a random search seldom meets a value twice.
+# If less than this share of a map was tried, it is drawn as points: a random search rarely tries a value twice.
 _SPARSE = 0.5
 
 _CHOSEN = "chosen by the search"
@@ -192,7 +192,7 @@ class SearchDisplay:
         return cut(f"{self.metric}, best over {others}" if others else self.metric, 45)
 
     def _is_sparse(self) -> bool:
-        """Tell whether points on an axis of numbers say more than a map, most of which would be empty."""
+        """Tell whether points on an axis of numbers say more than a map that would be mostly empty."""
         if not (by_size(self.x_values) or by_size(self.y_values)):
             return False
         of_one_place = [cell for cell in self.cells if len(cell.columns) == len(cell.rows) == 1]

@@ -86,7 +86,7 @@ def read_search(search: Any, metric: str | None) -> tuple[list[Candidate], str]:
     NotFittedError
         If it is not fitted.
     ValueError
-        If it is no search, or has no such score.
+        If it is not a search, or has no such score.
     """
     if not hasattr(search, "cv_results_"):
         check_is_fitted(search)
@@ -152,7 +152,7 @@ def full_name(name: str, candidates: Sequence[Candidate]) -> str:
 
 
 def names_of(candidates: Sequence[Candidate]) -> list[str]:
-    """Return the parameters of which there is more than one value, or all if there is none."""
+    """Return the parameters with more than one value, or all if there are none."""
     names = list(dict.fromkeys(name for one in candidates for name in one.parameters))
     several = [name for name in names if len({_key(one.parameters.get(name)) for one in candidates}) > 1]
     return several or names

@@ -1,4 +1,4 @@
-"""One label a sample: logistic regression on features, cross-entropy in epochs."""
+"""One label per sample: logistic regression on features, cross-entropy in epochs."""
 
 import warnings
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Several labels a sample: one logistic regression a label on the same features, binary cross-entropy in epochs.
+"""Several labels per sample: one logistic regression per label on the same features, binary cross-entropy in epochs.
 
 Samples are held out at random: which labels occur together says how one would stratify, and nobody has enough samples
 of each combination.
@@ -38,7 +38,7 @@ class IndicatorTask(Task):
 
     metric: ClassVar[str] = "accuracy"
     nothing_to_choose_by: ClassVar[str] = (
-        'Got head_C="auto" and no label of which two samples have it, or two have not; expected one at least, to '
+        'Got head_C="auto", but no label that at least two samples have and two do not have; expected at least one, to '
         "choose the penalty by samples that are held out."
     )
 

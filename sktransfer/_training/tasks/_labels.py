@@ -79,7 +79,7 @@ def read_validation_labels(y: Any, classes: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If labels are none, or others than those of the training samples.
+        If they are not labels, or not labels of the training samples.
     """
     if issparse(y):
         raise ValueError(f"Got y_val as a sparse matrix; expected {_WANTED}, as y is.")
@@ -136,7 +136,7 @@ def check_class_weight(class_weight: Any) -> None:
     Raises
     ------
     ValueError
-        If one is negative, NaN or infinite, or something in a list is no dict.
+        If one is negative, NaN or infinite, or something in a list is not a dict.
     """
     for one in class_weight if isinstance(class_weight, list) else [class_weight]:
         if isinstance(class_weight, list) and not isinstance(one, dict):

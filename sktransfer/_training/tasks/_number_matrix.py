@@ -32,7 +32,7 @@ def read_numbers(y: Any, name: str = "y") -> tuple[np.ndarray, bool]:
     float64 ndarray of shape (n_samples, n_outputs)
         Its values.
     bool
-        Whether it has one number a sample and no column of its own for it.
+        Whether it has one number per sample, without a column axis.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from sktransfer._training.tasks._weights import check_lengths, read_weights, ref
 # Of numbers with standard deviation 1; Huber's loss grows like the difference from one standard deviation on.
 LOSSES = {"squared_error": nn.MSELoss, "absolute_error": nn.L1Loss, "huber": nn.HuberLoss}
 
-# Parts of like numbers from each of which samples are held out.
+# Number of bins of similar numbers. Samples are held out from each bin.
 BINS = 10
 
 
@@ -34,7 +34,7 @@ class NumberTask(Task):
     mean, scale : float64 ndarray of shape (n_outputs,)
         What is taken from numbers, and what they are divided by then.
     is_flat : bool
-        Whether there is one number a sample, without a column of its own.
+        Whether there is one number per sample, without a column axis.
     """
 
     metric: ClassVar[str] = "r2"
@@ -171,7 +171,7 @@ def number_task(
     shares, relative = weights / weights.sum(), numbers / greatest
     mean = shares @ relative
     deviation = np.sqrt(shares @ np.square(relative - mean))
-    varies = deviation > 1e-12  # what is constant but for rounding is constant
+    varies = deviation > 1e-12  # constant up to rounding counts as constant
     if not varies.any():
         values = shown(numbers[0].tolist() if numbers.shape[1] > 1 else float(numbers[0, 0]))
         warnings.warn(

@@ -112,7 +112,7 @@ class Graph(Protocol):
         """Forget what its layers were called with, which lies on the device where they ran."""
 
     def describe(self) -> Description:
-        """Write down what the network computes, but for its weights; raise `NotWritableError` where that cannot be."""
+        """Write down what the network computes, except for its weights; raise `NotWritableError` if it cannot."""
 
     def output_shapes(self, x: torch.Tensor) -> list[tuple[int, ...]]:
         """Run the network once and return the shape of each block's output, up to the features."""

@@ -84,7 +84,7 @@ class SizedEntry(Protocol):
         """Choose what the features are, given what the network, or its like without values, has returned."""
 
     def found_special(self, special: torch.Tensor | None) -> None:
-        """Take note of which tokens are the same for any samples."""
+        """Remember the tokens that are the same for any samples."""
 
     def read(self, output: Any) -> torch.Tensor:
         """Return the features of what the network's forward returns."""
@@ -226,7 +226,7 @@ class ModuleGraph:
         """Nothing is remembered from run to run."""
 
     def describe(self) -> Description:
-        """Write down what the network computes, but for its weights."""
+        """Write down what the network computes, except for its weights."""
         return describe_network(self.network, entry=self.entry, special=self.special)
 
     def output_shapes(self, x: torch.Tensor) -> list[tuple[int, ...]]:

@@ -194,7 +194,7 @@ class _Run:
 
 
 class _StandIn(nn.Module):
-    """Stands where a module stood: its attributes can be asked for, and it returns what it is told to."""
+    """Stands where a module stood: its attributes can be asked for, and it returns what it is set to return."""
 
     def __init__(self, original: nn.Module, run: _Run, path: str, role: str):
         super().__init__()

@@ -23,7 +23,7 @@ Untraced = Collection[type[nn.Module] | Callable[..., Any]]
 class _ScopedTracer(fx.Tracer):
     """Traces into every module but torch's own layers, those named, and modules that hold neither weights nor modules.
 
-    The latter (stochastic depth, a dropout of one's own) may behave differently in training, which a trace of their
+    The latter (stochastic depth, your own dropout) may behave differently in training, which a trace of their
     inside would freeze.
 
     While it traces, torch hands it every call of every module in the process; those of other threads are let through.

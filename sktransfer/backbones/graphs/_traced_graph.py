@@ -192,7 +192,7 @@ class NetworkGraph:
         return make_ready(self.between(start, end, pooled), device, bfloat16, ready)
 
     def describe(self) -> Description:
-        """Write down what the network computes, but for its weights."""
+        """Write down what the network computes, except for its weights."""
         return describe_operations(self.network, self._slice(self._output, self._input))
 
     def block_ends(self) -> dict[fx.Node, int]:
@@ -226,7 +226,7 @@ class NetworkGraph:
         return sorted(needed, key=self._order.__getitem__)
 
     def _find_places(self, ends_in_classifier: bool | None) -> None:
-        """Find values that are the only one alive at some point of the run, but for sizes that can be had from them."""
+        """Find values that are the only one alive at some point of the run, except for sizes that follow from them."""
         order = [self._input, *self._slice(self._output, self._input)]
         strictly, at_most = self._alone(order, self._constants), self._alone(order, self._apart)
         self._cut_at(list(at_most), ends_in_classifier)

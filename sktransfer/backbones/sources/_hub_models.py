@@ -125,7 +125,7 @@ def _read_tokenizer(files: ModelFiles, network: nn.Module, config: Any, model: S
 
 
 def _load_tokenizer(files: ModelFiles, config: Any) -> Any:
-    """Return the library's tokenizer of copies of its files that name nothing but tokens.
+    """Return the library's tokenizer, loaded from copies of its files that name only tokens.
 
     The library opens, and imports, what tokenizer_config.json names; so it is shown a folder that was made here.
     """

@@ -26,7 +26,7 @@ def choose_tower(network: Any, tower: str, files: ModelFiles) -> str:
     tower : {"image", "text", "auto"}
         What is asked for.
     files : ModelFiles
-        Whose it is, for messages.
+        Files of the model, used in error messages.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def pooling_of_texts(network: nn.Module, prepared: TextPreprocessing, files: Mod
     prepared : TextPreprocessing
         Its tokenizer.
     files : ModelFiles
-        Whose it is, for messages.
+        Files of the model, used in error messages.
 
     Returns
     -------

@@ -118,14 +118,14 @@ def type_faults(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tenso
 
 
 def _type_fault(tensor: torch.Tensor, wanted: torch.dtype) -> str | None:
-    """Say why a tensor cannot be converted to a type and mean the same: whole numbers, for one, are no weights."""
+    """Say why a tensor cannot be converted to a type and mean the same: whole numbers, for one, are not weights."""
     given = tensor.dtype
     differ = f"{str(given)[6:]} for {str(wanted)[6:]}"
     if given == wanted or wanted.is_complex:
         return None
     if tensor.is_complex():
         return differ
-    if not wanted.is_floating_point:  # counters and masks, some of which were written as floats
+    if not wanted.is_floating_point:  # counters and masks, sometimes written as floats
         return differ if given.is_floating_point and not bool((tensor == tensor.round()).all()) else None
     if not given.is_floating_point:
         return differ

@@ -82,7 +82,7 @@ def find_file(weights: str | os.PathLike[str]) -> Path:
     if not stat.S_ISREG(found.st_mode):
         what = _NO_FILES.get(stat.S_IFMT(found.st_mode), "something else")
         raise FileNotFoundError(f"{named}, which is not a file but {what}; {expected}")
-    if not found.st_size:  # as those below /proc are too, some of which keep their readers waiting
+    if not found.st_size:  # files below /proc are empty too, and some keep their readers waiting
         raise ValueError(f"{named}, which is empty (0 bytes); expected the weights. Copy or download the file again.")
     try:
         with path.open("rb") as file:
@@ -142,10 +142,10 @@ def _check_archive(path: Path, size: int) -> None:
 
 
 def check_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuse tensors of which a network cannot be made, and numbers that are none.
+    """Refuse tensors that no network can use, and values that are not numbers.
 
-    Infinity is refused too, but for masks of zeros and minus infinity, which some layers add to their scores. The look
-    costs one sum of each tensor.
+    Infinity is refused too, except in masks of zeros and minus infinity, which some layers add to their scores. The
+    look costs one sum of each tensor.
 
     Parameters
     ----------
@@ -196,7 +196,7 @@ def check_versions(state: Any, path: Path) -> None:
     Raises
     ------
     ValueError
-        If they are anything but a dict of dicts, with a number as `version`.
+        If they are not a dict of dicts, with a number as `version`.
     """
     metadata = getattr(state, "_metadata", None)
     fine = metadata is None or (

@@ -86,7 +86,7 @@ def _check_tensor(name: str, tensor: torch.Tensor, network: str) -> None:
 
 
 def refuse_other(backbone: Any) -> None:
-    """Refuse what is no name, network or function, and names that are written otherwise here.
+    """Refuse what is not a name, network or function, and names that are written differently here.
 
     Parameters
     ----------

@@ -87,7 +87,7 @@ def augment_batch(batch: torch.Tensor, augmentation: Augmentation) -> torch.Tens
     Raises
     ------
     ValueError
-        If the callable returns anything but a sample of the same shape.
+        If the callable does not return a sample of the same shape.
     """
     changed = [augmentation(sample) for sample in batch]
     for sample in changed:

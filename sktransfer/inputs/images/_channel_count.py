@@ -1,7 +1,7 @@
 """How many channels the images of `fit` have, where a network is to be adapted to them.
 
-Grey, colours and colours with transparency are what every network of pictures takes, so only other counts are told. No
-axis is guessed: where a shape could be read in two ways, a person is asked.
+Every network for images takes grey, colours and colours with transparency, so only other numbers of channels are
+reported. No axis is guessed: if a shape could be read in two ways, the user has to say which.
 """
 
 import os

@@ -20,7 +20,7 @@ _LEAST = 1e-6
 
 
 def check_stats(channel_stats: Any) -> None:
-    """Raise if these are no means and deviations of channels.
+    """Raise if these are not means and deviations of channels.
 
     Parameters
     ----------

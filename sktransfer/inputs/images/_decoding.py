@@ -68,7 +68,7 @@ def decode(
     Raises
     ------
     UnreadableSampleError
-        If it is no image, is truncated, has other channels, or holds more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+        If it is not an image, is truncated, has other channels, or holds more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     with ExitStack() as opened:
         if isinstance(image, Image.Image):
@@ -357,7 +357,7 @@ def header_of(image: "str | EncodedFile", row: int) -> TiffHeader | None:
     Returns
     -------
     TiffHeader or None
-        `None` where it is no TIFF, or cannot be read, which is said when it is loaded.
+        `None` if it is not a TIFF, or cannot be read. Loading it then says so.
     """
     with suppress(Exception), open_content(opened_by(image, row)) as file:
         return read_header(file)

@@ -1,6 +1,6 @@
-"""A folder of class folders, read as scikit-learn's `load_files` reads one, but for images and without opening them.
+"""List a folder of class folders, as scikit-learn's `load_files` does, with images that are not opened.
 
-Linked folders are followed. What is left out is counted and told.
+Linked folders are followed. What is left out is counted in a warning.
 """
 
 import os

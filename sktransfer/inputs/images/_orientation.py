@@ -162,7 +162,7 @@ class BareFile(io.BufferedReader):
             self.says = _in_xmp({"xmp": xmp})
 
     def _look_at_tiff(self) -> None:
-        """Blank the entries that do not say how pixels are stored, and an orientation that is none."""
+        """Blank the entries that do not say how pixels are stored, and an invalid orientation."""
         self.seek(0, os.SEEK_END)
         size = self.tell()
         for entry in list(_entries(self)):

@@ -1,4 +1,4 @@
-"""How a network wants its images: the size, the crop and the normalisation that travel with its weights.
+"""How a network expects its images: the size, the crop and the normalisation that travel with its weights.
 
 The operations, and their order, are those of torchvision's own presets.
 """

@@ -51,7 +51,7 @@ def check_n_channels(n_channels: object) -> int:
 
 
 def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
-    """Raise if this is no shape of an image.
+    """Raise if this is not the shape of an image.
 
     Parameters
     ----------

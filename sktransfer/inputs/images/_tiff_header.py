@@ -1,7 +1,7 @@
 """What a TIFF says of its bands, by the few numbers of its first directories: no library is asked, no pixel decoded.
 
-Pillow reads grey and colours, with or without transparency. What has more bands, or bands of another meaning, is told
-here, before anything is decoded.
+Pillow reads grey and colours, with or without transparency. Files with more bands, or bands of another meaning, are
+recognised here, before anything is decoded.
 """
 
 import os
@@ -85,7 +85,7 @@ def read_header(file: IO[bytes]) -> TiffHeader | None:
     Returns
     -------
     TiffHeader or None
-        `None` where it is no TIFF, or its first directory is damaged.
+        `None` if it is not a TIFF, or its first directory is damaged.
     """
     file.seek(0)
     head = file.read(16)

@@ -32,7 +32,7 @@ _BLOCK = 2**16
 
 
 class Length(NamedTuple):
-    """How long a sound is: samples of each channel, and samples a second."""
+    """How long a sound is: samples of each channel, and samples per second."""
 
     n_samples: int
     rate: int
@@ -224,7 +224,7 @@ def to_waveform(blocks: Iterable[np.ndarray], given: int, rate: int) -> np.ndarr
     Raises
     ------
     ValueError
-        If there is a value that is no number, or far beyond full scale.
+        If there is a value that is not a number, or far beyond full scale.
     """
     mono = (_checked(block).mean(axis=1, dtype=np.float32) for block in blocks)
     if given == rate:

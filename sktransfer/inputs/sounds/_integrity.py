@@ -43,7 +43,7 @@ def opened(sound: str | bytes) -> IO[bytes]:
 
 
 def check_whole(sound: str | bytes) -> None:
-    """Refuse a file that is no sound, is shorter than it says, or whose checksums are wrong.
+    """Refuse a file that is not a sound, is shorter than it says, or whose checksums are wrong.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How a network of transformers wants its sounds: what its feature extractor says, as a record of plain values.
+"""How a network of transformers expects its sounds: what its feature extractor says, as a record of plain values.
 
 The extractor itself is built where it is needed, and prepares one window at a time.
 """

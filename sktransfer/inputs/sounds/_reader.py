@@ -1,8 +1,8 @@
 """Sounds, in files or as arrays, become windows of what a network listens to: one channel, at the network's own rate.
 
-A sound that is longer than a window is read in several, of equal length and evenly spread, the last of which ends where
-the sound ends; a shorter one is followed by silence. The network hears each window by itself, and what it makes of them
-is pooled.
+A sound that is longer than a window is read in several windows, of equal length and evenly spread. The last one ends
+where the sound ends. A shorter sound is followed by silence. The network hears each window by itself, and what it makes
+of them is pooled.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ LONGEST_WINDOW = 10.0
 # Seconds by which a sound may exceed its windows: so little is cut off, rather than that all else is heard twice.
 SPARE = 0.01
 
-# Types of arrays. Integers of 64 bits are no samples of any sound: what their full scale is, nobody knows.
+# Types of arrays. Integers of 64 bits are not among them: nobody knows their full scale.
 _TYPES = ("uint8", "int8", "int16", "int32", "float16", "float32", "float64")
 _SOUND = (
     "a path, or an array of shape (n_samples,), (n_samples, n_channels) or (n_channels, n_samples), or a file as bytes"
@@ -45,7 +45,7 @@ class SoundReader(Reader):
 
     X is a list, array, Series or one-column table of paths, of arrays, or of both; an array of shape
     (n, n_samples), (n, n_samples, n_channels) or (n, n_channels, n_samples) will do. Of the two sides of a sound, the
-    shorter one is its channels, of which the mean is taken. Arrays are of the types uint8 (with 128 as silence), int8,
+    shorter one is its channels, and their mean is taken. Arrays are of the types uint8 (with 128 as silence), int8,
     int16 or int32, each with its own full scale, or floats within [-1, 1]: somewhat beyond is left as it is, and beyond
     16 refused. Sounds last from 10 milliseconds to an hour.
 
