@@ -358,7 +358,7 @@ REFUSED = {
             *got("biases", expected="Did you mean 'bias'"),
             *got("", expected="'all', 'norm', 'bias' or 'lora'"),
             *got(True, "full", expected='Write trainable="all"'),
-            *got(False, None, "none", expected='or freeze_depth="all" to train the head alone'),
+            *got(False, None, "none", expected='or freeze_depth="all" to train only the head'),
             *got("BatchNorm", expected='Write trainable="norm"'),
             *got("bitfit", expected='Write trainable="bias"'),
             *got("peft", expected='Write trainable="lora"'),

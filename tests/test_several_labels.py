@@ -246,7 +246,7 @@ def test_constant_labels_stay_constant(rows, parameters, class_weight):
 @pytest.mark.parametrize("value", [0, 1])
 def test_labels_that_are_all_constant_are_learned_with_a_warning(rows, value):
     y = np.full((80, 3), value)
-    with pytest.warns(UserWarning, match='^Got head_C="auto" and no label of which two samples'):
+    with pytest.warns(UserWarning, match='^Got head_C="auto" but no label that at least two samples have'):
         model = on_rows().fit(rows[0], y)
     np.testing.assert_array_equal(model.predict(rows[0]), y)
 
@@ -527,7 +527,7 @@ def test_validation_samples_are_recorded_and_routed(rows):
         (False, scipy.sparse.csr_array, "^Got y_val as a sparse matrix; expected one label per sample"),
         (False, lambda y: np.full(80, 7), r"^Got 7 in y_val; expected only labels of y: \[0, 1\]"),
         (False, lambda y: ["a"] * 80, r"^Got 'a' in y_val; expected only labels of y"),
-        (False, lambda y: [None] * 80, r"^Got y_val\[0\] = None; expected a label for each sample"),
+        (False, lambda y: [None] * 80, r"^Got y_val\[0\] = None; expected one label per sample"),
         (False, lambda y: [b"a"] * 80, r"^Got y_val\[0\] = b'a' of type bytes"),
         (False, lambda y: [0, "a"] * 40, r"^Got labels of mixed types: y_val\[0\] = 0 and y_val\[1\] = 'a'"),
         (False, lambda y: y[:5, 0], r"in X_val and y_val: \[80, 5\]"),

@@ -41,7 +41,7 @@ def stream(work: Pass) -> Batches:
     """
     if work.cache is not None and work.part.identity is None:
         why = work.part.loaded.why_no_identity
-        work.report(f"No activation goes into the cache: {why}, which cannot be written down whole.")
+        work.report(f"Outputs of frozen blocks are not cached: {why}, which cannot be part of a cache key.")
     from sktransfer._computing._planned_pass import in_order
 
     # Generators are closed where they are used, not when the last traceback of an interrupted pass is gone, so that

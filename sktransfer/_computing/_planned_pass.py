@@ -273,6 +273,6 @@ class _Run:
 
 def _why_not_kept(needed: int, limit: int) -> str:
     return (
-        f"Activations are not kept: {needed / 2**20:.1f} MiB would be needed, and the cache holds "
-        f"{limit / 2**20:.1f} MiB. They are computed each time; sktransfer.set_cache_limit raises it."
+        f"Outputs of frozen blocks are not cached: they need {needed / 2**20:.1f} MiB, and the limit of the cache is "
+        f"{limit / 2**20:.1f} MiB. They are computed each time. To raise the limit, call sktransfer.set_cache_limit."
     )

@@ -345,7 +345,7 @@ def steps_of(work: Pass, store: ActivationStore, missing: list[int], digests: li
         kept = {row: key for row, (key, held) in zip(missing, _looked_up(store, keys), strict=True) if held}
         if not kept:
             continue
-        work.report(f"{len(kept)} activations are computed from those that an earlier cut has left.")
+        work.report(f"Continued {len(kept)} samples from cached outputs of an earlier cut.")
         yield Step(list(kept), Left(before, example, of_row, kept))
         missing = [row for row in missing if row not in kept]
         if not missing:

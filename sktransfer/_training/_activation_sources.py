@@ -265,13 +265,13 @@ def activations(work: Pass, first: torch.Tensor, augmented: Augmented | None = N
     needed = int(first.numel() * 4 * sizes_in_all(work.samples) * views)
     if needed > KEPT_BYTES:
         work.report(
-            f"Activations are computed in each epoch: {needed / 2**30:.1f} GiB would be needed to keep them, and "
-            f"{KEPT_BYTES / 2**30:.1f} GiB are kept at most."
+            f"Outputs of frozen blocks are computed in each epoch: they need {needed / 2**30:.1f} GiB, and the limit "
+            f"is {KEPT_BYTES / 2**30:.1f} GiB."
         )
     elif views == 0:
-        work.report("Activations are computed in each epoch: the samples below them are augmented anew.")
+        work.report("Outputs of frozen blocks are computed in each epoch, because the samples are augmented anew.")
     else:
-        work.report(f"Activations are kept: {needed / 2**20:.1f} MiB.")
+        work.report(f"Keeping {needed / 2**20:.1f} MiB of outputs of frozen blocks for training.")
         if augmented is None:
             return KeptActivations(collect(work))
         keyed = work if augmented.name is not None else replace(work, cache=None)

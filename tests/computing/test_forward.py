@@ -167,7 +167,7 @@ def test_out_of_memory_halves_the_batch_with_one_warning(most, monkeypatch):
     expected = extractor.transform(X)
     monkeypatch.setattr(Hungry, "most", most)
     monkeypatch.setattr(Hungry, "tried", [])
-    with pytest.warns(UserWarning, match="CUDA ran out of memory with 20 samples at once") as caught:
+    with pytest.warns(UserWarning, match="CUDA ran out of memory with 20 samples per step") as caught:
         got = extractor.transform(X)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
     assert len([warning for warning in caught if "CUDA" in str(warning.message)]) == 1

@@ -99,7 +99,7 @@ def test_what_is_written_beside_an_onnx_file_replaces_no_pipe(ending, fitted, tm
 
 
 NOWHERE = {
-    "~nobody_of_this_name/model": (FileNotFoundError, "a user who does not exist"),
+    "~nobody_of_this_name/model": (FileNotFoundError, "an unknown user"),
     "a\0b": (ValueError, "not a valid file name"),
     "\ud800": (ValueError, "not a valid file name"),
     "x" * 300: (OSError, r"Could not write 'x+\.\.\.x+'|which is not a file"),

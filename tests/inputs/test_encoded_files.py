@@ -291,7 +291,7 @@ def test_arrays_in_cells_have_the_rate_that_the_cell_says(sound_files, listener)
 def test_damaged_sounds_are_named_or_become_nan(sound_files, listener):
     X = [file.read_bytes() for file in sound_files]
     X[2] = X[2][:-500]
-    with pytest.raises(ValueError, match="Got the file in row 2, which is not a complete sound"):
+    with pytest.raises(ValueError, match="Got the file in row 2, which is not a whole sound"):
         listener.transform(X)
     X[1] = {"array": np.zeros(900), "sampling_rate": None}
     tolerant = PretrainedFeatureExtractor(listener.backbone, on_bad_sample="nan").fit(X)

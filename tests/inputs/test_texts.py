@@ -168,7 +168,7 @@ NOT_TEXTS = {
     "a list": ["good"],
     "a dict": {"text": "good"},
     "an array": np.zeros(3),
-    "bytes that are no UTF-8": b"caf\xe9",
+    "bytes that are not valid UTF-8": b"caf\xe9",
     "half a character": "caf\udce9",
 }
 
@@ -198,7 +198,7 @@ def test_what_is_no_text_may_become_a_row_of_nan(wrong, bert):
 
 
 def test_several_rows_without_text_are_counted(bert):
-    with pytest.raises(ValueError, match=re.escape("X[1] = None") + r".*\(2 rows are no texts\.\)"):
+    with pytest.raises(ValueError, match=re.escape("X[1] = None") + r".*\(2 rows are not texts\.\)"):
         PretrainedFeatureExtractor(bert).fit(["good", None, "bad", None])
 
 

@@ -223,7 +223,7 @@ def test_one_sample_of_each_class_is_solved_with_the_middle_penalty():
 
 def test_a_fit_with_one_sample_of_a_class_tells_where_it_was_called(pictures):
     X, y = pictures
-    with pytest.warns(UserWarning, match=r'Got head_C="auto" and one sample of each class; .* is taken') as caught:
+    with pytest.warns(UserWarning, match=r'Got head_C="auto" and one sample of each class; .* is used') as caught:
         FineTunedClassifier(tiny_cnn, random_state=0).fit(X[:2], y[:2])
     assert caught[0].filename == __file__
 

@@ -30,8 +30,8 @@ class ClassTask(Task):
 
     metric: ClassVar[str] = "accuracy"
     nothing_to_choose_by: ClassVar[str] = (
-        'Got head_C="auto" and one sample of each class; expected two of one class at least, to choose the penalty by '
-        "samples that are held out."
+        'Got head_C="auto" and one sample of each class; expected at least two of one class, to choose the penalty on '
+        "held-out samples."
     )
 
     def __init__(self, classes: np.ndarray, labels: np.ndarray, weights: np.ndarray, label_smoothing: float = 0.0):

@@ -39,7 +39,7 @@ class IndicatorTask(Task):
     metric: ClassVar[str] = "accuracy"
     nothing_to_choose_by: ClassVar[str] = (
         'Got head_C="auto", but no label that at least two samples have and two do not have; expected at least one, to '
-        "choose the penalty by samples that are held out."
+        "choose the penalty on held-out samples."
     )
 
     def __init__(

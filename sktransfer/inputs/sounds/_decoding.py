@@ -313,6 +313,6 @@ def _naming(name: str) -> Iterator[None]:
         ) from error
     except Exception as error:  # libsndfile's errors are RuntimeErrors
         raise UnreadableSampleError(
-            f"Got {name}, which is not a complete sound ({error}); expected a file of type {NAMES}, with values within "
+            f"Got {name}, which is not a whole sound ({error}); expected a file of type {NAMES}, with values within "
             "[-1, 1] where they are floats. Replace it, or leave its row out."
         ) from error

@@ -92,7 +92,7 @@ WRONG = {
     "text": (b"This is a text, and nobody reads it aloud." * 9, "it does not begin like a sound"),
     "head alone": (WAV[: WAV.index(b"data") + 8], "it holds 0 of 16000 bytes"),
     "no samples": (claiming(WAV[: WAV.index(b"data") + 8], 0), "which holds no sound"),
-    "no chunk of samples": (without_data(WAV) + b"LIST\4\0\0\0abcd", "not a complete sound"),
+    "no chunk of samples": (without_data(WAV) + b"LIST\4\0\0\0abcd", "not a whole sound"),
     "4 GB in few bytes": (claiming(WAV[:100], 0xFFFFFFF0), "it holds 56 of 4294967280 bytes"),
     "another format": (MATLAB.getvalue(), "it is of type MAT5|does not begin like a sound"),
     "rate of nothing": (WAV[:24] + bytes(4) + WAV[28:], "row 0"),
@@ -150,7 +150,7 @@ def test_floats_that_are_no_sound_are_refused(value, message, tmp_path):
     wave = np.full(16000, 0.1, dtype=np.float32)
     wave[12345] = value
     soundfile.write(tmp_path / "x.wav", wave, RATE, subtype="FLOAT")
-    with pytest.raises(ValueError, match=rf"x.wav' \(row 0\), which is not a complete sound \(.*{message}"):
+    with pytest.raises(ValueError, match=rf"x.wav' \(row 0\), which is not a whole sound \(.*{message}"):
         load(tmp_path / "x.wav")
 
 
@@ -170,7 +170,7 @@ def test_missing_files_folders_and_pipes_are_counted_and_never_opened(tmp_path):
     (tmp_path / "x.wav").write_bytes(WAV)
     os.mkfifo(tmp_path / "pipe.wav")
     with pytest.raises(
-        FileNotFoundError, match=r"Got 3 of 4 paths that are no files; expected paths of sounds.*y\.wav"
+        FileNotFoundError, match=r"Got 3 of 4 paths that are not files; expected paths of sounds.*y\.wav"
     ):
         make_reader("sounds", SETTINGS).learn([tmp_path / "x.wav", tmp_path / "y.wav", tmp_path, tmp_path / "pipe.wav"])
 
@@ -218,5 +218,5 @@ def test_fit_and_predict_raise_with_row_and_path(name, files):
     files[5].write_bytes(files[5].read_bytes()[:-100])
     extractor = PretrainedFeatureExtractor(name, random_state=0)
     for run in (lambda: extractor.fit_transform(files, y), lambda: classifier.predict(files)):
-        with pytest.raises(ValueError, match=r"5\.wav' \(row 5\), which is not a complete sound"):
+        with pytest.raises(ValueError, match=r"5\.wav' \(row 5\), which is not a whole sound"):
             run()
