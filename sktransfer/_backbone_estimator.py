@@ -1,4 +1,4 @@
-"""What both estimators owe the person who calls them: a checked X, a loaded backbone, an answer to "auto".
+"""Base of all estimators: check X and the parameters, load the backbone, and resolve "auto".
 
 An estimator holds the backbone (what runs), the reader (how X is read) and nothing of X itself.
 """

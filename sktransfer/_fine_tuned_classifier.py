@@ -26,8 +26,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     """Classifier that fine-tunes a pretrained network.
 
     You choose how much of the network is trained: only a new head on frozen features, which is the default, or also the
-    last blocks, or all of it. The blocks up to `freeze_depth` stay frozen: they run in eval mode, and `fit` changes
-    none of their parameters and buffers by a single bit.
+    last blocks, or all of it. The blocks up to `freeze_depth` stay frozen: they run in eval mode, and `fit` does
+    not change a single bit of their parameters and buffers.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     ----------
     .. [1] Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
     .. [2] Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.
-    .. [3] Kornblith, Shlens and Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019, choose it likewise.
+    .. [3] Kornblith, Shlens and Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019, make a similar choice.
     .. [4] Wortsman et al., "Robust Fine-tuning of Zero-shot Models", CVPR 2022.
     .. [5] Frankle, Schwab and Morcos, "Training BatchNorm and Only BatchNorm", ICLR 2021.
     .. [6] Zaken, Goldberg and Ravfogel, "BitFit: Simple Parameter-efficient Fine-tuning", ACL 2022.

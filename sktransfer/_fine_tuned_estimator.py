@@ -1,4 +1,4 @@
-"""What estimators that tune a network have in common, whatever they predict: how they are fitted, kept and undone."""
+"""Base of the estimators that tune a network, whatever they predict: how they are fitted and stored."""
 
 import warnings
 from abc import abstractmethod

@@ -20,8 +20,8 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
     """Regressor that fine-tunes a pretrained network.
 
     You choose how much of the network is trained: only a new head on frozen features, which is the default, or also the
-    last blocks, or all of it. The blocks up to `freeze_depth` stay frozen: they run in eval mode, and `fit` changes
-    none of their parameters and buffers by a single bit.
+    last blocks, or all of it. The blocks up to `freeze_depth` stay frozen: they run in eval mode, and `fit` does
+    not change a single bit of their parameters and buffers.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How values, names, paths and errors stand in a message, which has to stay short whatever they are."""
+"""Show values, names, paths and errors in messages that stay short."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Estimators in a file that holds data alone: loading it runs no code, whoever wrote it.
+"""Save and load estimators as data: loading a file runs no code, whoever wrote it.
 
 An estimator is written as its parameters and what `fit` learned; whatever of scikit-learn is around it, beside it.
 """

@@ -1,4 +1,4 @@
-"""What people write who come from Keras, fastai, skorch, timm or torch, and what it is called here.
+"""Answer names from Keras, fastai, skorch, timm or torch with their names here.
 
 Such a word is never taken: it is answered with the right one. Whoever reads the code later knows one name for a thing.
 """

@@ -246,7 +246,7 @@ def test_constant_labels_stay_constant(rows, parameters, class_weight):
 @pytest.mark.parametrize("value", [0, 1])
 def test_labels_that_are_all_constant_are_learned_with_a_warning(rows, value):
     y = np.full((80, 3), value)
-    with pytest.warns(UserWarning, match='^Got head_C="auto" but no label that at least two samples have'):
+    with pytest.warns(UserWarning, match='^Got head_C="auto", but no label that at least two samples have'):
         model = on_rows().fit(rows[0], y)
     np.testing.assert_array_equal(model.predict(rows[0]), y)
 

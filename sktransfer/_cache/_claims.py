@@ -1,4 +1,4 @@
-"""Who computes what: processes that share a store claim a few samples each, so that none is computed twice.
+"""Share work: processes that use one store claim a few samples each, so that none is computed twice.
 
 A claim ends with what it was made for, with its pass, or with its process. Nobody waits for one while holding others,
 so no two wait for each other; and what shows no progress for some time is no longer waited for.

@@ -1,4 +1,4 @@
-"""Which store the parameter `feature_cache` means: one for the process's memory, one for each folder, or none."""
+"""Choose the store for the parameter `feature_cache`: one for the process, one per folder, or none."""
 
 import os
 from pathlib import Path

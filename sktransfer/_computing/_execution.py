@@ -1,4 +1,4 @@
-"""What "auto" means on this machine: which device, which precision, how many threads, where activations are kept."""
+"""Resolve "auto" for this machine: the device, the precision and the number of threads."""
 
 import contextlib
 import platform

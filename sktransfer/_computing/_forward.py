@@ -1,4 +1,4 @@
-"""A frozen network run over samples, in order, as fast as the machine allows.
+"""Run a frozen network over samples, in order, as fast as the machine allows.
 
 On the CPU each thread computes a small part of a batch by itself: what it works on stays in its caches, no thread
 waits for another in every layer, and decoding goes on beside. On a GPU the next batch is loaded and copied while one

@@ -1,4 +1,4 @@
-"""From samples to the activations of a frozen network, in order, each computed once where it can be kept.
+"""Turn samples into activations of a frozen network, in order. Cached ones are not computed again.
 
 What is wanted of them differs: all of them, what a network behind makes of them, those of samples that can be read, or
 one to measure.

@@ -1,4 +1,4 @@
-"""Random numbers for threads that compute at once: each draws from a generator of its own.
+"""Give each thread that computes its own random generator.
 
 Dropout draws from the one generator that torch has in a process, so what each of several threads draws would depend on
 which comes first. What is drawn inside here does not.

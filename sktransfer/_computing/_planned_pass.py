@@ -1,4 +1,4 @@
-"""A plan that is run: what is found is read, and what is not is computed, kept, and shared with other processes.
+"""Run a plan: read what is cached, compute the rest, cache it, and share the work with other processes.
 
 Where several processes keep activations in one place, each claims the samples of a batch before it computes them. What
 others have claimed is left until last; by then most of it is there.

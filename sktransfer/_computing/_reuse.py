@@ -1,4 +1,4 @@
-"""Which activations are found, which go on from an earlier cut, and which are computed from samples.
+"""Plan a pass: which activations are cached, which continue from an earlier cut, and which start from samples.
 
 An activation is a pure function of (weights, cut, preprocessing, precision, sample), so it is looked up before it is
 computed, and computed from what an earlier cut has left of the same sample where that was kept. Here is the plan, as

@@ -1,4 +1,4 @@
-"""What a file is, by its first and last bytes: for a sentence to the person who gave one of another kind.
+"""Recognise a file by its first and last bytes, so that errors can say what somebody gave instead.
 
 Nothing of it is unpickled or unpacked, and what may block whoever opens it, as a pipe does, is never opened.
 """

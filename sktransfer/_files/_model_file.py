@@ -1,4 +1,4 @@
-"""One file of JSON and tensors: a safetensors file whose header holds the JSON. There is no code in it to be run.
+"""Write and read models as one safetensors file, whose header holds JSON. It contains no code.
 
 It is written whole or not at all; and each part has a checksum, since safetensors has none.
 """

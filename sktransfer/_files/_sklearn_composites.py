@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn around ours, as bytes from which no code runs: skops writes them.
+"""Write scikit-learn estimators around ours with skops, as bytes that contain no code.
 
 Where one of ours stands, a placeholder is written. Types are looked up in a list that is made here of scikit-learn's
 own, never by a name in what is read.

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: in a folder beside their place first, from which they are moved."""
+"""Write files whole or not at all: first into a folder next to their place, then move them."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What is to be predicted, and the folds that judge it: read once, the same for all backbones."""
+"""Read the targets and make the folds once, the same for all backbones."""
 
 from collections.abc import Sequence
 from numbers import Integral

@@ -1,4 +1,4 @@
-"""What y says, told apart: one class per sample, several labels, or numbers."""
+"""Recognise the kind of y: one class per sample, several labels, or numbers."""
 
 from dataclasses import dataclass
 from typing import Any

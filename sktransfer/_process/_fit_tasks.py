@@ -1,4 +1,4 @@
-"""A fit as a tree of tasks, which scikit-learn's callbacks see begin and end.
+"""Report a fit as a tree of tasks, whose begin and end scikit-learn's callbacks see.
 
 scikit-learn has such callbacks from version 1.9 on. This file alone knows whether they are there; without them, a task
 does nothing.

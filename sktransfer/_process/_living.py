@@ -1,4 +1,4 @@
-"""Which process this is, in words by which another process can tell whether it is still there.
+"""Identify this process in words by which another process can tell whether it still runs.
 
 A number alone would not do: it is given to another process once its own has ended. So the words also hold when the
 process began, the machine, and the machine's space of process numbers.

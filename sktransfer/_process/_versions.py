@@ -1,4 +1,4 @@
-"""Versions of libraries: those that results depend on, and all that a report of a fault should tell.
+"""Versions of libraries: those that results depend on, and those that a bug report needs.
 
 Results depend on major and minor version alone, since patches are to change none.
 """

@@ -1,4 +1,4 @@
-"""Backbones side by side: the same samples, the same folds, and what each costs.
+"""Score backbones on the same samples and folds, and measure what each costs.
 
 What a person sees of the result is in `_table.py` and `_chart.py`.
 """

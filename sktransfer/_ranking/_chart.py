@@ -1,4 +1,4 @@
-"""Score against size and against speed, with the frontier marked.
+"""Draw scores against size and speed, with the frontier marked.
 
 Points are told apart by their filling, not by colour alone: the picture serves in grey print and for the colour-blind.
 """

@@ -1,4 +1,4 @@
-"""What is known of backbones that were compared: a row for each, in order, and which of them is the best."""
+"""Hold the results of compared backbones: one row for each, in order, and the best of them."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""One pass of all samples through one backbone, and what it cost.
+"""Pass all samples through one backbone once, and measure the cost.
 
 Loading is not counted. Where any activation came from the cache, the time says nothing about the network: then the
 speed is the one that was measured earlier in this process, or is not known.

@@ -1,4 +1,4 @@
-"""A ranking as a table, in text and in HTML: the same cells, and the same sentences below."""
+"""Show a ranking as a table in text and in HTML, with the same cells and sentences."""
 
 import html
 from math import isnan

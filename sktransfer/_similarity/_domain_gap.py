@@ -1,4 +1,4 @@
-"""How far samples are from what a network was trained on: measured, and said in words.
+"""Measure how far samples are from the training data of a network, and describe it in words.
 
 Two things are measured. How unlike the samples look to the network, by what enters its BatchNorms; and, with targets,
 what its features are worth behind each depth, beside random weights and beside no network at all.

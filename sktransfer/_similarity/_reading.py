@@ -1,4 +1,4 @@
-"""X as a backbone reads it, whether an estimator, a name, a network or a loaded backbone is given."""
+"""Read X as a backbone reads it, given as an estimator, a name, a network or a loaded backbone."""
 
 from dataclasses import dataclass
 from typing import Any

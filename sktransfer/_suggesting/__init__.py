@@ -1,4 +1,4 @@
-"""Which settings to begin with, from the data and from measurements. What that takes is imported when it is asked."""
+"""Suggest first settings from the data and from measurements. Libraries are imported at the first call."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""The table of size and similarity: from what was measured to settings, each with its reason.
+"""Choose settings from what was measured, each with its reason: the table of size and similarity.
 
 The figures in the reasons are those of benchmarks/results/accuracy.md, of MobileNetV2. A choice is a pure function of
 numbers that were counted and measured, so that the same data gives the same settings.

@@ -1,4 +1,4 @@
-"""What reaches the part of a network that is trained: activations held in memory, or computed each time.
+"""Provide activations to the part that is trained: kept in memory, or computed each time.
 
 This file is the one that knows which: random augmentation lies below the frozen part, so what is augmented anew in each
 epoch cannot be kept, only the decoded image below it can; a fixed number of augmented views can be kept like any other

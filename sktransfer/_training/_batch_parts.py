@@ -1,4 +1,4 @@
-"""Training on the CPU by several threads: each computes a part of the batch alone, forwards and backwards.
+"""Train on the CPU with several threads: each computes one part of the batch, forwards and backwards.
 
 Losses, optimiser and callbacks see one batch and one gradient as ever. The parts are fixed by their number, and their
 gradients are summed in their order, so no bit depends on which thread was first.

@@ -1,4 +1,4 @@
-"""Activations with their targets and weights, drawn in batches that are taken whole."""
+"""Draw whole batches of activations, with targets and weights."""
 
 from collections.abc import Generator, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""From activations to a trained suffix and head. This file, `_epoch_reports` and the kinds of tasks know skorch.
+"""Train a suffix and a head in epochs. Only this file, `_epoch_reports` and the kinds of tasks know skorch.
 
 The suffix is a copy: the backbone that it was cut from stays as it was loaded.
 """

@@ -1,4 +1,4 @@
-"""Samples by which training is watched: a part that is held out, or a person's own."""
+"""Samples that watch the training: a held-out part, or the user's own."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""How far tuning should go is seen on samples that were not trained on.
+"""Choose how far tuning should go, on samples that were not trained on.
 
 Weights on the line between where tuning started and where it ended often serve better than either end (WiSE-FT:
 Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).

@@ -1,4 +1,4 @@
-"""Whether the parameters that say how to train are right, and right together, before anything is loaded or trained."""
+"""Check the parameters of training, alone and together, before anything is loaded or trained."""
 
 import inspect
 from numbers import Integral

@@ -1,4 +1,4 @@
-"""The phases of training: a head on frozen features, then blocks with the head, on what the phase before has left.
+"""Run the phases of training: first a head on frozen features, then the blocks together with the head.
 
 A linear head is solved unless a parameter asks for epochs. The phase after it starts from the solution.
 """

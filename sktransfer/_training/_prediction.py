@@ -1,6 +1,6 @@
-"""What a trained suffix makes of samples: they pass through the frozen part first, or are found there.
+"""Predict with a trained suffix: samples pass the frozen part first, or are found in the cache.
 
-Nothing of it is changed but where the trained part runs, and that for the time of the pass.
+Nothing of the suffix changes, except where the trained part runs, for the time of the pass.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""How a suffix is trained: the estimators' parameters that say so, and what the names among them stand for."""
+"""Collect the parameters that say how a suffix is trained, and resolve the names among them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""A linear head is a convex problem, so it is solved, not trained: logistic regression with an L2 penalty.
+"""Solve a linear head instead of training it: logistic regression with an L2 penalty is a convex problem.
 
 With several labels per sample it is one such problem for each label, on features that are scaled and rotated once.
 """

@@ -1,4 +1,4 @@
-"""The linear head for numbers is ridge regression, in closed form: one decomposition serves all penalties and outputs.
+"""Solve the linear head for numbers: ridge regression with one decomposition for all penalties and outputs.
 
 The penalty of each output is chosen by its squared error on samples that are left out one at a time, which the same
 decomposition gives without solving again (Allen, "The relationship between variable selection and data augmentation and

@@ -1,4 +1,4 @@
-"""Networks of any source whose first layer is adapted to other channels than they were pretrained with.
+"""Adapt the first layer of any network to another number of channels than in pretraining.
 
 The adapted network is a network of its own: it has its own weights, fingerprint and place among the loaded ones.
 """

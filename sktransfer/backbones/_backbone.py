@@ -1,4 +1,4 @@
-"""What a pretrained network is: one record of layers, blocks, preprocessing and where its weights came from.
+"""A pretrained network as one record: layers, blocks, preprocessing and the origin of its weights.
 
 A backbone is never changed by training: whoever trains a part of it trains a copy.
 """

@@ -1,4 +1,4 @@
-"""How a person names a cut point of a network: by a number or a share of blocks, a block, or a module."""
+"""Read the name of a cut in a network: a number or a share of blocks, a block, or a module."""
 
 import re
 from collections.abc import Sequence

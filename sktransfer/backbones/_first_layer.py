@@ -1,4 +1,4 @@
-"""The first layer of a network, adapted to other channels: its filters are repeated and scaled, as timm does it.
+"""Adapt the first layer to other channels: its filters are repeated and scaled, as timm does.
 
 The layer is not known by name. The network is run once, and whatever takes the image itself is watched: one or more
 convolutions can be adapted, and a network that does anything else with the image is refused.

@@ -1,4 +1,4 @@
-"""What of a network is run frozen: which operations, in one string that tells it from any other, ready to run.
+"""The part of a network that runs frozen, with a string that identifies its operations.
 
 The string is what activations are kept under. A part can be continued from any cut that it passes, so an activation
 that was kept there saves what lies before it.

@@ -1,4 +1,4 @@
-"""One network, however it is kept: loaded and shared in this process, written down, and found again.
+"""Hold one network: loaded and shared in this process, written down, and found again.
 
 It is written down in one way, whoever asks for it: words and numbers, with its tensors or with their fingerprint.
 """

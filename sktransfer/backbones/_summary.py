@@ -1,4 +1,4 @@
-"""What a person sees of a backbone: a table of its blocks, as text and as HTML."""
+"""Show a backbone as a table of its blocks, in text and in HTML."""
 
 import html
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Values, functions and objects written down whole: two that are written alike are alike, in any process.
+"""Write down values, functions and objects completely: equal texts mean equal things, in any process.
 
 What holds more than can be seen of it (a generator, a lock, an object of a class written in C) is refused: half of a
 thing tells it from nothing.

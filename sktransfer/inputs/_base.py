@@ -1,4 +1,4 @@
-"""What a modality owes: a reader learns in `fit` what X looks like, and turns any X into samples, loaded one by one.
+"""What each kind of input provides: a reader learns about X in `fit`, and turns any X into samples.
 
 Loading (opening, decoding, resizing) happens here, in threads that run ahead of the network, never all at once.
 """

@@ -1,4 +1,4 @@
-"""X as a list of samples that stand alone, or as an array: what can be said before anyone knows what they are.
+"""Read X as a list of samples or as an array, before it is known what they are.
 
 No look at X loops over values in Python: an hour of sound has 57,600,000 of them.
 """

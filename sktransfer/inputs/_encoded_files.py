@@ -1,4 +1,4 @@
-"""Files that a row holds itself instead of its path: bytes, open files, cells of tables with one of these.
+"""Read files that a row contains instead of its path: bytes, open files, or cells of tables with one of these.
 
 A file's content is its identity, wherever it lies: the same bytes have the same digest, and become the same sample, as
 a file of them on the disk.

@@ -1,4 +1,4 @@
-"""The rows of X that are files: which they are, and which of them are not there."""
+"""Find the rows of X that are files, and those whose files are missing."""
 
 import os
 import re

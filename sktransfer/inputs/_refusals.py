@@ -1,4 +1,4 @@
-"""What X and y cannot be, told by their type before a row is looked at, with what to give instead.
+"""Refuse X and y of impossible types, before a row is read, and say what to give instead.
 
 Looking at what loads its samples when it is asked for them (a data set of torch, a generator) would read all of them.
 """

@@ -1,4 +1,4 @@
-"""Files at addresses that fsspec reads, such as `s3://bucket/x.jpg`: each is fetched whole, and once for one X.
+"""Fetch files at addresses that fsspec reads, such as `s3://bucket/x.jpg`: each whole, and once per X.
 
 What was fetched waits in a temporary file for whoever decodes it. A file that was fetched before is known again without
 fetching it only by a strong ETag: where that is the same, the content is. Whatever its address, a file's digest is that

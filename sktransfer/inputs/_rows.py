@@ -1,4 +1,4 @@
-"""X, looked at once: its rows, and what can be said of them before and after the network is loaded.
+"""Look at X once: its rows, and what is known about them before and after the network is loaded.
 
 The same object is asked whichever way X goes on, so that nothing is unwrapped twice.
 """

@@ -1,4 +1,4 @@
-"""How well a linear model does on what each block leaves of samples: where features stop being general.
+"""Show how well a linear model does on the output of each block: where features stop being general.
 
 Early blocks know edges and colours, which every picture has; late blocks know what the network was trained for. Where
 the curve stops rising, deeper blocks no longer help these data.

@@ -1,4 +1,4 @@
-"""How far your data is from what a network was trained on."""
+"""Measure how far your data is from the training data of a network."""
 
 from typing import Any
 

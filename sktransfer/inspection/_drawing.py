@@ -1,4 +1,4 @@
-"""What all displays draw with: matplotlib at first need, colours that everybody can tell apart, places on a figure.
+"""Drawing tools of all displays: matplotlib at first use, colours that everybody can tell apart, places.
 
 Texts of a person's data (labels, sentences, names of files) are never read as mathematics: a dollar is a dollar.
 """

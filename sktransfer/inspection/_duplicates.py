@@ -1,4 +1,4 @@
-"""Samples that are copies of each other get one group, so that no copy is trained on while the other one is tested.
+"""Group copies of samples, so that no copy is trained on while another one is tested.
 
 Copies are chained: where the first is like the second and the second like the third, all three are one group.
 """

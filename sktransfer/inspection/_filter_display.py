@@ -1,4 +1,4 @@
-"""What the first layer of a network looks for: its filters, and where a picture answers to them.
+"""Show what the first layer of a network looks for: its filters, and where an image responds to them.
 
 Whatever a network for photos was trained on, these are edges, colours and gratings; so they serve other pictures too.
 """

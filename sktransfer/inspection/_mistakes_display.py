@@ -1,4 +1,4 @@
-"""What a classifier gets wrong, and how sure it is of that: the samples themselves, with label and prediction."""
+"""Show what a classifier gets wrong, and how sure it is: the samples, with label and prediction."""
 
 from collections.abc import Sequence
 from typing import Any, Self

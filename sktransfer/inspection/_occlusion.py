@@ -1,4 +1,4 @@
-"""What a classifier predicts when a part of a sample is hidden: a patch of a picture, a word, a stretch of sound.
+"""Predict with parts of a sample hidden: a patch of an image, a word, or a stretch of sound.
 
 Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014. It takes no gradients, so any
 network will do. Samples are hidden as the network sees them, resized and cropped; none of that enters the cache.

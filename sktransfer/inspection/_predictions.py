@@ -1,4 +1,4 @@
-"""What a fitted estimator says of samples, and which of them are worth a look: the worst, the best, the uncertain."""
+"""Predict samples, and choose which are worth a look: the worst, the best, or the uncertain."""
 
 from dataclasses import dataclass
 from typing import Any, Self

@@ -1,4 +1,4 @@
-"""Samples as a person sees them: read by the readers that estimators use, but whole, and before anything is fitted.
+"""Read samples for people: by the readers of the estimators, but whole, and before anything is fitted.
 
 Pictures are upright, in colours, at their own shape; sounds are waveforms at their own rate. A sample that cannot be
 read is shown with the reason, because that is worth seeing too.

@@ -1,4 +1,4 @@
-"""What in a sample a classifier decides by: where the probability of the class drops when a part is hidden."""
+"""Show which part of a sample decides: where hiding it lowers the probability of the class."""
 
 from collections.abc import Sequence
 from typing import Any, Self

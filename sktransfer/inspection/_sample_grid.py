@@ -1,4 +1,4 @@
-"""A grid of samples with captions: pictures, texts and waveforms, and why a sample cannot be read."""
+"""Draw a grid of samples with captions: images, texts and waveforms, or why a sample cannot be read."""
 
 from collections.abc import Sequence
 from numbers import Integral

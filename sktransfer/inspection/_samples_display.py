@@ -1,4 +1,4 @@
-"""A look at the data before anything is fitted: some samples with their labels, as estimators read them."""
+"""Show some samples with their labels, as estimators read them, before anything is fitted."""
 
 from collections.abc import Sequence
 from typing import Any, Self

@@ -1,4 +1,4 @@
-"""What a search found over one or two of its parameters, as lines or as a map whose colours do not exaggerate."""
+"""Draw what a search found over one or two parameters, as lines or as a map with honest colours."""
 
 from typing import Any, Self
 

@@ -1,4 +1,4 @@
-"""What a search found, as a table over one or two of its parameters: scores, their errors, and what has no effect.
+"""Tabulate what a search found over one or two parameters: scores, errors, and what has no effect.
 
 Candidates that differ in other parameters only stand in one cell, which has the best of their scores.
 """

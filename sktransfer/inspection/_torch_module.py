@@ -1,4 +1,4 @@
-"""An estimator as one module of torch, with gradients: for captum, Grad-CAM and whatever else looks inside networks.
+"""Turn an estimator into one torch module with gradients, for captum, Grad-CAM and similar tools.
 
 It is made of copies, so nothing that is done with it changes the estimator. It runs block by block, with a module at
 the end of each that does nothing: a hook there sees what the block gives, however the network was written.

@@ -1,4 +1,4 @@
-"""Loss and score of each epoch, as `history_` holds them: what each phase brought, and which epoch was the best."""
+"""Draw the loss and the score of each epoch from `history_`, and mark the best epoch."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""What training asks of a target, whatever its kind."""
+"""What training needs of a target, whatever its kind."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Labels as a person gives them become indices of classes, and weights numbers. What is neither is refused at once."""
+"""Turn labels, as users give them, into indices of classes, and weights into numbers. Refuse anything else."""
 
 from numbers import Number, Real
 from typing import Any

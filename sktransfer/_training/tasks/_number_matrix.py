@@ -1,4 +1,4 @@
-"""Numbers to be predicted, as a person gives them, become an array of float64."""
+"""Turn numbers to predict, as users give them, into an array of float64."""
 
 from decimal import Decimal
 from numbers import Real

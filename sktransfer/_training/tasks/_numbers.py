@@ -1,4 +1,4 @@
-"""Numbers of a sample: ridge regression on features, squared, absolute or Huber's loss in epochs."""
+"""Numbers per sample: ridge regression on features, squared, absolute or Huber loss in epochs."""
 
 import warnings
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a kind of network owes to be cut: an order of cuts, the part between any two, and the blocks that they bound.
+"""What a kind of network must provide to be cut: an order of cuts, the part between any two, and blocks.
 
 Two files keep it: `_traced_graph.py` for networks whose operations can be traced, and `_layer_graph.py` for stacks of
 layers.

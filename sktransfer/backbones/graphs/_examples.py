@@ -1,4 +1,4 @@
-"""What the values of a traced network look like, seen on examples that it takes: their shapes, and sizes as numbers.
+"""Learn from examples which shapes the values of a traced network have.
 
 Nobody says what shape of sample a network takes, so likely ones are tried: small networks run on random numbers, large
 ones on tensors that have a shape and no values, which takes torch longer for each operation.

@@ -1,4 +1,4 @@
-"""Parts of a network, made ready to be run or trained fast: the same function, with fewer and cheaper operations.
+"""Make parts of a network fast: the same function, with fewer and cheaper operations.
 
 In eval mode a BatchNorm is a scale and a shift, which the convolution in front of it can do by itself. Layers that are
 the same in two parts of a network are made ready once, so several parts cost the memory of one.

@@ -1,7 +1,7 @@
-"""How a network that takes samples of one size calls its modules, and which of their results all that follows needs.
+"""Record how a network calls its modules, and which of their results everything later depends on.
 
-It is run once without memory for its values, with gradients to follow: a result that every way from the output back to
-the samples passes is one at which the network can be cut.
+The network is run once without memory for its values, with gradients to follow: a result that every way from the output
+back to the samples passes is one at which the network can be cut.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Networks that take samples of one size and run their own code: cut behind modules whose result is all that follows.
+"""Cut networks that run their own code on samples of one size, after modules that all later ones depend on.
 
 Nothing here knows one architecture from another, or traces operations: a run with gradients to follow says which
 results every way from the output back to the samples passes, and parts are seen to give the bits of the whole.

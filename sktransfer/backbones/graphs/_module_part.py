@@ -1,4 +1,4 @@
-"""The part between two cuts of a network that runs its own code: modules before the cut are stood in for.
+"""The part between two cuts of a network that runs its own code: stand-ins replace modules before it.
 
 The network is called as ever. What stands for a module before the cut returns zeros of the shape that the module would
 return, or what it was given; the module at the cut returns the value that enters; behind the last module wanted the run

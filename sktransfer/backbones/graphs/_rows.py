@@ -1,4 +1,4 @@
-"""Which values of a network are tensors of one row of floats for each sample, so that they can be kept by sample."""
+"""Find the values of a network that are one row of floats per sample, so that they can be cached by sample."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Values that follow from the sizes of a sample alone, and how what lies behind a cut works them out anew.
+"""Compute, after a cut, the values that depend only on the sizes of a sample.
 
 A forward that reads `x.shape` at its start and uses it at its end does not keep x alive: what it needs are numbers.
 Behind a cut there is only one tensor, so each such number must follow from the shape of that tensor. Which of its axes

@@ -1,4 +1,4 @@
-"""A network's forward as a graph of operations, with torch.fx.
+"""Trace the forward of a network as a graph of operations, with torch.fx.
 
 Every operation's result is read by those that need it, also after statements that work in place, so that a graph can
 be cut by who reads what.

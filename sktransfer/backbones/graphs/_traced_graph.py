@@ -1,4 +1,4 @@
-"""Where a network can be cut, and which of those cuts bound its blocks.
+"""Find the cuts of a traced network, and those of them that bound its blocks.
 
 A network is traced once into a graph of operations. Wherever exactly one tensor is alive the network can be cut, so
 cuts are found, never listed by hand: one rule serves every architecture.

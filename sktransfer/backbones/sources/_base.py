@@ -1,4 +1,4 @@
-"""What a kind of backbone owes: enough to build its networks, and to build them again from a pickle."""
+"""What each source of networks provides: enough to build a network, and to build it again from a pickle."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Networks that a person brings: a module, or a function that returns one."""
+"""Networks of the user's own: a module, or a function that returns one."""
 
 import copy
 import inspect

@@ -1,4 +1,4 @@
-"""Where a network's weights come from, what they were trained on and under which licence, as far as that is stated.
+"""Report where the weights of a network come from, their training data and their licence, if stated.
 
 Nothing is asked over a network, and nothing is guessed: what is not stated is `None`.
 """

@@ -1,4 +1,4 @@
-"""timm's networks, by name, with timm's own weights and preprocessing.
+"""Networks from timm, by name, with timm's own weights and preprocessing.
 
 A network is built with `num_classes=0`, so its features are what timm itself calls so: usually one pooled vector a
 picture, in a distilled DeiT the mean of its two tokens. Weights files are read here, as tensors alone; timm, which

@@ -1,4 +1,4 @@
-"""What a weights file has to be: a file, whole, of plain and finite numbers. Each fault has its sentence.
+"""Check a weights file: it must be a whole file of plain and finite numbers. Each fault has its own message.
 
 Nothing is opened that another process would have to feed, and no memory is taken for what a file merely claims.
 """

@@ -1,4 +1,4 @@
-"""Networks that a person brings in the wrapping of another library: unwrapped where that is safe, else refused.
+"""Unwrap networks that come in wrappers of other libraries where that is safe, and refuse the others.
 
 What a wrapping is called is looked up in the classes that the object has, so that no optional library is imported.
 """

@@ -1,4 +1,4 @@
-"""Random changes to training images, by level: what stays the same thing to a person stays the same class."""
+"""Change training images at random, by level. The changes must not change the class."""
 
 from typing import Any
 

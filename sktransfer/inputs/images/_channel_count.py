@@ -1,4 +1,4 @@
-"""How many channels the images of `fit` have, where a network is to be adapted to them.
+"""Count the channels of the images in `fit`, to adapt a network to them.
 
 Every network for images takes grey, colours and colours with transparency, so only other numbers of channels are
 reported. No axis is guessed: if a shape could be read in two ways, the user has to say which.

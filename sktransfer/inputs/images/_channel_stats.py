@@ -1,4 +1,4 @@
-"""Mean and deviation of each channel: the network's own for those it knows, learned in `fit` for others, or given.
+"""Mean and deviation of each channel: the network's own, learned in `fit`, or given.
 
 What is learned depends on the images of `fit`, so folds of a search differ in it; what is given does not.
 """

@@ -1,4 +1,4 @@
-"""Pictures and image files, of any mode and any way up, become upright RGB or grey; more than 8 bits become arrays.
+"""Decode image files and PIL images of any mode into upright RGB or grey; more than 8 bits become arrays.
 
 Files that Pillow does not read, or not with all bands, are given to the readers of TIFF and DICOM.
 

@@ -1,4 +1,4 @@
-"""Which values stand for black and white: said by a person, learned once, or told by the type alone.
+"""Find the values that stand for black and white: given, learned once, or known from the type.
 
 What is learned holds for all later images, so that none is read otherwise for what stands beside it. Arrays, and
 pictures of more than 8 bits, follow the same rules; pictures of 8 bits say themselves what white is.

@@ -1,4 +1,4 @@
-"""Which axis of an array holds the channels, and how many of them a network takes.
+"""Find the axis of an array that holds the channels, and their number.
 
 Networks of 1 or 3 channels take grey, colours, and colours with transparency; others take what they were made for, or
 what their first layer is adapted to.

@@ -1,4 +1,4 @@
-"""What a TIFF says of its bands, by the few numbers of its first directories: no library is asked, no pixel decoded.
+"""Read what a TIFF says about its bands from its first directories, without decoding pixels.
 
 Pillow reads grey and colours, with or without transparency. Files with more bands, or bands of another meaning, are
 recognised here, before anything is decoded.

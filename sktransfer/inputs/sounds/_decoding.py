@@ -1,4 +1,4 @@
-"""Sound files, whatever their rate and number of channels, are read block by block into one channel.
+"""Read sound files of any rate and number of channels, block by block, into one channel.
 
 libsndfile decodes. What it would not decode whole is refused by name, and so is what claims to be endless; memory grows
 with what a file holds, not with what it claims.

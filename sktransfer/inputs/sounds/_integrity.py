@@ -1,4 +1,4 @@
-"""What libsndfile lets pass: sound files that end early, or are damaged, and come out shorter without a word.
+"""Detect damage that libsndfile lets pass: sound files that end early or are damaged, and come out shorter.
 
 Each check looks at a file's own account of itself, never at what it sounds like. Two kinds of damage cannot be seen:
 changed samples in a WAV or AIFF, and changed bits within a frame of an MP3, which have no checksums.

@@ -1,4 +1,4 @@
-"""Sounds, in files or as arrays, become windows of what a network listens to: one channel, at the network's own rate.
+"""Turn sounds, in files or arrays, into windows for a network: one channel, at the network's own rate.
 
 A sound that is longer than a window is read in several windows, of equal length and evenly spread. The last one ends
 where the sound ends. A shorter sound is followed by silence. The network hears each window by itself, and what it makes
