@@ -41,17 +41,17 @@ class CallbackSupport:
 
     @available_if(_has_callbacks)  # type: ignore[untyped-decorator]
     def set_callbacks(self, *callbacks: Any) -> Any:
-        """Set callbacks of scikit-learn for the estimator.
+        """Set scikit-learn's callbacks for this estimator.
 
         Parameters
         ----------
         *callbacks : callback instances
-            Such as `sklearn.callback.ProgressBar()`; none takes away those that were set.
+            Callbacks, such as `sklearn.callback.ProgressBar()`. Without any, those that were set are removed.
 
         Returns
         -------
         estimator
-            Itself.
+            The same estimator.
         """
         from sklearn.callback import CallbackSupportMixin
 

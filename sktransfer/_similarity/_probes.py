@@ -20,12 +20,12 @@ COMPONENTS = 100
 
 @dataclass(frozen=True)
 class Score:
-    """A cross-validated score.
+    """Cross-validated score.
 
     Parameters
     ----------
     mean, error : float
-        Over folds, and the standard error of that mean.
+        Mean over the folds, and its standard error.
     """
 
     mean: float

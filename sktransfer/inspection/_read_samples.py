@@ -46,12 +46,12 @@ class ReadSample:
     Parameters
     ----------
     row : int
-        Its row in X.
+        Row in X.
     kind : {"image", "text", "sound", "unreadable"}
-        What it is.
+        Kind of the sample.
     content : ndarray or str
-        Of an image uint8, or float32 within [0, 1], of shape (height, width, 3), RGB. Of a sound float32 of shape
-        (n_samples,), within [-1, 1] or somewhat beyond. A text as it is. Of one that cannot be read the reason.
+        Image: uint8, or float32 within [0, 1], of shape (height, width, 3), RGB. Sound: float32 of shape (n_samples,),
+        within [-1, 1] or slightly beyond. Text: the text itself. Unreadable sample: the reason.
     rate : int or None, default=None
         Samples per second of a sound.
     """

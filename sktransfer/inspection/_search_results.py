@@ -42,14 +42,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Cell:
-    """What is known of one place of the table, or of a whole row or column of it.
+    """One cell of a table of results. It may span a whole row or column.
 
     Parameters
     ----------
     columns, rows : tuple of int
-        Which values of x and of y it stands for: several where the parameter has no effect.
+        Indices of the values of x and y. Several where the parameter has no effect.
     score, error : float
-        Of the best candidate; NaN where all failed.
+        Score of the best candidate, and its standard error; NaN if all candidates failed.
     resources : int
         As the candidate has them.
     is_best : bool
