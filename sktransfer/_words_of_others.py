@@ -69,9 +69,9 @@ _VALUES = {
         {'freeze_depth=0 to train all blocks, or "all" to train only the head': _NOTHING},
     ),
     "trainable": (
-        'expected "all", "norm", "bias" or "lora": which parameters learn of the blocks behind freeze_depth',
+        'expected "all", "norm", "bias" or "lora": which parameters to train in the blocks after freeze_depth',
         {
-            'trainable="all", or freeze_depth="all" to train the head alone': _NOTHING,
+            'trainable="all", or freeze_depth="all" to train only the head': _NOTHING,
             'trainable="all"': {"everything", "full", "true", "yes"},
             'trainable="norm"': {"batch_norm", "batchnorm", "bn", "layer_norm", "layernorm", "ln"},
             'trainable="bias"': {"bitfit"},
@@ -145,4 +145,4 @@ def right_name(name: str, parameters: Iterable[str]) -> str:
         if plain in theirs.split():
             return sentence
     near = nearest(name, known)
-    return f"Did you mean {listed(near)}?" if near else "get_params() lists the parameters that there are."
+    return f"Did you mean {listed(near)}?" if near else "get_params() lists all parameters."

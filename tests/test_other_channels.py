@@ -108,7 +108,7 @@ def test_the_axis_of_the_channels_is_told_where_one_alone_can_be(shape, channels
 def test_a_shape_that_can_be_read_in_two_ways_is_asked_about(shape):
     X = np.random.default_rng(0).uniform(size=(2, *shape))
     for given in (X, list(X)):
-        with pytest.raises(ValueError, match=r"^Got X.* of shape .*does not tell.*Say how many: n_channels"):
+        with pytest.raises(ValueError, match=r"^Got X.* of shape .*does not tell.*Give n_channels"):
             extractor().fit(given)
     count = max(shape[0], shape[-1]) if min(shape) < 5 else shape[-1]
     assert extractor(n_channels=count).fit(X).backbone_.preprocessing.channels == count

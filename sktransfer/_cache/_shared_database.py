@@ -36,8 +36,8 @@ _UNWRITABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 # What could not be done, and what follows.
 _FAILED = {
     "read": ("read", "Activations are computed instead"),
-    "write": ("written to", "What is computed is not kept"),
-    "empty": ("emptied", "What it holds stays there"),
+    "write": ("written to", "New results are not cached"),
+    "empty": ("emptied", "Its content stays there"),
 }
 
 

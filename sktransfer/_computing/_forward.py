@@ -300,7 +300,7 @@ def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int) -
         # Of the device, not of the samples: no memory, here or for the libraries of CUDA, or a card that failed.
         if isinstance(error, torch.cuda.OutOfMemoryError) or str(error).startswith(("CUDA", "cuDNN")):
             raise
-        hint = " Where rows are flat images, say so: image_shape=(height, width)." if prepared.ndim == 2 else ""
+        hint = " If rows are flat images, give image_shape=(height, width)." if prepared.ndim == 2 else ""
         raise ValueError(
             f"The backbone could not run samples of shape {tuple(prepared.shape[1:])}: {first_line(error)}. Give X "
             f"in a shape that it takes, or another backbone.{hint}"

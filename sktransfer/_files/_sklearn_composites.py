@@ -202,7 +202,7 @@ def _harmless() -> frozenset[str]:
 
 
 def _skops() -> Any:
-    what = "An estimator of scikit-learn around ours is saved and loaded by the package skops"
+    what = "Saving and loading scikit-learn estimators around ours needs the package skops"
     with named_extra(what, "skops", ". Our estimators by themselves do not need it"):
         import skops.io
     return skops.io

@@ -64,7 +64,7 @@ def draw(ranking: "Comparison", ax: Any) -> Any:
     ValueError
         If `ax` is not two axes.
     """
-    with named_extra("Pictures are drawn by the package matplotlib", "plot"):
+    with named_extra("Drawing needs the package matplotlib", "plot"):
         import matplotlib.pyplot as plt
     is_new = ax is None
     if is_new:

@@ -97,7 +97,7 @@ class Comparison:
         the most); `megabytes` of the `state_dict` of the whole network; `input_size`; `n_features`; and `error`, the
         reason of a failure.
         """
-        with named_extra("A table of results is made by the package pandas", "plot"):
+        with named_extra("A table of results needs the package pandas", "plot"):
             import pandas as pd
         return pd.DataFrame([self._record(row) for row in self.rows]).set_index("backbone")
 

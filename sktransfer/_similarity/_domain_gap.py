@@ -149,7 +149,7 @@ class DomainGap:
         ImportError
             If pandas is not installed.
         """
-        with named_extra("Tables are made by the package pandas", "examples"):
+        with named_extra("A table needs the package pandas", "examples"):
             import pandas as pd
         nothing = Score(math.nan, math.nan)
         return pd.DataFrame(

@@ -104,7 +104,9 @@ class Places:
         ImportError
             If fsspec is not installed, or what it needs for such addresses.
         """
-        with named_extra(f"Files at addresses such as {address.partition('//')[0]}// are read by fsspec", "remote"):
+        with named_extra(
+            f"Files at addresses such as {address.partition('//')[0]}// need the package fsspec", "remote"
+        ):
             from fsspec.core import url_to_fs
         kind, _, rest = address.partition("://")
         inner, chained, outer = rest.partition("::")

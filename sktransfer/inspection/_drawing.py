@@ -30,7 +30,7 @@ def import_pyplot() -> Any:
     ImportError
         If it is not installed.
     """
-    with named_extra("Displays are drawn by the package matplotlib", "plot"):
+    with named_extra("Displays need the package matplotlib", "plot"):
         import matplotlib.pyplot as plt
     return plt
 

@@ -129,7 +129,7 @@ def test_a_name_where_the_network_cannot_be_cut_is_answered_with_the_closest(mob
 
 
 def test_the_inside_of_a_residual_block_is_no_place_to_cut(tiny: Backbone):
-    with pytest.raises(ValueError, match=r"Got freeze_depth='4\.conv1'; .* no module of that name at whose end"):
+    with pytest.raises(ValueError, match=r"Got freeze_depth='4\.conv1'; .* cannot be cut after a module of that name"):
         tiny.split("4.conv1")
 
 

@@ -153,6 +153,6 @@ def _is_square(reading: tuple[int, tuple[int, ...]]) -> bool:
 def _unclear(sides: tuple[int, ...], name: str, shape: tuple[int, ...]) -> ValueError:
     return ValueError(
         f"Got {name} of shape {shape}, which does not tell whether it has {sides[0]} or {sides[2]} channels; expected "
-        f"(height, width, channels) or (channels, height, width), with at most {MOST_CHANNELS} channels. Say how many: "
+        f"(height, width, channels) or (channels, height, width), with at most {MOST_CHANNELS} channels. Give "
         "n_channels=..."
     )

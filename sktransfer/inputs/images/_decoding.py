@@ -210,7 +210,7 @@ class WrongChannelsError(ValueError):
 
     def __init__(self, got: str, channels: int, bands: int | None = None):
         if bands is not None:
-            advice = f"Say n_channels={bands} in a new fit, or give files of {channels}."
+            advice = f"Set n_channels={bands} and fit again, or give files of {channels}."
             super().__init__(f"{got}; expected {channels}, for a network that takes {channels} channels. {advice}")
             return
         wanted = "a picture with transparency (RGBA)" if channels == 4 else f"an array of {channels} channels"

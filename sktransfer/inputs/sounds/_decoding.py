@@ -252,7 +252,7 @@ def import_reader(name: str) -> Any:
     ImportError
         If it is not installed.
     """
-    with named_extra(f"Sounds are read by the package {name}", "audio"):
+    with named_extra(f"Reading sounds needs the package {name}", "audio"):
         if name == "soundfile":
             import soundfile
 

@@ -147,7 +147,7 @@ def _build_extractor(name: str, settings: str) -> Any:
     check_choice("feature extractor", name, EXTRACTORS)
     values = json.loads(settings)
     _check_sizes(values)
-    with named_extra("Sounds are prepared by the package transformers", "audio"):
+    with named_extra("Preparing sounds needs the package transformers", "audio"):
         import transformers
     return getattr(transformers, name)(**values)
 

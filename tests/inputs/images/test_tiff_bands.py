@@ -206,8 +206,8 @@ def refused(content, channels=13):
 @pytest.mark.parametrize(
     ("content", "channels", "why"),
     [
-        (contiguous(), 12, "a file of 13 bands; expected 12.*Say n_channels=13"),
-        (contiguous(), 3, "a file of 13 bands; expected 3.*Say n_channels=13"),
+        (contiguous(), 12, "a file of 13 bands; expected 12.*Set n_channels=13"),
+        (contiguous(), 3, "a file of 13 bands; expected 3.*Set n_channels=13"),
         (tiff(first(BANDS)), 12, "it holds 13 pages.*expected one page of 12 bands, or 12 pages"),
         (tiff(BANDS[..., :3].copy(), photometric="rgb"), 13, "a picture of mode RGB; expected an array of 13 channels"),
         (contiguous(np.where(BANDS == 7, np.nan, BANDS).astype(np.float32)), 13, "it holds NaN or infinity"),
