@@ -142,7 +142,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         Number of features.
     n_features_in_ : int
         Number of columns of X, if X is 2-D.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of these columns, if X has column names.
 
     See Also
@@ -282,7 +282,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
         Returns
         -------
-        float32 ndarray of shape (n_samples, n_features_out_)
+        float32 ndarray of shape (n_samples, `n_features_out_`)
             One row per sample. Each row depends only on its own sample. It is NaN if the sample could not be read and
             `on_bad_sample="nan"`. If X has no rows, neither has the result.
 

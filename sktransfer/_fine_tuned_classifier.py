@@ -240,7 +240,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         How far the weights are from the start of tuning (0) to its end (1). Set it to move the weights.
     n_features_in_ : int
         Number of columns of X, if X is 2-D.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of these columns, if X has column names.
 
     See Also

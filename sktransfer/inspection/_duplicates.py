@@ -36,8 +36,8 @@ def duplicate_groups(X: Any, *, backbone: Any = None, threshold: float = 0.95) -
     Parameters
     ----------
     X : array-like
-        Images, texts or sounds, as :class:`PretrainedFeatureExtractor` takes them, or vectors. Strings are paths if one
-        of them is the path of a file, and texts otherwise.
+        Images, texts or sounds, as :class:`sktransfer.PretrainedFeatureExtractor` takes them, or vectors. Strings are
+        paths if one of them is the path of a file, and texts otherwise.
     backbone : None, str, nn.Module, callable or estimator, default=None
         `None` finds only identical content: files with the same bytes, arrays and images with the same pixels,
         identical texts. A backbone also finds samples with similar features. It is a name, a network, a function, an

@@ -53,7 +53,7 @@ class TrainingCurveDisplay:
 
     See Also
     --------
-    FineTunedClassifier : Has the `history_` that is drawn.
+    sktransfer.FineTunedClassifier : Has the `history_` that is drawn.
 
     Examples
     --------
