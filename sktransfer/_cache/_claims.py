@@ -30,7 +30,7 @@ _passes = itertools.count()
 
 
 class Taken(NamedTuple):
-    """What came of an attempt to claim.
+    """Result of an attempt to claim.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Taken(NamedTuple):
 
 
 class Claims:
-    """What one pass has claimed in a database.
+    """Claims of one pass in a database.
 
     Threads of one process do not wait for each other, since one might hold what the other needs to go on: what another
     pass of the same process has claimed is computed by both.

@@ -166,7 +166,7 @@ class MemoryStore(ActivationStore):
 
 
 class Counts:
-    """How often samples were found, or passed through a network, in this process since the last `clear`.
+    """Counts of samples that were found, or passed a network, in this process since the last `clear`.
 
     Attributes
     ----------

@@ -30,7 +30,7 @@ _LENDING = Lock()
 
 
 class Fits:
-    """How many samples at once fit into CUDA's memory, found out by halving; `None` while nothing said otherwise."""
+    """Number of samples that fit into CUDA's memory, found by halving; `None` while all have fitted."""
 
     def __init__(self) -> None:
         self.n_samples: int | None = None
@@ -53,7 +53,7 @@ class Fits:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a network is run.
+    """Settings for running a network.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ class Execution:
 
     @property
     def arithmetic(self) -> str:
-        """What of the run an activation depends on."""
+        """Part of the settings that activations depend on."""
         return f"{self.device.type} {'bfloat16' if self.bfloat16 else 'float32'}"
 
     def at_once(self, values: int) -> int:

@@ -128,7 +128,7 @@ class Pass:
 
     @property
     def store(self) -> ActivationStore | None:
-        """Where activations are kept: nowhere where that is not worth it, or would take one network's for another's."""
+        """Store for activations; `None` if caching does not pay, or could mix up two networks."""
         writable = self.samples.recipe is not None and self.part.identity is not None  # of vectors there is no recipe
         return self.cache if writable else None
 
@@ -209,7 +209,7 @@ class Pass:
 
 
 class Left(Samples):
-    """What an earlier cut has left of some samples, by row of these.
+    """Activations of an earlier cut, by row of the samples.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of each row: it is found, or a step computes it, or another row of the same content.
+    """Fate of each row: it is found, or a step computes it, or another row with the same content.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ _STARTING = Lock()
 
 
 class _Here(threading.local):
-    """How many threads this thread may use, where torch computes with one in it."""
+    """Number of threads that this thread may use, if torch computes with one in it."""
 
     threads: int | None = None
 

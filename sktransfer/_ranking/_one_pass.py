@@ -23,7 +23,7 @@ _SPEEDS: dict[tuple[str | None, str, str | None], float] = {}
 
 @dataclass(frozen=True)
 class Cost:
-    """What one backbone costs.
+    """Cost of one backbone.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ UNEVEN = 3.0
 
 @dataclass(frozen=True)
 class Situation:
-    """What a choice depends on.
+    """Counts and measurements that a choice depends on.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Situation:
 
     @property
     def size(self) -> str:
-        """How many samples there are, in words."""
+        """Number of samples, in words."""
         if self.kind == "numbers":
             return f"{self.counts[0]} samples (10 count like one per class)"
         one = "class" if self.kind == "classes" else "label"

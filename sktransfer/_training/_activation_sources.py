@@ -28,7 +28,7 @@ KEPT_BYTES = 2 * 2**30
 
 
 class Activations(ABC):
-    """What reaches the part of a network that is trained, row by row."""
+    """Input of the trained part of a network, row by row."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -210,7 +210,7 @@ def decoded_once(work: Pass) -> Samples:
 
 @dataclass(frozen=True)
 class Augmented:
-    """How samples are augmented.
+    """Augmentation of samples.
 
     Parameters
     ----------

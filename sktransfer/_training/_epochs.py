@@ -65,7 +65,7 @@ class WeightedLoss(nn.Module):
 
 
 class WeightedCrossEntropy(nn.CrossEntropyLoss):
-    """What pickles of earlier versions name; nothing is computed with it any more."""
+    """Class that pickles of earlier versions name. It no longer computes anything."""
 
 
 class _SkorchDataset(Dataset):

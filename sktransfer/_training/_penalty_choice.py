@@ -43,7 +43,7 @@ def _empty_path() -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a head needs beside its weights.
+    """Settings of a head beside its weights.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ LEAST_CERTAIN = 0.5
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of it.
+    """Result of training.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def list_phases(settings: TrainingSettings, has_blocks: bool, goes_on: bool) -> 
 
 
 class Phases:
-    """What the phases of a strategy share.
+    """State that the phases of a strategy share.
 
     Parameters
     ----------
@@ -409,7 +409,7 @@ class Phases:
 
 @dataclass
 class _State:
-    """What the phases of one training have come to so far.
+    """Result of the phases of one training so far.
 
     Parameters
     ----------

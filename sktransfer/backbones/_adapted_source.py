@@ -25,7 +25,7 @@ from sktransfer.inputs._base import Preprocessing
 
 @dataclass(frozen=True)
 class AdaptedSource:
-    """Where a network comes from that is adapted to other channels.
+    """Source of a network that is adapted to other channels.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class AdaptedSource:
 
     @property
     def backbone(self) -> Any:
-        """What a person brought, if that is where the network comes from."""
+        """The user's own network or function, if there is one."""
         return getattr(self.source, "backbone", None)
 
     @property

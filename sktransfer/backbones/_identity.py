@@ -25,7 +25,7 @@ __all__ = ["Description", "NotWritableError", "Settings", "describe_network", "d
 
 @dataclass(frozen=True)
 class Description:
-    """What a network computes, except for its weights.
+    """Description of what a network computes, without its weights.
 
     Attributes
     ----------
@@ -119,7 +119,7 @@ _LOOKED_INTO = {dict, list, OrderedDict}
 
 
 class Settings:
-    """What a network's modules hold at one moment, to see later whether it is still that.
+    """Content of a network's modules at one moment, to detect later changes.
 
     A setting that was replaced is another object, and torch counts how often a tensor was written to; of lists and
     dicts, what they hold is looked at.

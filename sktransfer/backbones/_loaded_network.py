@@ -66,7 +66,7 @@ class LoadedNetwork:
 
     @property
     def why_no_identity(self) -> str:
-        """What cannot be written down, in a clause; empty where there is an identity."""
+        """Reason why there is no identity, as a clause; empty if there is one."""
         self._digests()
         return self._why_none
 

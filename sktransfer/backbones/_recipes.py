@@ -18,7 +18,7 @@ from sktransfer.backbones.sources._base import Source, file_key
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a network is built by.
+    """Recipe for building a network.
 
     Attributes
     ----------

@@ -16,7 +16,7 @@ KINDS = ("mistakes", "uncertain", "best")
 
 @dataclass(frozen=True)
 class Predictions:
-    """What is true of samples, and what was predicted.
+    """True and predicted labels or numbers of samples.
 
     Parameters
     ----------

@@ -255,7 +255,7 @@ def _stretched(cell: Cell, axis: int, n: int) -> Cell:
 
 
 class _Idle:
-    """Which parameters of the candidates of a search cannot matter, beside their others: known of our estimators.
+    """Parameters of a candidate that have no effect beside its others. Known for our estimators.
 
     Parameters
     ----------

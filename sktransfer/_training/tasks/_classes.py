@@ -14,7 +14,7 @@ from sktransfer._training.tasks._weights import check_lengths
 
 
 class ClassTask(Task):
-    """Which class a sample is of.
+    """Predict the class of a sample.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ CERTAIN = 30.0
 
 
 class IndicatorTask(Task):
-    """Which labels a sample has.
+    """Predict the labels of a sample.
 
     Parameters
     ----------

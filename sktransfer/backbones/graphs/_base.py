@@ -64,7 +64,7 @@ Ready = dict[tuple[str, str, torch.device, bool], Any]
 
 
 class Graph(Protocol):
-    """Where a network can be cut, and its blocks."""
+    """Cuts of a network, and its blocks."""
 
     blocks: tuple[Block, ...]
     gives_maps: bool  # whether values may be maps; else they are tokens

@@ -29,7 +29,7 @@ _SMALL = 50_000_000
 
 @dataclass(frozen=True)
 class Seen:
-    """What is remembered of a tensor.
+    """Record of a tensor.
 
     Attributes
     ----------

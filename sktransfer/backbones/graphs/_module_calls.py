@@ -80,7 +80,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Watched:
-    """How a network ran.
+    """Record of a run of a network.
 
     Attributes
     ----------
@@ -307,7 +307,7 @@ def has_a_row_per_sample(result: Shaped) -> bool:
 
 
 class _Dataflow:
-    """What an output was computed from, as torch remembers it for gradients."""
+    """History of an output, as torch remembers it for gradients."""
 
     def __init__(self, output: torch.Tensor, x: torch.Tensor):
         if output.grad_fn is None:

@@ -63,7 +63,7 @@ _SMALL = 50_000_000
 
 
 class SizedEntry(Protocol):
-    """How samples of one size are handed to a network, and its features taken out of what it returns."""
+    """Hand samples of one size to a network, and take its features out of the result."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,7 +75,7 @@ class SizedEntry(Protocol):
 
     @property
     def features(self) -> str:
-        """What the features are, in words."""
+        """Description of the features."""
 
     def arguments(self, x: torch.Tensor) -> dict[str, Any]:
         """Return what the network's forward takes."""
@@ -143,7 +143,7 @@ class ModuleGraph:
 
     @property
     def features(self) -> str | None:
-        """What the features are, in words; `None` where they are those of a layer that somebody chose."""
+        """Description of the features; `None` if the user chose the layer."""
         return self.entry.features if self._features == self._end else None
 
     def ending_at(self, cut: ModuleCut) -> "ModuleGraph":

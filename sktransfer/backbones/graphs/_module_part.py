@@ -22,7 +22,7 @@ class _Reached(Exception):  # noqa: N818
 
 
 class Parts(Protocol):
-    """What a part asks the graph of its network."""
+    """Questions of a part to the graph of its network."""
 
     network: nn.Module
     poison: float
@@ -46,7 +46,7 @@ class _Held(nn.Module):
 
 
 class Plan:
-    """What is done with each module of a network to run a part of it.
+    """Plan for running a part of a network: what to do with each module.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Plan:
 
 
 class _Shared:
-    """What copies of a part share: nothing of it is trained.
+    """State that copies of a part share. Nothing of it is trained.
 
     It stands under one name, since the network's own modules may bear any other.
     """

@@ -134,7 +134,7 @@ def _reads_size(node: fx.Node) -> bool:
 
 
 class Behind:
-    """What of a network's sizes lies before a cut and is worked out anew behind it.
+    """Sizes that lie before a cut and are computed again after it.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ _MOST_FILES = 2**16
 
 
 class Values(NamedTuple):
-    """What an image's values are.
+    """Values of an image.
 
     Parameters
     ----------

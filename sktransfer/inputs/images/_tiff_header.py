@@ -22,7 +22,7 @@ _MOST_ENTRIES, _MOST_PAGES = 4096, 65
 
 
 class TiffHeader(NamedTuple):
-    """What the directories of a TIFF say.
+    """Content of the directories of a TIFF.
 
     Parameters
     ----------
