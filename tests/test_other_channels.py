@@ -118,7 +118,7 @@ def test_a_shape_that_can_be_read_in_two_ways_is_asked_about(shape):
 def test_patches_of_more_bands_than_are_taken_are_not_read_as_others(shape):
     X = np.random.default_rng(0).uniform(size=(2, *shape))
     for given in (X, list(X)):
-        with pytest.raises(ValueError, match=r"^Got X.* of shape .*does not tell.*with at most 64 channels\. Say"):
+        with pytest.raises(ValueError, match=r"^Got X.* of shape .*does not tell.*with at most 64 channels\. Give"):
             extractor().fit(given)
 
 

@@ -401,7 +401,7 @@ def test_warm_start_goes_on_with_the_same_labels_alone(rows):
     model = on_rows(warm_start=True, freeze_depth=0).fit(X, y)
     before = model.predict_proba(X)
     for other in (y[:, 0], y[:, :2], np.arange(80) % 3):
-        with pytest.raises(ValueError, match=r"^Got warm_start=True with .*; expected the same\."):
+        with pytest.raises(ValueError, match=r"^Got warm_start=True, but other .*; expected the same\."):
             model.fit(X, other)
         np.testing.assert_array_equal(model.predict_proba(X), before)
     model.set_params(lr=1e-12, head_lr=1e-12, weight_decay=0.0).fit(X, y)
