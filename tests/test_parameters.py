@@ -736,7 +736,9 @@ def test_warm_start_is_refused_with_other_classes_or_another_depth_and_leaves_th
         ({"freeze_depth": 2}, y),
         ({"backbone": functools.partial(tiny_cnn, width=4)}, y),
     ):
-        with pytest.raises(ValueError, match=r"^Got warm_start=True, but other .*; expected the same\. Set warm_start=False"):
+        with pytest.raises(
+            ValueError, match=r"^Got warm_start=True, but other .*; expected the same\. Set warm_start=False"
+        ):
             fitted.set_params(**parameters).fit(X, classes)
         fitted.set_params(freeze_depth="all", backbone=small_cnn)
         np.testing.assert_array_equal(fitted.predict_proba(X), before)
