@@ -221,7 +221,7 @@ def test_without_fsspec_it_is_said_what_to_install(extractor, in_memory, monkeyp
         return real(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r'memory:// are read by fsspec.*pip install "sktransfer\[remote\]"'):
+    with pytest.raises(ImportError, match=r'memory:// need the package fsspec.*pip install "sktransfer\[remote\]"'):
         extractor.transform(in_memory)
 
 
