@@ -166,7 +166,7 @@ class FineTunedRegressor(MultiOutputMixin, RegressorMixin, FineTunedEstimator):
     tower : {"auto", "image", "text"}, default="auto"
         Which network to use if the model has one for images and one for texts, as CLIP does. `"auto"` looks at X:
         arrays, images, and strings that end like names of image files are images. Other strings are texts. Features are
-        the pooled vector before the projection into the space that both networks share.
+        the network's own pooled vector, before any projection into the space that both networks share.
     batch_size : int, default=32
         Maximum number of samples per step. On the CPU, a step is divided among threads. If CUDA runs out of memory, the
         batch size is halved, with one warning.

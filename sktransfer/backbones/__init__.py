@@ -107,8 +107,8 @@ def load_backbone(
         Number of channels of the images, from 1 to 64. If the network takes another number, the filters of its first
         layer are repeated and scaled, as timm does. `None` does not change the layer.
     tower : {"auto", "image", "text"}, default="auto"
-        Which network to use if the model has one for images and one for texts, as CLIP does. Features are the pooled
-        vector before the projection into the space that both networks share.
+        Which network to use if the model has one for images and one for texts, as CLIP does. Features are the network's
+        own pooled vector, before any projection into the space that both networks share.
 
     Returns
     -------
