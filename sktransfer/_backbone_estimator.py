@@ -1,4 +1,4 @@
-"""What both estimators owe the person who calls them: a checked X, a loaded backbone, an answer to "auto".
+"""Base of all estimators: check X and the parameters, load the backbone, and resolve "auto".
 
 An estimator holds the backbone (what runs), the reader (how X is read) and nothing of X itself.
 """
@@ -73,7 +73,7 @@ def below(prefix: str, tensors: Tensors) -> Tensors:
 
 
 class _Code:
-    """Code in the state of an estimator that has no name: pickle and copy take it as it is, skops is told it cannot."""
+    """Code without a name in the state of an estimator: pickle and copy take it as it is, and skops gets an error."""
 
     def __init__(self, code: Any):
         self.code = code
@@ -89,9 +89,9 @@ class _Code:
     def __reduce__(self) -> tuple[Any, ...]:  # what skops asks, which keeps data, and functions by their names
         named = f"a {type(self.code).__name__}" if isinstance(self.code, nn.Module) else reprlib.repr(self.code)
         raise TypeError(
-            f"Got {named} in an estimator; skops holds no code, so expected data, or a function that "
-            "can be imported. Give backbone=FUNCTION, or write the model with sktransfer.save, which asks for the "
-            "network when it is loaded, or with joblib.dump, whose files run code."
+            f"Got {named} in an estimator; expected data, or a function that can be imported, because files of skops "
+            "contain no code. Give backbone=FUNCTION, or save the model with sktransfer.save, which asks for the "
+            "network when you load it, or with joblib.dump, whose files run code."
         )
 
 
@@ -159,17 +159,17 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         Parameters
         ----------
         **params : dict
-            Values by name.
+            Parameters by name.
 
         Returns
         -------
         BackboneEstimator
-            This estimator.
+            The same estimator.
 
         Raises
         ------
         ValueError
-            If there is no such parameter.
+            If a parameter does not exist.
         """
         names = self.get_params(deep=False)
         for name in (name for name in params if name.partition("__")[0] not in names):
@@ -221,26 +221,25 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         export(twin(network), samples, reader.varying, reader.description, path, output, classes)
 
     def save_backbone(self, path: "str | os.PathLike[str]") -> None:
-        """Write the weights of the network, tuned or not, as a plain `state_dict` for `weights=` of other estimators.
+        """Write the weights of the network, tuned or not, as a plain `state_dict`.
 
-        So you can tune a network on one task and use it for the next:
-        `FineTunedClassifier(backbone, weights=path)`, with the same `backbone`. The file holds all parameters and
-        buffers that the features depend on, including those of frozen blocks and of blocks behind `layer`. The names
-        are those of the network. So torch reads the file too:
-        `network.load_state_dict(safetensors.torch.load_file(path), strict=False)`. The file holds neither the head that
-        `fit` trained nor the network's own classification layer.
+        Use the file as `weights=` of other estimators: you can tune a network on one task, and use it for the next with
+        `FineTunedClassifier(backbone, weights=path)` and the same `backbone`. The file holds all parameters and buffers
+        that the features depend on, including those of frozen blocks and of blocks after `layer`. It holds neither the
+        head that `fit` trained nor the network's own classification layer. The names are those of the network, so torch
+        reads the file too: `network.load_state_dict(safetensors.torch.load_file(path), strict=False)`.
 
         Parameters
         ----------
         path : path-like
-            The file, such as `"backbone.safetensors"`. It is written whole or not at all.
+            File to write, such as `"backbone.safetensors"`. It is written whole or not at all.
 
         Raises
         ------
         ValueError
             If the path does not end in `.safetensors`.
         FileNotFoundError
-            If there is no such folder.
+            If the folder does not exist.
         IsADirectoryError
             If the path is a folder.
         OSError
@@ -248,7 +247,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
 
         See Also
         --------
-        sktransfer.save : Writes the whole estimator.
+        sktransfer.save : Save the whole estimator.
         """
         from sktransfer._files._network_file import write_network  # which few need
 
@@ -258,7 +257,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         write_network(path, self.backbone_.feature_state(self._tuned_tensors()), header)
 
     def _tuned_tensors(self) -> Tensors:
-        """Return parameters and buffers that are others than those of the backbone, by the network's names."""
+        """Return parameters and buffers that differ from the backbone's, by the network's names."""
         return {}
 
     @abstractmethod
@@ -301,8 +300,8 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         folder = str(self.feature_cache)
         if not folder or "\0" in folder or (folder.lower() == "auto" and folder != "auto"):
             raise ValueError(
-                f'Got feature_cache={shown(self.feature_cache)}; expected a folder, "auto" for this process\'s '
-                "memory, or None."
+                f'Got feature_cache={shown(self.feature_cache)}; expected a folder, "auto" for the memory of this '
+                "process, or None."
             )
 
     def _check_choice(self, name: str, known: Sequence[str]) -> None:
@@ -312,7 +311,7 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         """Load the backbone and learn what X looks like; the caller keeps them once all else is well."""
         look, named = rows.kind(), isinstance(self.backbone, str) and not issparse(rows.values)
         n_features = rows.values.shape[1] if look == "vectors" else None
-        # Rows of numbers are nothing for a named network but for one of sounds, whose reader checks them.
+        # Named networks do not take rows of numbers, except networks for sounds, whose reader checks them.
         unknown = look == "vectors" and named
         checked = rows.values if unknown else self._checked(rows, look, reset=True, tolerant=tolerant)
         self._check_takes_vectors(n_features, kind_of_input(self.backbone))
@@ -351,11 +350,11 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
         if n_features is None or not isinstance(self.backbone, str) or takes not in ("images", "texts"):
             return
         advice = {
-            "images": "Say how to read a row as an image: image_shape=(height, width) or (height, width, channels).",
+            "images": "To read a row as an image, give image_shape=(height, width) or (height, width, channels).",
             "texts": "Give one column of strings.",
         }
         raise ValueError(
-            f"Got X with {n_features} columns of numbers, and backbone={shown(self.backbone)} takes {takes}. "
+            f"Got X with {n_features} columns of numbers, but backbone={shown(self.backbone)} takes {takes}. "
             f"{advice[takes]}"
         )
 
@@ -407,10 +406,10 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
             return
         _TOLD.add((name, self.pooling))
         map_layer = backbone.last_map
-        advice = f" To pool maps, take a layer that gives one, such as layer={shown(map_layer)}." if map_layer else ""
+        advice = f" To pool maps, choose a layer that has one, such as layer={shown(map_layer)}." if map_layer else ""
         warnings.warn(
-            f"Got pooling={shown(self.pooling)}, which has no effect on the features of {name!r}: they are vectors "
-            f"already, as the network itself makes them.{advice}",
+            f"Got pooling={shown(self.pooling)}, which has no effect on the features of {name!r}: the network itself "
+            f"returns vectors.{advice}",
             UserWarning,
             stacklevel=stacklevel,
         )

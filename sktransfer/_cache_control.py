@@ -1,4 +1,4 @@
-"""What this process keeps, seen, bounded and emptied."""
+"""Show, limit and empty what this process caches."""
 
 from numbers import Integral
 from typing import NamedTuple
@@ -10,22 +10,22 @@ from sktransfer.backbones._loaded_network import count_networks, forget_networks
 
 
 class CacheInfo(NamedTuple):
-    """What `cache_info` returns.
+    """Counts of the cache, as `cache_info` returns them.
 
     Attributes
     ----------
     hits : int
-        Samples whose activation was found, since the process began or `clear_cache` was called.
+        Samples whose cached output was used, since the process began or `clear_cache` was called.
     misses : int
-        Samples that were passed through a frozen network from its input, whether `feature_cache` is on or not.
+        Samples that passed a frozen network from its input, with or without `feature_cache`.
     continued : int
-        Samples whose activation was computed from the one that an earlier cut had left.
+        Samples that passed only the rest of a frozen network, from the cached output of an earlier cut.
     n_activations : int
-        Activations, and decoded images, that are kept in memory.
+        Number of outputs of frozen blocks, and of decoded images, that are cached in memory.
     n_bytes : int
-        Bytes that these take.
+        Their size in bytes.
     n_networks : int
-        Networks that stay loaded for the next estimator that asks for the same.
+        Networks that stay loaded for the next estimator that uses the same one.
     """
 
     hits: int
@@ -37,12 +37,12 @@ class CacheInfo(NamedTuple):
 
 
 def cache_info() -> CacheInfo:
-    """Say what this process keeps and how often that served.
+    """Show what this process has cached, and how often it was used.
 
     Returns
     -------
     CacheInfo
-        Named tuple: `hits`, `misses`, `continued`, `n_activations`, `n_bytes`, `n_networks`.
+        Named tuple with `hits`, `misses`, `continued`, `n_activations`, `n_bytes` and `n_networks`.
 
     Examples
     --------
@@ -56,15 +56,16 @@ def cache_info() -> CacheInfo:
 
 
 def clear_cache(*, folders: bool = False) -> None:
-    """Empty the memory of this process: activations, networks that no estimator holds, what lies on a GPU, counts.
+    """Free the memory that this process uses for caching.
 
-    What worker processes of one search share in the temporary directory is emptied too.
+    This removes cached outputs of frozen blocks, networks that no estimator holds, and what they occupy on a GPU, and
+    resets the counts. It also empties what the worker processes of one search share in the temporary directory.
 
     Parameters
     ----------
     folders : bool, default=False
-        Whether to empty the folders too that this process was given as `feature_cache`. Each that cannot be emptied is
-        warned of; one that was deleted stays so.
+        Whether to also empty the folders that were given as `feature_cache` in this process. A folder that cannot be
+        emptied leads to a warning. A folder that was deleted is not created again.
     """
     if folders:
         clear_folders()
@@ -74,22 +75,23 @@ def clear_cache(*, folders: bool = False) -> None:
 
 
 def set_cache_limit(*, memory: int | None = None, disk: int | None = None) -> None:
-    """Set how many bytes of activations are kept; the least recently used leave first.
+    """Set how many bytes the cache may use.
 
-    Activations that would not fit as a whole are computed each time instead.
+    The least recently used entries are dropped first. Outputs that would not fit as a whole are computed each time.
 
     Parameters
     ----------
     memory : int or None, default=None
-        Of `feature_cache="auto"`, in each process, and of what a worker process keeps for the others in the temporary
-        directory. 1 GiB until it is set; `None` leaves it as it is.
+        Limit for `feature_cache="auto"`, in bytes per process, and for what a worker process shares with others in the
+        temporary directory. The default limit is 1 GiB. `None` does not change it.
     disk : int or None, default=None
-        Of a folder, a log of a few MiB aside. 10 GiB until it is set; `None` leaves it as it is.
+        Limit for a folder, in bytes, not counting a log of a few MiB. The default limit is 10 GiB. `None` does not
+        change it.
 
     Raises
     ------
     ValueError
-        If a number is negative or no integer.
+        If a number is negative or not an integer.
     """
     for name, limit in (("memory", memory), ("disk", disk)):
         if limit is not None and (not isinstance(limit, Integral) or isinstance(limit, bool) or limit < 0):

@@ -20,113 +20,135 @@ ON_BAD_SAMPLE = ("raise", "nan")
 
 
 class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
-    """Features of images, texts or sounds from a pretrained network.
+    """Transformer that computes features of images, texts or sounds with a pretrained network.
 
-    `fit` trains nothing: it loads the network, checks X and learns what X looks like. `transform` runs the network in
-    eval mode, without gradients, in batches, with decoding in threads ahead of it. Pictures are resized and cropped as
-    torchvision does for these weights, to a few of 255 levels; JPEGs of four times that size and more are decoded at a
-    half, a quarter or an eighth of theirs. Texts of one length are computed together, so that no padding is. Sounds are
-    resampled, made mono, and heard in windows where they are longer than the network's.
+    `fit` trains nothing. It loads the network, checks X, and learns what is needed to read X, such as the range of
+    pixel values. `transform` runs the network in eval mode and without gradients, in batches, while threads decode the
+    next samples.
+
+    Images are resized and cropped as torchvision does for the same weights, up to differences of a few of 255 levels.
+    JPEGs of at least four times the size needed are decoded at a half, a quarter or an eighth of their size. Texts of
+    the same length are computed together, so that no padding is needed. Sounds are resampled and mixed to mono, and
+    split into windows if they are longer than the network takes.
 
     Parameters
     ----------
     backbone : str, nn.Module or callable, default="resnet18"
-        A name from :func:`sktransfer.backbones.list_backbones`; `"timm:"` and a name of timm's, such as
-        `"timm:convnext_tiny.fb_in22k"`; `"hf:"` and a name on the Hugging Face Hub, or a folder, such as
-        `"hf:distilbert-base-uncased"` or `"hf:OWNER/NAME@REVISION"`, for texts, sounds and pictures; a network; or an
-        importable function that returns one (it is given `n_features=`, the width of a 2-D X, where it takes that
-        keyword). A network of one's own that ends in a linear layer is taken for a classifier, and the
-        features are what enters that layer.
+        The pretrained network, as one of:
+
+        - a name from :func:`sktransfer.backbones.list_backbones`, such as `"resnet18"`;
+        - `"timm:"` followed by a name from timm, such as `"timm:convnext_tiny.fb_in22k"`;
+        - `"hf:"` followed by a folder or a name on the Hugging Face Hub, for texts, sounds or images, such as
+          `"hf:distilbert-base-uncased"` or `"hf:OWNER/NAME@REVISION"`;
+        - a network (`nn.Module`). If it ends in a linear layer, it is treated as a classifier, and the features are the
+          input of that layer;
+        - an importable function that returns a network. If X is 2-D and the function takes the keyword `n_features`, it
+          receives the number of columns of X.
     weights : str, path-like or None, default="DEFAULT"
-        `"DEFAULT"` or another of torchvision's weight names, such as `"IMAGENET1K_V1"`; a path to a `.pth` or
-        `.safetensors` file; `None` for random weights, drawn from `random_state`. In a file, names may have a prefix,
-        and there may be a head: both are left out, with a warning. The size, crop and normalisation of images come with
-        the weights, so small images are resized up (to 224 x 224 for most networks).
+        `"DEFAULT"` or another of torchvision's weight names, such as `"IMAGENET1K_V1"`; the path of a `.pth` or
+        `.safetensors` file; or `None` for random weights, drawn with `random_state`. Names in a file may have a common
+        prefix, and a file may contain a classification head: both are dropped, with a warning. The weights determine
+        the size, crop and normalisation of images, so small images are enlarged (to 224 x 224 for most networks).
     layer : str, int, list or None, default=None
-        Block, by name or number (1 is the first, -1 the last), or module at whose end the network can be cut; a list
-        takes several and concatenates them. `None` takes the input of the classification layer. `"stages"` takes that
-        and, before it, the ends of the last four stages: the last blocks before the map changes its size, or, where it
-        does not change twice, blocks that are spread evenly. All come from one pass. With `pooling="flatten"`,
-        `"stages"` is the same as `None`. `["stages"]` is a module of that name.
+        The layer whose output becomes the features: a block, by name or number (1 is the first, -1 the last), or a
+        module, by name, if the network can be cut after it.
+
+        - `None`: the input of the classification layer.
+        - a list: several layers, computed in one pass and concatenated.
+        - `"stages"`: the input of the classification layer and, before it, the outputs of the last four stages, in one
+          pass. A stage ends where the feature map changes its size. If the size changes fewer than two times, evenly
+          spread blocks are taken. With `pooling="flatten"`, `"stages"` is the same as `None`. For a module
+          that is called "stages", give `["stages"]`.
     pooling : {"avg", "max", "flatten", "cls", "mean", "last"}, default="avg"
-        How maps and tokens become one vector. `"avg"` and `"mean"` are the same, over a text's own tokens alone;
-        `"cls"` is the first token, `"last"` the last, for causal networks. Features that are vectors already, such as
-        those of a folder of sentence-transformers, which pools and normalises as it was trained, stay as they are.
+        How to turn feature maps and tokens into one vector per sample. `"avg"` and `"mean"` are the same; in texts,
+        they leave out padding. `"cls"` takes the first token, `"last"` the last one, for causal networks. Features that
+        are vectors already stay as they are. For example, folders of sentence-transformers keep the pooling and
+        normalisation that they were trained with.
     image_shape : tuple of int or None, default=None
-        (height, width) or (height, width, channels): how to read flat rows.
+        How to read flat rows as images: (height, width) or (height, width, channels).
     pixel_range : "auto" or tuple of float, default="auto"
-        Values of arrays, and of pictures and files of more than 8 bits, that stand for black and white. `"auto"` learns
-        it in `fit`, once for all of them: uint8 is 0 to 255, uint16 is 0 to 65535, floats within [0, 1] are 0 to 1;
-        anything else is taken from least to greatest, with a warning. Pictures and files of 8 bits are 0 to 255.
+        The values that stand for black and white in arrays, and in images and files with more than 8 bits. `"auto"`
+        learns them in `fit`, once for all images: uint8 is 0 to 255, uint16 is 0 to 65535, floats within [0, 1] are 0
+        to 1. Anything else is scaled from its minimum to its maximum, with a warning. Images and files with 8 bits are
+        always 0 to 255.
     n_channels : "auto" or int, default="auto"
-        Channels of each image, from 1 to 64. `"auto"` counts the channels of X. Grey and colour images are read as the
-        network takes them. Arrays and TIFF files of other numbers keep all their channels. In an array of 4 channels,
-        the fourth is taken for transparency and dropped, with a warning; `n_channels=4` keeps it, in PNG and TIFF files
-        too. If the network takes another number, the filters of its first convolution are repeated and scaled, as timm
-        does it.
+        Number of channels per image, from 1 to 64. `"auto"` counts the channels of X. Grey and colour images are
+        converted to what the network takes. Arrays and TIFF files with other numbers of channels keep all of them. In
+        an array with 4 channels, the fourth is treated as transparency and dropped, with a warning. `n_channels=4`
+        keeps it, also in PNG and TIFF files. If the network takes another number of channels, the filters of its first
+        convolution are repeated and scaled, as timm does.
     channel_stats : "auto" or tuple of two sequences of float, default="auto"
-        Means and deviations, with one number per channel, in the units of X. `"auto"` takes those of the network. For
-        channels that the network was not pretrained with, it learns them in `fit`. Then each fold of a search has other
-        values, and its images pass the network again.
+        Mean and standard deviation of each channel, in the units of X: two sequences with one number per channel.
+        `"auto"` takes those of the network. For channels that the network was not pretrained with, `fit` learns them.
+        Then each fold of a search has its own values, and its images pass the network again.
     max_length : int or None, default=None
-        Tokens of a text that are read, special ones included; what follows is cut off. `None` is as many as the network
-        was made for.
+        Maximum number of tokens per text, including special tokens. Longer texts are cut off. `None` takes the maximum
+        of the network.
     sampling_rate : int or None, default=None
-        Samples a second of sounds that are given as arrays; files say their own.
+        Samples per second of sounds that are given as arrays. Files contain their own rate.
     tower : {"auto", "image", "text"}, default="auto"
-        Which network to use of a model such as CLIP, which has one for pictures and one for texts. `"auto"` looks at X:
-        arrays, pictures and strings that end like names of pictures are pictures; other strings are texts. Features are
-        the network's own pooled vector, in front of a projection into the space that both networks share.
+        Which network to use if the model has one for images and one for texts, as CLIP does. `"auto"` looks at X:
+        arrays, images, and strings that end like names of image files are images. Other strings are texts. Features are
+        the network's own pooled vector, before any projection into the space that both networks share.
     batch_size : int, default=32
-        Samples a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
-        halved, with one warning.
+        Maximum number of samples per step. On the CPU, a step is divided among threads. If CUDA runs out of memory, the
+        batch size is halved, with one warning.
     n_jobs : int or None, default=None
-        Threads that load and decode. `None` leaves that, on the CPU, to the threads that compute: as many as torch has,
-        which is their share in processes that joblib starts. -1 is all processors.
+        Number of threads that load and decode samples; -1 is one per processor. `None` leaves this, on the CPU, to the
+        threads that compute. There are as many of them as torch has, which in processes that joblib starts is their
+        share of the processors.
     device : str, default="auto"
-        `"auto"` is CUDA where there is one, else the CPU; or torch's name of a device, such as `"cuda:1"`. `"mps"` is
-        the GPU of a Mac; it was tried on no Mac yet, and `"auto"` does not take it.
+        `"auto"` is CUDA if available, otherwise the CPU. You can also give a torch device, such as `"cuda:1"`. `"mps"`
+        is the GPU of a Mac. It has not been tested on a Mac yet, and `"auto"` does not choose it.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        `"auto"` is bfloat16 where the hardware is faster at it: CUDA devices of compute capability 8 and above,
-        processors with AMX, or AVX512-BF16 that is not Intel's; else float32. Plain rows of numbers stay float32.
+        Precision of the network. `"auto"` is bfloat16 where the hardware is faster with it: on CUDA devices of compute
+        capability 8 and above, on processors with AMX, and on processors with AVX512-BF16 that are not Intel's.
+        Elsewhere it is float32. With `"auto"`, plain rows of numbers stay in float32.
     feature_cache : "auto", path-like or None, default="auto"
-        Where activations of frozen blocks are kept, so that no image is computed again in another fold, candidate,
-        estimator or process: by content, never by position. `"auto"` is this process's memory, up to 1 GiB, which the
-        worker processes of one search share; a path is a folder that processes and sessions share, up to 10 GiB
-        (:func:`sktransfer.set_cache_limit`); the least recently used leave first, and what would not fit as a whole is
-        computed each time. `None` keeps nothing.
-        Results agree to rounding: a kept activation has the bits of the batch that it was computed in.
+        Where to cache the outputs of frozen blocks, so that another fold, candidate, estimator or process need not
+        compute them again. Entries are found by the content of the samples, never by their position.
+
+        - `"auto"`: the memory of this process, up to 1 GiB. The worker processes of one search share theirs.
+        - a path: a folder that processes and sessions share, up to 10 GiB.
+        - `None`: nothing is cached.
+
+        The least recently used entries are dropped first. Outputs that would not fit as a whole are computed each time.
+        Change the limits with :func:`sktransfer.set_cache_limit`. Results may differ by rounding: a cached output keeps
+        the rounding of the batch that produced it.
     on_bad_sample : {"raise", "nan"}, default="raise"
-        What happens to a row that cannot be read: a file that is missing, damaged, too large or of another kind, `None`
-        or NaN in place of a sample, a picture or sound that holds NaN. `"raise"` stops with its row and path. `"nan"`
-        gives a row of NaN: `transform` and `fit_transform` warn once, count such rows and name the first; `fit`, which
-        loads no more than the first batch, leaves them out without a word, and raises only if no row can be read. Rows
-        of plain numbers, for a network that takes vectors, have to be finite in either case.
+        What to do with a sample that cannot be read: a file that is missing, damaged, too large or of another kind,
+        `None` or NaN in place of a sample, or an image or sound that contains NaN. Rows of plain numbers, for a network
+        that takes vectors, must be finite in either case.
+
+        - `"raise"`: raise an error that names the row and the path.
+        - `"nan"`: return a row of NaN. `transform` and `fit_transform` warn once, with the number of such rows and the
+          reason for the first. `fit`, which loads only the first batch, skips them silently, and raises an error only
+          if no row can be read.
     store_backbone : bool, default=True
-        Whether a pickle holds the weights. Without them it holds their name and fingerprint; they are found again when
-        first needed, and others are refused.
+        Whether a pickle holds the backbone's weights. If not, it holds their name and fingerprint: the weights are
+        loaded again when they are first needed, and other weights are refused.
     random_state : int, RandomState instance or None, default=None
-        Seeds random weights.
+        Seed of random weights.
     verbose : int, default=0
-        1 shows a bar for a pass of more than two seconds, and then says how long it took.
+        1 shows a progress bar for work that takes more than two seconds, and then how long it took.
 
     Attributes
     ----------
     backbone_ : sktransfer.backbones.Backbone
-        The network: blocks, preprocessing, `summary()`.
+        The network, with its blocks, preprocessing and `summary()`.
     layers_ : list of str, int or None
-        The layers whose features are joined, in this order; `None` is the input of the classification layer.
+        The layers whose features are concatenated, in this order. `None` is the input of the classification layer.
     n_features_out_ : int
         Number of features.
     n_features_in_ : int
-        Number of columns of X, where it is 2-D.
+        Number of columns of X, if X is 2-D.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of those columns, where X has names.
+        Names of these columns, if X has column names.
 
     See Also
     --------
-    FineTunedClassifier : Trains a head, and part of the network.
-    sktransfer.load_image_folder : Paths and labels of a folder of class folders.
+    FineTunedClassifier : Trains a head, and if you like, part of the network.
+    sktransfer.load_image_folder : Lists images and labels of a folder with one folder per class.
 
     References
     ----------
@@ -198,31 +220,36 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> "PretrainedFeatureExtractor":
-        """Load the backbone and learn what X looks like.
+        """Load the network, and learn what is needed to read X.
 
         Parameters
         ----------
         X : array-like
-            Images: uint8 or float ndarray of shape (n, height, width), (n, height, width, channels) or (n, channels,
-            height, width); flat rows with `image_shape`; a list of arrays or PIL images of any sizes; a list, array,
-            Series or one-column DataFrame of files: paths, bytes, open binary files, or dicts with `"bytes"` or
-            `"path"`. Texts: the same of strings. Sounds: the same of files, or arrays of shape (n_samples,) or
-            (n_samples, n_channels) with `sampling_rate`, or dicts with `"array"` and `"sampling_rate"`. Or rows of
-            numbers, for a network that takes vectors.
+            Samples, as one of:
+
+            - images: uint8 or float ndarray of shape (n, height, width), (n, height, width, channels) or (n, channels,
+              height, width); flat rows with `image_shape`; a list of arrays or PIL images of any sizes; or files;
+            - texts: a list, array, Series or one-column DataFrame of strings;
+            - sounds: files; arrays of shape (n_samples,) or (n_samples, n_channels) with `sampling_rate`; or dicts with
+              `"array"` and `"sampling_rate"`;
+            - rows of numbers, for a network that takes vectors.
+
+            Files are a list, array, Series or one-column DataFrame of paths, bytes, open binary files, or dicts with
+            `"bytes"` or `"path"`.
         y : None
             Ignored.
 
         Returns
         -------
         PretrainedFeatureExtractor
-            Fitted.
+            The fitted estimator.
 
         Raises
         ------
         ValueError
             If a parameter or X is not as described.
         FileNotFoundError
-            If a path in X, or the path of the weights, leads to no file.
+            If a file in X, or the file of weights, does not exist.
         """
         with self._all_or_nothing():
             learned, work = self._prepare(X, stacklevel=4)
@@ -256,15 +283,15 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         Returns
         -------
         float32 ndarray of shape (n_samples, `n_features_out_`)
-            One row per sample, which depends on that sample alone; NaN where it could not be read and
-            `on_bad_sample="nan"`. None where X has no rows.
+            One row per sample. Each row depends only on its own sample. It is NaN if the sample could not be read and
+            `on_bad_sample="nan"`. If X has no rows, neither has the result.
 
         Raises
         ------
         ValueError
-            If X is not as in `fit`, or a file is no image.
+            If X is not as in `fit`, or a file is not an image.
         FileNotFoundError
-            If a path in X leads to no file.
+            If a file in X does not exist.
         """
         check_is_fitted(self, "backbone_")
         self._check_on_bad_sample()

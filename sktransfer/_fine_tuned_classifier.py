@@ -1,4 +1,4 @@
-"""A pretrained network as a classifier: a frozen part, a tuned part and a head of one's own classes."""
+"""A pretrained network as a classifier: a frozen part, a tuned part and a head for your own classes."""
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -23,210 +23,236 @@ from sktransfer._training.tasks._weights import check_lengths
 
 
 class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
-    """Classifier that tunes a pretrained network, from a head on frozen features to all of its layers.
+    """Classifier that fine-tunes a pretrained network.
 
-    Frozen means frozen: the blocks up to `freeze_depth` run in eval mode, and every parameter and buffer of theirs is
-    after `fit`, bit for bit, what was loaded.
+    You choose how much of the network is trained: only a new head on frozen features, which is the default, or also the
+    last blocks, or all of it. The blocks up to `freeze_depth` stay frozen: they run in eval mode, and `fit` does
+    not change a single bit of their parameters and buffers.
 
     Parameters
     ----------
     backbone : str, nn.Module or callable, default="resnet18"
-        A name from :func:`sktransfer.backbones.list_backbones`; `"timm:"` and a name of timm's, such as
-        `"timm:convnext_tiny.fb_in22k"`; `"hf:"` and a name on the Hugging Face Hub, or a folder, such as
-        `"hf:distilbert-base-uncased"` or `"hf:OWNER/NAME@REVISION"`, for texts, sounds and pictures; a network; or an
-        importable function that returns one (it is given `n_features=`, the width of a 2-D X, where it takes that
-        keyword). A network of one's own that ends in a linear layer is taken for a classifier, and the
-        features are what enters that layer.
+        The pretrained network, as one of:
+
+        - a name from :func:`sktransfer.backbones.list_backbones`, such as `"resnet18"`;
+        - `"timm:"` followed by a name from timm, such as `"timm:convnext_tiny.fb_in22k"`;
+        - `"hf:"` followed by a folder or a name on the Hugging Face Hub, for texts, sounds or images, such as
+          `"hf:distilbert-base-uncased"` or `"hf:OWNER/NAME@REVISION"`;
+        - a network (`nn.Module`). If it ends in a linear layer, it is treated as a classifier, and the features are the
+          input of that layer;
+        - an importable function that returns a network. If X is 2-D and the function takes the keyword `n_features`, it
+          receives the number of columns of X.
     weights : str, path-like or None, default="DEFAULT"
-        `"DEFAULT"` or another of torchvision's weight names; a path to a `.pth` or `.safetensors` file, such as
-        one that `save_backbone` wrote; `None` for random weights. In a file, names may have a prefix, and there may be
-        a head: both are left out, with a warning. The size, crop and normalisation of images come with the weights.
+        `"DEFAULT"` or another of torchvision's weight names; the path of a `.pth` or `.safetensors` file, such as one
+        that `save_backbone` wrote; or `None` for random weights. Names in a file may have a common prefix, and a file
+        may contain a classification head: both are dropped, with a warning. The weights determine the size, crop and
+        normalisation of images.
     freeze_depth : int, float or str, default="all"
-        How much of the backbone stays frozen, from the input: a number of blocks (int), a share of them (float in
-        [0, 1], to the nearest block), a name (a block's, or the path of any module at whose end the network can be
-        cut: frozen up to and including it), or `"all"`. 0 trains everything. Negative numbers count from the end, as
-        in a slice: with -2, all blocks are frozen but the last two of those that `layer` leaves.
+        How much of the backbone to freeze, counted from the input:
+
+        - `"all"`: every block;
+        - an int: this number of blocks. 0 trains everything. Negative numbers count from the end, as in a slice: -2
+          freezes all blocks except the last two, where blocks after the deepest `layer` do not count;
+        - a float in [0, 1]: this share of the blocks, rounded to the nearest block;
+        - a name: everything up to and including this block, or this module if the network can be cut after it.
     trainable : {"all", "norm", "bias", "lora"}, default="all"
-        Which parameters of the blocks behind `freeze_depth` learn. `"all"`: every parameter. `"norm"`: only scales and
-        shifts of normalisation layers [5]_. `"bias"`: those, and all biases [6]_. `"lora"`: low-rank updates of the
-        weights of linear layers, attention layers and convolutions without groups; they are merged into the weights
-        after training [7]_, and need the extra `lora`. All other parameters keep the bits that were loaded. Files and
-        pickles with `store_backbone=False` hold only what changed. `"norm"`, `"bias"` and `"lora"` need a higher `lr`
-        than `"all"`: 1e-3 to 3e-3.
+        Which parameters to train in the blocks after `freeze_depth`:
+
+        - `"all"`: every parameter;
+        - `"norm"`: only scales and shifts of normalisation layers [5]_;
+        - `"bias"`: the same, and all biases [6]_;
+        - `"lora"`: low-rank updates of the weights of linear layers, attention layers and convolutions without groups
+          [7]_. They are merged into the weights after training. This needs the extra `lora`.
+
+        All other parameters keep their loaded values, bit for bit. With `store_backbone=False`, files and pickles hold
+        only what changed. `"norm"`, `"bias"` and `"lora"` need a higher `lr` than `"all"`: 1e-3 to 3e-3.
     lora_rank : int, default=8
-        Rank of low-rank updates. It may be at most the smaller side of each weight that gets one.
+        Rank of the low-rank updates. It cannot exceed the smaller dimension of any weight that is updated.
     lora_alpha : float, default=16
         Low-rank updates are multiplied by `lora_alpha / lora_rank`.
     strategy : {"linear_probe", "fine_tune", "lp_ft", "gradual"}, default="lp_ft"
-        `"linear_probe"` trains the head alone; `"fine_tune"` head and blocks together from the first epoch; `"lp_ft"`
-        the head first, then both [1]_; `"gradual"` the head first, then blocks that thaw one after another, from the
-        head down to `freeze_depth`, spread evenly over `max_epochs` [2]_.
+        What to train, and in which order:
+
+        - `"linear_probe"`: only the head;
+        - `"fine_tune"`: the head and the blocks together, from the first epoch;
+        - `"lp_ft"`: first the head, then both together [1]_;
+        - `"gradual"`: first the head. Then one block after another is unfrozen, from the last one down to
+          `freeze_depth`, spread evenly over `max_epochs` [2]_.
     layer : str, int, list or None, default="stages"
-        What the head sees of the network, as in :class:`PretrainedFeatureExtractor`: `"stages"` is the features in
-        front of the classification layer and the ends of the last four stages before it, `None` the features alone, a
-        list those layers, in the order in which the network computes them. The blocks behind the deepest layer are
-        not used.
+        Which layers of the network provide the features for the head, as in :class:`PretrainedFeatureExtractor`.
+        `"stages"` takes the input of the classification layer and, before it, the outputs of the last four stages.
+        `None` takes only the input of the classification layer. A list takes these layers, in the order in which the
+        network computes them. Blocks after the deepest layer are not used.
     pooling : {"avg", "max", "flatten", "cls", "mean", "last"}, default="avg"
-        How maps and tokens become features, as in :class:`PretrainedFeatureExtractor`.
+        How to turn feature maps and tokens into one vector, as in :class:`PretrainedFeatureExtractor`.
     hidden_layer_sizes : tuple of int, default=()
-        Widths of the head's hidden layers; without any, the head is linear.
+        Widths of the hidden layers of the head. Without hidden layers, the head is linear.
     dropout : float, default=0.0
-        Dropout behind each hidden layer, or in front of a linear head.
+        Dropout probability after each hidden layer, or before a linear head.
     head_C : float or "auto", default="auto"
-        Inverse strength of the L2 penalty of a head that is solved, as `C` of `LogisticRegression`, for features that
-        are scaled to a mean squared norm of 1. `"auto"` chooses it, between 0.3 and 1000, by the log loss of samples
-        that are held out in turn (five folds), with a weak pull to 32 [3]_; and with it what earlier layers weigh.
-        Logits are then multiplied by the number that serves these samples best (temperature scaling). A number given
-        here leaves all of that out.
+        Inverse of the regularisation strength of a solved head (see `head_epochs`), as `C` in `LogisticRegression`, for
+        features that are scaled to a mean squared norm of 1. `"auto"` chooses it between 0.3 and 1000 by the log loss
+        in 5-fold cross-validation, with a weak pull towards 32 [3]_. It also chooses the weight of the features of
+        earlier layers, and multiplies the logits by the number that suits the held-out samples best (temperature
+        scaling). A number given here turns all of this off.
     head_epochs : int or "auto", default="auto"
-        Epochs in which the head alone is trained. `"auto"` solves the head where that is a convex problem: where it is
-        linear, without dropout and label smoothing, and neither `early_stopping` nor `augment` without `augment_views`
-        asks for epochs of a head that is all there is to train. Then it is logistic regression on scaled features.
-        Elsewhere it is 30 epochs.
+        Number of epochs in which only the head is trained. `"auto"` solves the head as logistic regression on scaled
+        features where it can, and trains 30 epochs elsewhere. It can if the head is linear, without dropout and label
+        smoothing. If only the head is trained, `early_stopping`, and `augment` without `augment_views`, also need
+        epochs.
     max_epochs : int, default=10
-        Epochs in which blocks are trained with the head.
+        Number of epochs in which the blocks are trained together with the head.
     head_lr : float, default=1e-3
-        Greatest learning rate of the head.
+        Maximum learning rate of the head.
     lr : float, default=3e-5
-        Greatest learning rate of the last block.
+        Maximum learning rate of the last block.
     layer_decay : float, default=1.0
-        Factor by which `lr` falls from one block to the one before it.
+        Factor by which `lr` shrinks from one block to the block before it.
     lr_schedule : {"cosine", "constant"}, default="cosine"
-        How learning rates change within a phase: `"cosine"` lets them rise in the first tenth of the steps, and then
-        fall to 0 along half a cosine. A scheduler of skorch's among `callbacks` takes its place.
+        How learning rates change within a phase. `"cosine"`: they rise during the first tenth of the steps, then fall
+        to 0 along half a cosine. `"constant"`: they stay the same. A skorch scheduler in `callbacks` replaces the
+        schedule.
     interpolation : float, "auto" or None, default=None
-        How far the weights go from where tuning started (the backbone's own blocks and the head that was solved or
-        trained on their features), 0, to where it ended, 1 [4]_. `None` is the end. `"auto"` takes the value with the
-        least log loss of held-out samples: those of `early_stopping`, else of three parts, each held out from a
-        training of its own, which takes three times as long. Once fitted, set `interpolation_` to move the weights
-        without training.
+        How far to move the weights from the start of tuning (0) to its end (1) [4]_. The start is the pretrained blocks
+        with the head that was solved or trained on their features. `None` keeps the end. `"auto"` takes the value with
+        the lowest log loss on held-out samples: those of `early_stopping`, or else three parts of the training samples,
+        each held out from a training of its own, which takes three times as long. After `fit`, set `interpolation_` to
+        move the weights without training.
     optimizer : str or type, default="adamw"
-        `"adam"`, `"adamw"`, `"nadam"`, `"radam"`, `"rmsprop"`, `"sgd"`, or a class of `torch.optim`.
+        `"adam"`, `"adamw"`, `"nadam"`, `"radam"`, `"rmsprop"`, `"sgd"`, or a class from `torch.optim`.
     weight_decay : float, default=0.01
-        Decay of weights, as the optimiser has it.
+        Weight decay of the optimiser.
     augment : {"light", "standard", "strong"}, callable or None, default=None
-        Random changes to training images or sounds, never in `predict`: a level, or a transform of one uint8 tensor of
-        shape (channels, height, width), as torchvision's transforms v2 are, or of one float tensor of shape (windows,
-        n_samples). Texts have none.
+        Random changes to training images or sounds: a level, or a transform. They are never applied in `predict`. A
+        transform takes one uint8 tensor of shape (channels, height, width), as torchvision's transforms v2 do, or, for
+        sounds, one float tensor of shape (windows, n_samples). Texts cannot be augmented.
     augment_views : int or None, default=None
-        Number of augmented views of each training image, from which every epoch draws one; they pass the frozen part
-        once, and a level's views are found again in other folds and candidates of the same `random_state`. `None`
-        augments anew in each epoch, so that each epoch passes every image.
+        Number of augmented views of each training image; each epoch draws one of them. The views pass the frozen part
+        only once. For an augmentation level, other folds and candidates with the same `random_state` reuse them. `None`
+        augments anew in each epoch, so every epoch passes every image through the whole network.
     train_bn : bool, default=False
-        Whether BatchNorm layers of trained blocks update their statistics; those of frozen blocks never do.
+        Whether BatchNorm layers of trained blocks update their statistics. Those of frozen blocks never do.
     class_weight : dict, list of dict, "balanced" or None, default=None
-        As in scikit-learn. Where y has several columns: weights of 0 and 1, in one dict for all columns or a list with
-        one for each, or `"balanced"`, each column by itself.
+        Weights of the classes, as in scikit-learn. If y has several columns: one dict with the weights of 0 and 1 for
+        all columns, a list with one such dict per column, or `"balanced"`, which balances each column by itself.
     label_smoothing : float, default=0.0
-        As in torch's `CrossEntropyLoss`.
+        Label smoothing, as in torch's `CrossEntropyLoss`.
     early_stopping : bool, default=False
-        Whether to hold out a stratified part of the training samples (with several labels per sample, a random part),
-        to stop when its loss no longer falls, and to restore the weights of the best epoch.
+        Whether to hold out part of the training samples, stop when their loss no longer falls, and restore the weights
+        of the best epoch. The part is stratified; with several labels per sample, it is random.
     validation_fraction : float, default=0.1
-        Part that is held out.
+        Fraction of the training samples that `early_stopping` holds out.
     n_iter_no_change : int, default=10
-        Epochs without improvement by at least `tol` after which training stops.
+        Training stops after this number of epochs without an improvement of at least `tol`.
     tol : float, default=1e-4
-        What counts as improvement of the held-out loss.
+        Smallest decrease of the held-out loss that counts as an improvement.
     warm_start : bool, default=False
-        Whether a second `fit` continues with the weights of the first. The same backbone, depth, head and classes are
-        needed.
+        Whether a second `fit` continues from the weights of the first. Backbone, depth, head and classes must be the
+        same.
     callbacks : list or None, default=None
-        Callbacks of skorch, called in each phase; those of scikit-learn (1.9 and later) are set with `set_callbacks`.
+        Callbacks of skorch, called in each phase. Set scikit-learn's callbacks (scikit-learn 1.9 and later) with
+        `set_callbacks`.
     image_shape : tuple of int or None, default=None
-        (height, width) or (height, width, channels): how to read flat rows.
+        How to read flat rows as images: (height, width) or (height, width, channels).
     pixel_range : "auto" or tuple of float, default="auto"
-        Values of arrays, and of pictures and files of more than 8 bits, that stand for black and white; `"auto"` learns
-        it in `fit`.
+        The values that stand for black and white in arrays, and in images and files with more than 8 bits. `"auto"`
+        learns them in `fit`.
     n_channels : "auto" or int, default="auto"
-        Channels of each image, from 1 to 64. `"auto"` counts the channels of X. Grey and colour images are read as the
-        network takes them. Arrays and TIFF files of other numbers keep all their channels. In an array of 4 channels,
-        the fourth is taken for transparency and dropped, with a warning; `n_channels=4` keeps it, in PNG and TIFF files
-        too. If the network takes another number, the filters of its first convolution are repeated and scaled, as timm
-        does it.
+        Number of channels per image, from 1 to 64. `"auto"` counts the channels of X. Grey and colour images are
+        converted to what the network takes. Arrays and TIFF files with other numbers of channels keep all of them. In
+        an array with 4 channels, the fourth is treated as transparency and dropped, with a warning. `n_channels=4`
+        keeps it, also in PNG and TIFF files. If the network takes another number of channels, the filters of its first
+        convolution are repeated and scaled, as timm does.
     channel_stats : "auto" or tuple of two sequences of float, default="auto"
-        Means and deviations, with one number per channel, in the units of X. `"auto"` takes those of the network. For
-        channels that the network was not pretrained with, it learns them in `fit`. Then each fold of a search has other
-        values, and its images pass the network again.
+        Mean and standard deviation of each channel, in the units of X: two sequences with one number per channel.
+        `"auto"` takes those of the network. For channels that the network was not pretrained with, `fit` learns them.
+        Then each fold of a search has its own values, and its images pass the network again.
     max_length : int or None, default=None
-        Tokens of a text that are read, special ones included; what follows is cut off. `None` is as many as the network
-        was made for.
+        Maximum number of tokens per text, including special tokens. Longer texts are cut off. `None` takes the maximum
+        of the network.
     sampling_rate : int or None, default=None
-        Samples a second of sounds that are given as arrays; files say their own.
+        Samples per second of sounds that are given as arrays. Files contain their own rate.
     tower : {"auto", "image", "text"}, default="auto"
-        Which network to use of a model such as CLIP, which has one for pictures and one for texts. `"auto"` looks at X:
-        arrays, pictures and strings that end like names of pictures are pictures; other strings are texts. Features are
-        the network's own pooled vector, in front of a projection into the space that both networks share.
+        Which network to use if the model has one for images and one for texts, as CLIP does. `"auto"` looks at X:
+        arrays, images, and strings that end like names of image files are images. Other strings are texts. Features are
+        the network's own pooled vector, before any projection into the space that both networks share.
     batch_size : int, default=32
-        Samples a step, at most. On the CPU a step is divided among threads; where CUDA's memory does not suffice, it is
-        halved, with one warning.
+        Maximum number of samples per step. On the CPU, a step is divided among threads. If CUDA runs out of memory, the
+        batch size is halved, with one warning.
     n_jobs : int or None, default=None
-        Threads that load and decode. `None` leaves that, on the CPU, to the threads that compute: as many as torch has,
-        which is their share in processes that joblib starts. -1 is all processors.
+        Number of threads that load and decode samples; -1 is one per processor. `None` leaves this, on the CPU, to the
+        threads that compute. There are as many of them as torch has, which in processes that joblib starts is their
+        share of the processors.
     device : str, default="auto"
-        `"auto"` is CUDA where there is one, else the CPU; or torch's name of a device, such as `"cuda:1"`. `"mps"` is
-        the GPU of a Mac; it was tried on no Mac yet, and `"auto"` does not take it.
+        `"auto"` is CUDA if available, otherwise the CPU. You can also give a torch device, such as `"cuda:1"`. `"mps"`
+        is the GPU of a Mac. It has not been tested on a Mac yet, and `"auto"` does not choose it.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Of the blocks, frozen and trained. `"auto"` is bfloat16 where the hardware is faster at it: CUDA devices
-        of compute capability 8 and above, processors with AMX, or AVX512-BF16 that is not Intel's; else float32.
-        Weights that are trained, and the head, are float32 always.
+        Precision of the blocks, frozen and trained. `"auto"` is bfloat16 where the hardware is faster with it: on CUDA
+        devices of compute capability 8 and above, on processors with AMX, and on processors with AVX512-BF16 that are
+        not Intel's. Elsewhere it is float32. Trained weights and the head are always float32.
     feature_cache : "auto", path-like or None, default="auto"
-        Where activations of frozen blocks are kept, so that no image is computed again in another fold, candidate,
-        estimator or process: by content, never by position. `"auto"` is this process's memory, up to 1 GiB, which the
-        worker processes of one search share; a path is a folder that processes and sessions share, up to 10 GiB
-        (:func:`sktransfer.set_cache_limit`); the least recently used leave first, and what would not fit as a whole is
-        computed each time. `None` keeps nothing.
-        Results agree to rounding: a kept activation has the bits of the batch that it was computed in.
+        Where to cache the outputs of frozen blocks, so that another fold, candidate, estimator or process need not
+        compute them again. Entries are found by the content of the samples, never by their position.
+
+        - `"auto"`: the memory of this process, up to 1 GiB. The worker processes of one search share theirs.
+        - a path: a folder that processes and sessions share, up to 10 GiB.
+        - `None`: nothing is cached.
+
+        The least recently used entries are dropped first. Outputs that would not fit as a whole are computed each time.
+        Change the limits with :func:`sktransfer.set_cache_limit`. Results may differ by rounding: a cached output keeps
+        the rounding of the batch that produced it.
     store_backbone : bool, default=True
-        Whether a pickle holds the backbone's weights. Without them it holds their name and fingerprint; they are found
-        again when first needed, and others are refused. What was trained is always in it.
+        Whether a pickle holds the backbone's weights. If not, it holds their name and fingerprint: the weights are
+        loaded again when they are first needed, and other weights are refused. What was trained is always stored.
     random_state : int, RandomState instance or None, default=None
-        Seeds random weights, the order of samples, dropout, augmentation and the held-out part. An int gives, on the
-        CPU, the same bits in each process with the same number of threads.
+        Seed of random weights, of the order of samples, dropout and augmentation, and of the held-out part. On the CPU,
+        an int gives the same bits in every process with the same number of threads.
     verbose : int, default=0
-        1 shows a bar for what takes more than two seconds, a line per epoch, and how long solving the head took.
+        1 shows a progress bar for work that takes more than two seconds, one line per epoch, and the time that solving
+        the head took.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The labels; with several labels per sample, the numbers of their columns in y.
+        Class labels. With several labels per sample, the column indices of y.
     backbone_ : sktransfer.backbones.Backbone
-        The network as it was loaded: blocks, preprocessing, `summary()`.
+        The network as it was loaded, with its blocks, preprocessing and `summary()`.
     net_ : skorch.NeuralNet
-        What was trained, from activations at the cut to logits; `net_.module_` holds the weights.
+        The trained part, from the outputs of the frozen blocks to logits. `net_.module_` holds the weights.
     history_ : list of dict
-        An entry per epoch: `phase` ("head" or "fine_tune"), `epoch`, `train_loss`, `seconds`, and with
-        `early_stopping` or `X_val` also `valid_loss` and `valid_accuracy`; then a solved head is an entry of epoch 0.
-        Else empty where the head was solved and nothing else trained. With several labels per sample, the accuracy is
-        the share of samples of which all labels are right.
+        One entry per epoch, with `phase` ("head" or "fine_tune"), `epoch`, `train_loss` and `seconds`. With
+        `early_stopping` or `X_val` there are also `valid_loss` and `valid_accuracy`, and a solved head has an entry as
+        epoch 0. Otherwise, a solved head has none, so the list is empty if nothing else was trained. With several
+        labels per sample, the accuracy is the share of samples with all labels right.
     n_iter_ : int
-        Epochs of all phases, and the solver's iterations.
+        Number of epochs of all phases, plus the iterations of the solver.
     head_C_ : float, ndarray of shape (n_labels,) or None
-        Inverse strength of the head's penalty, with several labels per sample of each; `None` where the head was
-        trained in epochs.
+        Inverse of the regularisation strength of the head, one per label if there are several labels per sample. `None`
+        if the head was trained in epochs.
     earlier_weight_ : float, ndarray of shape (n_labels,) or None
-        What features of earlier layers weigh in a solved head beside the last one's; chosen with `head_C="auto"`.
+        Weight of the features of earlier layers in a solved head, relative to those of the last layer. Chosen with
+        `head_C="auto"`.
     head_C_path_ : dict of ndarray, list of these or None
-        What was tried for `head_C="auto"`: `"C"`, `"earlier_weight"`, and `"log_loss"` of held-out samples with each
-        pair, of shape (n_tried,). Empty where nothing could be held out: with one sample of each class. With
-        several labels per sample, a list with one for each label.
+        What was tried for `head_C="auto"`: `"C"`, `"earlier_weight"`, and the `"log_loss"` of held-out samples with
+        each pair, of shape (n_tried,). Empty if nothing could be held out, because each class has one sample. With
+        several labels per sample, a list with one dict per label.
     interpolation_ : float
-        How far the weights are from where tuning started, 0, to where it ended, 1. It can be set.
+        How far the weights are from the start of tuning (0) to its end (1). Set it to move the weights.
     n_features_in_ : int
-        Number of columns of X, where it is 2-D.
+        Number of columns of X, if X is 2-D.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of those columns, where X has names.
+        Names of these columns, if X has column names.
 
     See Also
     --------
-    FineTunedRegressor : The same for numbers.
-    PretrainedFeatureExtractor : The features of a backbone as it is, for any classifier.
+    FineTunedRegressor : Predicts numbers instead of classes.
+    PretrainedFeatureExtractor : Features of a network without training, for any classifier.
 
     References
     ----------
     .. [1] Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
     .. [2] Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018.
-    .. [3] Kornblith, Shlens and Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019, choose it likewise.
+    .. [3] Kornblith, Shlens and Le, "Do Better ImageNet Models Transfer Better?", CVPR 2019, make a similar choice.
     .. [4] Wortsman et al., "Robust Fine-tuning of Zero-shot Models", CVPR 2022.
     .. [5] Frankle, Schwab and Morcos, "Training BatchNorm and Only BatchNorm", ICLR 2021.
     .. [6] Zaken, Goldberg and Ravfogel, "BitFit: Simple Parameter-efficient Fine-tuning", ACL 2022.
@@ -356,33 +382,33 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None
     ) -> "FineTunedClassifier":
-        """Train the head, and the blocks behind `freeze_depth`.
+        """Train the head, and the blocks after `freeze_depth`.
 
         Parameters
         ----------
         X : array-like
             Images, texts, sounds, or rows of numbers, as in :meth:`PretrainedFeatureExtractor.fit`.
         y : array-like of shape (n_samples,), or array-like or sparse matrix of shape (n_samples, n_labels)
-            Labels: strings, integers or booleans, of at least two classes. Or several labels a sample: 0 and 1, a
-            column for each label, as scikit-learn's `MultiLabelBinarizer` makes them.
+            Strings, integers or booleans, with at least two classes. Or several labels per sample: 0 and 1, with one
+            column per label, as scikit-learn's `MultiLabelBinarizer` returns them.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            Weights of samples, relative to each other: multiplying all of them by a number changes nothing. A weight of
-            0 leaves a sample out; of a solved head, a weight of 2 is the same as giving the sample twice.
+            Relative weights of the samples: multiplying all of them by the same number changes nothing. A weight of 0
+            leaves a sample out. For a solved head, a weight of 2 is the same as giving the sample twice.
         X_val, y_val : array-like or None, default=None
-            Samples of your own that are not trained on: `history_` shows their loss and accuracy after each epoch, and
-            `early_stopping` and `interpolation="auto"` look at them in place of a part that is held out.
+            Validation samples of your own. They are not trained on. `history_` shows their loss and accuracy after each
+            epoch, and `early_stopping` and `interpolation="auto"` use them instead of holding out training samples.
 
         Returns
         -------
         FineTunedClassifier
-            Fitted.
+            The fitted estimator.
 
         Raises
         ------
         ValueError
-            If a parameter, X or y is not as described, or the loss turns into no number.
+            If a parameter, X or y is not as described, or if the loss becomes NaN or infinite.
         FileNotFoundError
-            If a path in X, or the path of the weights, leads to no file.
+            If a file in X, or the file of weights, does not exist.
         """
         self._check_parameters()
         with self._all_or_nothing():
@@ -390,7 +416,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable class of each sample, or which labels it has.
+        """Predict the class of each sample, or its labels.
 
         Parameters
         ----------
@@ -400,8 +426,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_labels)
-            Labels from `classes_`; or, where y had several columns, 1 for labels that are more probable than not, else
-            0.
+            Labels from `classes_`. If y had several columns, 1 for labels with a probability above 0.5, and 0 for
+            others.
         """
         check_is_fitted(self, "backbone_")
         probabilities = self.predict_proba(X)
@@ -410,7 +436,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         return self.classes_[probabilities.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probability of each class, or of each label.
+        """Predict the probability of each class, or of each label.
 
         Parameters
         ----------
@@ -420,8 +446,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         Returns
         -------
         float64 ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
-            Columns in the order of `classes_`; rows sum to 1. Or, where y had several columns, a probability for each
-            of them.
+            Columns are in the order of `classes_`, and rows sum to 1. If y had several columns, one probability per
+            column.
         """
         check_is_fitted(self, "backbone_")
         kind, _ = self._meaning(vars(self))
@@ -438,8 +464,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
             return indicator_task(indicators, sample_weight, self.class_weight, self.label_smoothing)
         if isinstance(self.class_weight, list):
             raise ValueError(
-                "Got class_weight as a list for one label per sample; expected a dict by label. A list has a dict for "
-                "each column of a y that says by 0 and 1 which labels a sample has."
+                "Got class_weight as a list for one label per sample; expected a dict by label. A list is for "
+                "several labels per sample: one dict per column of y."
             )
         classes, labels = read_labels(y)
         check_lengths(n_samples, len(labels))

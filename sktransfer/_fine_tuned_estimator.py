@@ -1,4 +1,4 @@
-"""What estimators that tune a network have in common, whatever they predict: how they are fitted, kept and undone."""
+"""Base of the estimators that tune a network, whatever they predict: how they are fitted and stored."""
 
 import warnings
 from abc import abstractmethod
@@ -181,7 +181,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         self.verbose = verbose
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the tuned features of all layers, which enter the head.
+        """Compute the tuned features, which are the input of the head.
 
         Parameters
         ----------
@@ -198,9 +198,9 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
 
     @property
     def interpolation_(self) -> float:
-        """How far the weights are from where tuning started, 0, to where it ended, 1.
+        """How far the weights are from the start of tuning (0) to its end (1).
 
-        Set it to move them, without training.
+        Set it to move the weights, without training.
         """
         check_is_fitted(self, "backbone_")
         return self.net_.module_.interpolation
@@ -213,8 +213,8 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         module = self.net_.module_
         if not self.backbone_.trained_blocks(module.freeze_depth):
             raise ValueError(
-                f"Got interpolation_={shown(factor)} for a network of which only the head was trained; expected one "
-                "whose blocks were tuned too. Set a freeze_depth below 'all', such as 0.75, and fit again."
+                f"Got interpolation_={shown(factor)} for a network with only a trained head; expected one with tuned "
+                "blocks. Set a freeze_depth below 'all', such as 0.75, and fit again."
             )
         module.interpolate(float(factor), self.backbone_)
 
@@ -270,7 +270,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         solution = trained.solution
         if solution and self.head_C == "auto" and not solution.was_chosen:
             C = float(np.max(solution.C))
-            warnings.warn(f"{task.nothing_to_choose_by} head_C={C:.3g} is taken.", UserWarning, stacklevel=3)
+            warnings.warn(f"{task.nothing_to_choose_by} head_C={C:.3g} is used.", UserWarning, stacklevel=3)
         self.__dict__.update(learned(trained))  # in one step: nothing can interrupt it half-way
 
     def _validation(
@@ -332,8 +332,8 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
         module = self.net_.module_
         if not same or (settings.freeze_depth, list(settings.layers)) != (module.freeze_depth, list(module.layers)):
             raise ValueError(
-                "Got warm_start=True with other classes or outputs, another backbone, freeze_depth or layer, or images "
-                "of other channels, than in the fit before; expected the same. Set warm_start=False to start anew."
+                "Got warm_start=True, but other classes, outputs, backbone, freeze_depth, layer or channels than in "
+                "the previous fit; expected the same. Set warm_start=False to start again."
             )
         self.net_.module_.attach(self.backbone_)
         return self.net_.module_
@@ -352,7 +352,7 @@ class FineTunedEstimator(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Back
             cut = {"freeze_depth": record["backbone_"]["freeze_depth"]}  # where earlier versions wrote it
             kind, n_outputs = cls._meaning(learned)
             if learned["net_"]["n_classes"] != n_outputs:
-                raise ValueError(f"a head of {learned['net_']['n_classes']} outputs where {n_outputs} are expected")
+                raise ValueError(f"the head has {learned['net_']['n_classes']} outputs, and {n_outputs} are expected")
             learned["net_"] = net_from_record(cut | learned["net_"], below("net_.", tensors), kind, learned)
         return learned
 

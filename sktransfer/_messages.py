@@ -1,4 +1,4 @@
-"""How values, names, paths and errors stand in a message, which has to stay short whatever they are."""
+"""Show values, names, paths and errors in messages that stay short."""
 
 import os
 import re
@@ -193,8 +193,8 @@ def nearest(name: object, known: Iterable[str]) -> list[str]:
     Returns
     -------
     list of str
-        At most three; one alone where it is the same but for case, blanks, hyphens and the like; none where no name
-        is near.
+        At most three names. Only one if it differs only in case, blanks, hyphens and the like. Empty if no name is
+        near.
     """
     if not isinstance(name, str):
         return []

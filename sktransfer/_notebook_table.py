@@ -1,4 +1,4 @@
-"""What a notebook shows of an estimator: the parameters that matter first, the others folded, and links to their pages.
+"""Show an estimator in a notebook: important parameters first, the others folded, with links to their pages.
 
 scikit-learn draws the table and its tool tips, in pipelines and searches too; this file decides the order alone.
 """

@@ -1,4 +1,4 @@
-"""Estimators in a file that holds data alone: loading it runs no code, whoever wrote it.
+"""Save and load estimators as data: loading a file runs no code, whoever wrote it.
 
 An estimator is written as its parameters and what `fit` learned; whatever of scikit-learn is around it, beside it.
 """
@@ -31,21 +31,23 @@ Custom = nn.Module | Callable[..., nn.Module]
 
 
 def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
-    """Save an estimator, fitted or not, as data: a file of JSON and tensors (safetensors) from which no code runs.
+    """Save an estimator, fitted or not, to a file that contains data but no code.
 
-    The file is written whole or not at all: a model that was there before is there still, whatever interrupts.
+    The file holds JSON and tensors in the safetensors format. It is written whole or not at all: if saving is
+    interrupted, a model that was there before is still there.
 
     Parameters
     ----------
     estimator : PretrainedFeatureExtractor, FineTunedClassifier, FineTunedRegressor or scikit-learn estimator
-        One of ours, or a Pipeline, search or other estimator of scikit-learn around them; these need skops.
+        An estimator of this package; or a Pipeline, search or other scikit-learn estimator that contains one, which
+        needs skops.
     path : path-like
-        The file.
+        File to write.
 
     Raises
     ------
     TypeError
-        If a parameter or an attribute is code (a function, a callback), or `estimator` is no estimator.
+        If a parameter or attribute is code (a function, a callback), or `estimator` is not an estimator.
     ImportError
         If skops is needed and not installed.
     OSError
@@ -53,7 +55,7 @@ def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
 
     See Also
     --------
-    load : Reads it.
+    load : Load the estimator again.
 
     Examples
     --------
@@ -87,33 +89,36 @@ def save(estimator: Any, path: "str | os.PathLike[str]") -> None:
 
 
 def load(path: "str | os.PathLike[str]", *, backbone: "Custom | Mapping[str, Custom] | None" = None) -> Any:
-    """Load what `save` has written. No code in the file is run, and nothing is downloaded.
+    """Load an estimator that `save` wrote.
+
+    No code in the file is run, and nothing is downloaded.
 
     Parameters
     ----------
     path : path-like
-        The file.
+        File to read.
     backbone : nn.Module, callable or mapping of str to these, default=None
-        The network of your own, or the function that returns it, if the model was fitted with one: a file without code
-        cannot hold it. Its weights come from the file. Where there are several, a dict by the names in the message.
+        Your own network, or the function that returns it, if the estimator was fitted with one: the file contains no
+        code, so it cannot hold it. The weights come from the file. If there are several networks, give a dict with the
+        names that the error message shows.
 
     Returns
     -------
     estimator
-        With the same parameters and, if it was fitted, the same predictions.
+        The same parameters and, if it was fitted, the same predictions.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is none that `save` has written, one of a version to come, or damaged; the message says where.
+        If `save` did not write the file, if a newer version wrote it, or if it is damaged. The message says where.
     ImportError
-        If it needs skops, which is not installed.
+        If skops is needed and not installed.
 
     See Also
     --------
-    save : Writes it.
+    save : Save an estimator.
     """
     from sktransfer._files._model_file import read_model
 
@@ -160,8 +165,8 @@ def _plain(name: str, value: Any, estimator: BackboneEstimator) -> Any:
         return to_plain(value)
     except TypeError as error:
         raise TypeError(
-            f"Got a {type(estimator).__name__} whose {name} holds {error}; expected numbers, text, and lists and dicts "
-            "of them: a file without code cannot hold anything else. Set a parameter that only training needs "
+            f"Got a {type(estimator).__name__} whose {name} holds {error}; expected numbers, text, and lists and "
+            "dicts of them, because the file contains no code. Set a parameter that only training needs "
             "(callbacks, augment, optimizer) to its default with set_params before saving, or use joblib.dump, whose "
             "files run code."
         ) from error
@@ -181,15 +186,15 @@ def _restore(
         custom = backbone.get(named) if isinstance(backbone, Mapping) else backbone
         if custom is None:
             raise ValueError(
-                f"its backbone is a network of your own, {shown(named)}, and the file holds no code. Give the "
-                "network, or the function that returns it: sktransfer.load(path, backbone=...)"
+                f"its backbone is your own network, {shown(named)}, and the file contains no code. Give the network, "
+                "or the function that returns it: sktransfer.load(path, backbone=...)"
             )
         parameters["backbone"] = custom
     estimator = _OURS[model["class"]](**parameters)
     record = {name: from_plain(plain) for name, plain in model["attributes"].items()}
     strange = [name for name in record if name in parameters or hasattr(type(estimator), name)]
     if strange:
-        raise ValueError(f"attributes {strange[:5]} that are not learned")
+        raise ValueError(f"{strange[:5]} are not learned attributes")
     estimator.__dict__.update(estimator._learned_from_record(record, tensors, custom))
     return estimator
 
@@ -198,7 +203,7 @@ def _value(name: str, plain: Any) -> Any:
     if name == "optimizer" and isinstance(plain, dict) and plain.get("type") == "optimizer":
         optimizer = getattr(torch.optim, str(plain["value"]), None)
         if not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)):
-            raise ValueError(f"an optimizer {plain['value']!r} that this torch does not have")
+            raise ValueError(f"this version of torch has no optimizer {plain['value']!r}")
         return optimizer
     from sktransfer._files._json_values import from_plain
 

@@ -1,4 +1,4 @@
-"""What people write who come from Keras, fastai, skorch, timm or torch, and what it is called here.
+"""Answer names from Keras, fastai, skorch, timm or torch with their names here.
 
 Such a word is never taken: it is answered with the right one. Whoever reads the code later knows one name for a thing.
 """
@@ -47,11 +47,11 @@ _PARAMETERS = {
 
 # Names of parameters that nothing here is like, and why there is no need of one.
 _NO_PARAMETERS = {
-    "The number of classes is that of the labels in y: leave it out.": "classes n_classes n_out num_classes num_labels",
-    "Pictures of any size are taken: the weights say to which size they are brought. Leave it out.": "image_size "
+    "The labels in y determine the number of classes. Leave it out.": "classes n_classes n_out num_classes num_labels",
+    "Images may have any size, and are resized as the weights need. Leave it out.": "image_size "
     "img_size input_shape input_size target_size",
-    "The network's own classification layer always makes room for a new head: leave it out.": "include_top top",
-    "The estimator has its loss, and scikit-learn's functions take metrics, as scoring=: leave it out.": "criterion "
+    "The network's own classification layer is always replaced by a new head. Leave it out.": "include_top top",
+    "The estimator has its own loss, and scikit-learn's functions take metrics as scoring=. Leave it out.": "criterion "
     "loss loss_func loss_fn metric metrics scoring",
 }
 
@@ -66,12 +66,12 @@ _VALUES = {
     ),
     "freeze_depth": (
         "expected a number of blocks (int), a share of them from 0.0 to 1.0 (float), a name, or \"all\"",
-        {'freeze_depth=0 to train all blocks, or "all" to train the head alone': _NOTHING},
+        {'freeze_depth=0 to train all blocks, or "all" to train only the head': _NOTHING},
     ),
     "trainable": (
-        'expected "all", "norm", "bias" or "lora": which parameters learn of the blocks behind freeze_depth',
+        'expected "all", "norm", "bias" or "lora": which parameters to train in the blocks after freeze_depth',
         {
-            'trainable="all", or freeze_depth="all" to train the head alone': _NOTHING,
+            'trainable="all", or freeze_depth="all" to train only the head': _NOTHING,
             'trainable="all"': {"everything", "full", "true", "yes"},
             'trainable="norm"': {"batch_norm", "batchnorm", "bn", "layer_norm", "layernorm", "ln"},
             'trainable="bias"': {"bitfit"},
@@ -79,7 +79,7 @@ _VALUES = {
         },
     ),
     "feature_cache": (
-        'expected a folder, "auto" for this process\'s memory, or None to keep nothing',
+        'expected a folder, "auto" for this process\'s memory, or None to cache nothing',
         {"feature_cache=None": _NOTHING, 'feature_cache="auto"': _MEMORY},
     ),
 }  # fmt: skip
@@ -145,4 +145,4 @@ def right_name(name: str, parameters: Iterable[str]) -> str:
         if plain in theirs.split():
             return sentence
     near = nearest(name, known)
-    return f"Did you mean {listed(near)}?" if near else "get_params() lists the parameters that there are."
+    return f"Did you mean {listed(near)}?" if near else "get_params() lists all parameters."

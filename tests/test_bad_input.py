@@ -81,7 +81,7 @@ def test_missing_files_are_counted_and_the_first_five_named(estimator_class, for
     gone = [tmp_path / f"gone{number}.png" for number in range(7)]
     X = form([str(file) for pair in zip(files, gone, strict=False) for file in pair])
     message = refused(
-        estimator_class(small_cnn), X, match="Got 7 of 14 paths that are no files", error=FileNotFoundError
+        estimator_class(small_cnn), X, match="Got 7 of 14 paths that are not files", error=FileNotFoundError
     )
     assert all(f"{file.name}'" in message for file in gone[:5])  # the middle of a long path is left out
     assert not any(file.name in message for file in gone[5:])
@@ -92,7 +92,7 @@ def test_missing_files_are_counted_and_the_first_five_named(estimator_class, for
 def test_files_missing_later_are_refused_too(estimator_class, files):
     fitted = estimator_class(small_cnn).fit(files, labels(files))
     for result_of in results_of(fitted):
-        with pytest.raises(FileNotFoundError, match=r"Got 1 of 2 paths that are no files.*nowhere\.png"):
+        with pytest.raises(FileNotFoundError, match=r"Got 1 of 2 paths that are not files.*nowhere\.png"):
             result_of([files[0], "nowhere.png"])
 
 
@@ -102,7 +102,7 @@ def test_a_folder_among_paths_is_refused(estimator_class, files, tmp_path):
     refused(
         estimator_class(small_cnn),
         [files[0], tmp_path / "folder"],
-        match=r"Got 1 of 2 paths that are no files.*folder'",
+        match=r"Got 1 of 2 paths that are not files.*folder'",
         error=FileNotFoundError,
     )
 
@@ -303,7 +303,7 @@ def test_a_table_with_words_after_a_fit_on_numbers_is_told_where_it_belongs(esti
 def test_samples_that_the_network_cannot_run_are_refused(estimator_class):
     X = np.random.default_rng(0).normal(size=(6, 5))
     message = refused(estimator_class(small_cnn), X, match=r"The backbone could not run samples of shape \(5,\)")
-    assert "Give X of the shape that it takes" in message
+    assert "Give X in a shape that it takes" in message
     refused(estimator_class(tiny_vectors(4)), X, match=r"could not run samples of shape \(5,\)")
 
 
@@ -355,11 +355,11 @@ def test_one_path_instead_of_a_list_is_refused(estimator_class, files):
             estimator_class(small_cnn),
             X,
             [0],
-            match="expected several samples: put a single path or picture into a list",
+            match="expected several samples. Put a single path, image or text into a list",
         )
     fitted = estimator_class(small_cnn).fit(files, labels(files))
     for result_of in results_of(fitted):
-        with pytest.raises(ValueError, match="expected several samples: put a single path or picture into a list"):
+        with pytest.raises(ValueError, match=r"expected several samples. Put a single path, image or text into a list"):
             result_of(str(files[0]))
 
 

@@ -276,7 +276,7 @@ def test_a_column_of_nothing_is_a_column_of_bad_samples(kind, form):
         fitted.set_params(on_bad_sample="raise").transform(column)
     with pytest.raises(ValueError, match=r"^Got X\[0\] = .*"):
         tolerant(settings, on_bad_sample="raise").fit(column)
-    with pytest.raises(ValueError, match=r"^Got 3 samples, none of which could be read.*X\[0\] = "):
+    with pytest.raises(ValueError, match=r"^Got 3 samples, but none of them could be read.*X\[0\] = "):
         tolerant(settings).fit(column)
     with pytest.raises(ValueError, match=r"^Got X\[0\] = .*"):
         FineTunedClassifier(**settings).fit(column, [0, 1, 0])
@@ -308,7 +308,7 @@ def test_fit_of_damaged_files_alone_says_so(files):
     for file in files:
         spoil(file)
     with pytest.raises(
-        ValueError, match=r"Got 24 samples, none of which could be read.*row 0\), which is not a whole"
+        ValueError, match=r"Got 24 samples, but none of them could be read.*row 0\), which is not a whole"
     ) as e:
         PretrainedFeatureExtractor(tiny_cnn, on_bad_sample="nan").fit(files)
     assert len(str(e.value)) < 600

@@ -342,5 +342,5 @@ def test_activations_of_different_lengths_are_joined_with_nan_and_may_hold_none(
     assert joined.shape == (2, 3, 2)
     assert joined.isnan().sum() == 4
     assert joined[1, 1:].isnan().all()
-    with pytest.raises(ValueError, match="frozen part of the network gave NaN for a sample"):
+    with pytest.raises(ValueError, match="frozen part of the network returned NaN for a sample"):
         join([long, torch.full((1, 2), torch.nan)])

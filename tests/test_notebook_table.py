@@ -37,7 +37,7 @@ OneOfTheirs.__module__ = "their_package"
 def entries(estimator_class, section):
     """Names that have an entry of their own in a section of the docstring, as numpydoc reads it."""
     text = inspect.cleandoc(estimator_class.__doc__)
-    within = text.split(f"{section}\n{'-' * len(section)}\n")[1].split("\n\n")[0]
+    within = re.split(r"\n\n(?=[A-Z][^\n]*\n---)", text.split(f"{section}\n{'-' * len(section)}\n")[1])[0]
     return [line.split(" : ")[0] for line in within.splitlines() if line and not line.startswith(" ")]
 
 

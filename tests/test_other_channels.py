@@ -108,7 +108,7 @@ def test_the_axis_of_the_channels_is_told_where_one_alone_can_be(shape, channels
 def test_a_shape_that_can_be_read_in_two_ways_is_asked_about(shape):
     X = np.random.default_rng(0).uniform(size=(2, *shape))
     for given in (X, list(X)):
-        with pytest.raises(ValueError, match=r"^Got X.* of shape .*does not tell.*Say how many: n_channels"):
+        with pytest.raises(ValueError, match=r"^Got X.* of shape .*does not tell.*Give n_channels"):
             extractor().fit(given)
     count = max(shape[0], shape[-1]) if min(shape) < 5 else shape[-1]
     assert extractor(n_channels=count).fit(X).backbone_.preprocessing.channels == count
@@ -118,7 +118,7 @@ def test_a_shape_that_can_be_read_in_two_ways_is_asked_about(shape):
 def test_patches_of_more_bands_than_are_taken_are_not_read_as_others(shape):
     X = np.random.default_rng(0).uniform(size=(2, *shape))
     for given in (X, list(X)):
-        with pytest.raises(ValueError, match=r"^Got X.* of shape .*does not tell.*with at most 64 channels\. Say"):
+        with pytest.raises(ValueError, match=r"^Got X.* of shape .*does not tell.*with at most 64 channels\. Give"):
             extractor().fit(given)
 
 
@@ -146,7 +146,7 @@ def test_four_channels_are_transparency_unless_n_channels_says_otherwise(tmp_pat
     y = np.arange(24) % 2
     X = np.random.default_rng(0).integers(0, 255, (24, 16, 16, 4), dtype=np.uint8)
     X[..., 3] = np.where(y == 1, 200, 120)[:, None, None]
-    with pytest.warns(UserWarning, match="taken for transparency and dropped.*say n_channels=4"):
+    with pytest.warns(UserWarning, match="treated as transparency and dropped.*set n_channels=4"):
         three = FineTunedClassifier(sized, random_state=0).fit(X, y)
     assert three.backbone_.preprocessing.channels == 3
     paths = []

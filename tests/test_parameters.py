@@ -182,7 +182,7 @@ REFUSED = {
             *got("6x", expected="Did you mean '6'"),
             *got("", "fc", expected="has no block .*Its 4 blocks are '0', '4', '5', '6'"),
             *got("Stages", expected="Did you mean 'stages'"),
-            *got("20", expected="A number stands without quotes: layer=20"),
+            *got("20", expected="Write a number without quotes: layer=20"),
             *got(0, -5, 77, expected="expected a block from 1 to 4.*or from -1, the last, to -4"),
             *wrong(np.int64(77), match="^Got layer=77; expected a block from 1 to 4"),
             *wrong([], (), match=r"^Got layer=(\[\]|\(\)); expected at least one", of=EXTRACTOR),
@@ -302,7 +302,7 @@ REFUSED = {
             *got("5x", expected="Did you mean '5'"),
             *got("", "fc", expected="has no block .*Its 4 blocks are '0', '4', '5', '6'"),
             *got("ALL", expected="Did you mean 'all'"),
-            *got("20", "0.75", "-1", expected="A number stands without quotes: freeze_depth="),
+            *got("20", "0.75", "-1", expected="Write a number without quotes: freeze_depth="),
             *got(None, "none", expected="Write freeze_depth=0 to train all blocks"),
             *got(99, -5, expected="expected a number of blocks from 0 to 4 .int; negative ones count from the end"),
             *got(1.5, -0.1, nan, inf, -inf, expected="expected .* a share of them from 0.0 to 1.0"),
@@ -358,7 +358,7 @@ REFUSED = {
             *got("biases", expected="Did you mean 'bias'"),
             *got("", expected="'all', 'norm', 'bias' or 'lora'"),
             *got(True, "full", expected='Write trainable="all"'),
-            *got(False, None, "none", expected='or freeze_depth="all" to train the head alone'),
+            *got(False, None, "none", expected='or freeze_depth="all" to train only the head'),
             *got("BatchNorm", expected='Write trainable="norm"'),
             *got("bitfit", expected='Write trainable="bias"'),
             *got("peft", expected='Write trainable="lora"'),
@@ -428,7 +428,7 @@ REFUSED = {
         [
             *wrong("", "Balanced", "even"),
             *got({0: -1.0, 1: 2.0}, {0: -2.0, 1: 1.0}, {0: nan, 1: 1.0}, {0: inf, 1: 1.0}, expected="expected"),
-            *got([1, 2], expected="expected a dict for each label"),
+            *got([1, 2], expected="expected one dict per label"),
             *wrong([{0: 1}, {1: 2}], match="^Got class_weight as a list for one label per sample; expected a dict"),
             *got({0: None, 1: 1.0}, {0: [1], 1: 1.0}, {0: "heavy", 1: 1.0}, expected="expected"),
         ],
@@ -736,7 +736,9 @@ def test_warm_start_is_refused_with_other_classes_or_another_depth_and_leaves_th
         ({"freeze_depth": 2}, y),
         ({"backbone": functools.partial(tiny_cnn, width=4)}, y),
     ):
-        with pytest.raises(ValueError, match=r"^Got warm_start=True with .*; expected the same\. Set warm_start=False"):
+        with pytest.raises(
+            ValueError, match=r"^Got warm_start=True, but other .*; expected the same\. Set warm_start=False"
+        ):
             fitted.set_params(**parameters).fit(X, classes)
         fitted.set_params(freeze_depth="all", backbone=small_cnn)
         np.testing.assert_array_equal(fitted.predict_proba(X), before)

@@ -299,7 +299,11 @@ def fitted() -> PretrainedFeatureExtractor:
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("nowhere/b.safetensors", FileNotFoundError, "whose folder does not exist; expected one that does. Make it"),
+        (
+            "nowhere/b.safetensors",
+            FileNotFoundError,
+            "whose folder does not exist; expected an existing folder. Create it",
+        ),
         ("folder.safetensors", IsADirectoryError, "which is a folder; expected the name of a file"),
         ("b.pth", ValueError, r"expected a name that ends in '\.safetensors'.*torch\.save"),
         ("b", ValueError, r"expected a name that ends in '\.safetensors'"),

@@ -138,7 +138,7 @@ def test_a_pooling_without_effect_is_told_once(pictures, pooling, estimator, mon
     monkeypatch.setattr(_backbone_estimator, "_TOLD", set())
     torch.manual_seed(0)
     model = estimator(Vectors(), layer=None, pooling=pooling)
-    message = f"Got pooling={pooling!r}, which has no effect on the features of .* vectors already.* layer=\"?'first"
+    message = f"Got pooling={pooling!r}, which has no effect on the features of .* returns vectors.* layer=\"?'first"
     with pytest.warns(UserWarning, match=message) as caught:
         model.fit(X, y)
     assert caught[0].filename == __file__

@@ -212,12 +212,12 @@ def test_a_class_weight_of_a_label_is_that_of_a_classifier_of_its_own(rows):
 @pytest.mark.parametrize(
     ("class_weight", "match"),
     [
-        ([{0: 1, 1: 2}], "^Got class_weight with 1 dicts for 3 labels; expected one for each"),
+        ([{0: 1, 1: 2}], "^Got class_weight with 1 dicts for 3 labels; expected one dict per label"),
         ({"a": 1}, "^Got class_weight={'a': 1} for a label .*; expected the keys 0 and 1"),
         ([{0: 1, 7: 2}] * 3, "^Got class_weight={0: 1, 7: 2} for a label"),
         ({0: 0, 1: 0}, "^Got sample weights, with class_weight=.* all zero"),
         ([{0: 0, 1: 0}, {}, {}], "^Got sample weights, with class_weight=.* all zero"),
-        (["balanced"] * 3, r"^Got class_weight=\['balanced'.*; expected a dict for each label"),
+        (["balanced"] * 3, r"^Got class_weight=\['balanced'.*; expected one dict per label"),
     ],
 )
 def test_wrong_class_weights_get_a_sentence(rows, class_weight, match):
@@ -246,7 +246,7 @@ def test_constant_labels_stay_constant(rows, parameters, class_weight):
 @pytest.mark.parametrize("value", [0, 1])
 def test_labels_that_are_all_constant_are_learned_with_a_warning(rows, value):
     y = np.full((80, 3), value)
-    with pytest.warns(UserWarning, match='^Got head_C="auto" and no label of which two samples'):
+    with pytest.warns(UserWarning, match='^Got head_C="auto", but no label that at least two samples have'):
         model = on_rows().fit(rows[0], y)
     np.testing.assert_array_equal(model.predict(rows[0]), y)
 
@@ -401,7 +401,7 @@ def test_warm_start_goes_on_with_the_same_labels_alone(rows):
     model = on_rows(warm_start=True, freeze_depth=0).fit(X, y)
     before = model.predict_proba(X)
     for other in (y[:, 0], y[:, :2], np.arange(80) % 3):
-        with pytest.raises(ValueError, match=r"^Got warm_start=True with .*; expected the same\."):
+        with pytest.raises(ValueError, match=r"^Got warm_start=True, but other .*; expected the same\."):
             model.fit(X, other)
         np.testing.assert_array_equal(model.predict_proba(X), before)
     model.set_params(lr=1e-12, head_lr=1e-12, weight_decay=0.0).fit(X, y)
@@ -525,9 +525,9 @@ def test_validation_samples_are_recorded_and_routed(rows):
         (True, lambda y: y[:5], r"in X_val and y_val: \[80, 5\]"),
         (False, lambda y: y, r"^Got y_val of shape \(80, 3\); y_val should be a 1d array"),
         (False, scipy.sparse.csr_array, "^Got y_val as a sparse matrix; expected one label per sample"),
-        (False, lambda y: np.full(80, 7), r"^Got 7 in y_val; expected the labels of y alone: \[0, 1\]"),
-        (False, lambda y: ["a"] * 80, r"^Got 'a' in y_val; expected the labels of y alone"),
-        (False, lambda y: [None] * 80, r"^Got y_val\[0\] = None; expected a label for each sample"),
+        (False, lambda y: np.full(80, 7), r"^Got 7 in y_val; expected only labels of y: \[0, 1\]"),
+        (False, lambda y: ["a"] * 80, r"^Got 'a' in y_val; expected only labels of y"),
+        (False, lambda y: [None] * 80, r"^Got y_val\[0\] = None; expected one label per sample"),
         (False, lambda y: [b"a"] * 80, r"^Got y_val\[0\] = b'a' of type bytes"),
         (False, lambda y: [0, "a"] * 40, r"^Got labels of mixed types: y_val\[0\] = 0 and y_val\[1\] = 'a'"),
         (False, lambda y: y[:5, 0], r"in X_val and y_val: \[80, 5\]"),
@@ -560,8 +560,8 @@ def test_validation_samples_of_one_label_per_sample(rows):
 @pytest.mark.parametrize(
     ("y", "match"),
     [
-        (np.full((80, 2), 0.5), r"^Got y of shape \(80, 2\) with y\[0, 0\] = 0.5; .* take FineTunedRegressor\."),
-        (np.linspace(0, 1, 80), "^Unknown label type: continuous.* take FineTunedRegressor"),
+        (np.full((80, 2), 0.5), r"^Got y of shape \(80, 2\) with y\[0, 0\] = 0.5; .* use FineTunedRegressor\."),
+        (np.linspace(0, 1, 80), "^Unknown label type: continuous.* use FineTunedRegressor"),
         (np.eye(80, dtype=int)[:, :3] * 2, r"with y\[0, 0\] = 2; expected labels: .* columns of 0 and 1"),
         (np.eye(80, dtype=int)[:, :3] * -1, r"with y\[0, 0\] = -1; expected labels"),
         (np.where(np.eye(80)[:, :3], np.nan, 0), r"with y\[0, 0\] = nan; expected labels"),

@@ -54,7 +54,7 @@ def test_what_nothing_here_is_like_is_told_why(name):
 def test_a_slip_is_answered_with_the_nearest_name_and_anything_else_with_where_to_look():
     with pytest.raises(TypeError, match=r"Did you mean 'freeze_depth'\?"):
         FineTunedClassifier(freeze_dept=3)
-    with pytest.raises(TypeError, match=r"get_params\(\) lists the parameters that there are\."):
+    with pytest.raises(TypeError, match=r"get_params\(\) lists all parameters\."):
         FineTunedClassifier(qqq=3)
 
 

@@ -1,1 +1,1 @@
-"""Where activations are kept: in memory, in a folder."""
+"""Cache activations, in memory or in a folder."""

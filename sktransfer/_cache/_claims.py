@@ -1,4 +1,4 @@
-"""Who computes what: processes that share a store claim a few samples each, so that none is computed twice.
+"""Share work: processes that use one store claim a few samples each, so that none is computed twice.
 
 A claim ends with what it was made for, with its pass, or with its process. Nobody waits for one while holding others,
 so no two wait for each other; and what shows no progress for some time is no longer waited for.
@@ -17,8 +17,8 @@ from sktransfer._process._living import ALIVE, DEAD, state_of, this_process
 CLAIMS_TABLE = """CREATE TABLE IF NOT EXISTS claims (
     name BLOB PRIMARY KEY, owner TEXT NOT NULL, turn INTEGER NOT NULL) WITHOUT ROWID"""
 
-# Seconds without progress after which a claim is no longer waited for: of a process that is there, which may have a
-# slow network and a busy machine, and of one of which that is not known.
+# Seconds without progress after which nobody waits for a claim any longer: for a process that is known to be alive,
+# which may have a slow network and a busy machine, and for a process that may be gone.
 PATIENCE_WITH_LIVING = 60.0
 PATIENCE_WITH_UNKNOWN = 10.0
 # Seconds between two looks whether what is waited for has come.
@@ -30,7 +30,7 @@ _passes = itertools.count()
 
 
 class Taken(NamedTuple):
-    """What came of an attempt to claim.
+    """Result of an attempt to claim.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Taken(NamedTuple):
 
 
 class Claims:
-    """What one pass has claimed in a database.
+    """Claims of one pass in a database.
 
     Threads of one process do not wait for each other, since one might hold what the other needs to go on: what another
     pass of the same process has claimed is computed by both.

@@ -1,4 +1,4 @@
-"""Activations on disk, in an SQLite database: several processes share it, and a process may die at any moment.
+"""Cache activations in an SQLite database on disk. Several processes share it, and each may die at any moment.
 
 SQLite was chosen over LMDB, diskcache and plain files by measurement (benchmarks/stores.py): LMDB alone is faster, and
 both are many times faster than what they spare. SQLite comes with Python, survives a kill in mid-write, and answers

@@ -1,4 +1,4 @@
-"""Activations that the processes of one family share: a parent, and the workers that it started for a search.
+"""Share activations in one family of processes: a parent, and the workers that it started for a search.
 
 Each keeps them in its memory. Workers keep them in a temporary folder too, which is found by the parent's number and
 beginning, so that each other and the parent find them. It goes when the parent ends; where that was killed, the next

@@ -1,4 +1,4 @@
-"""Which store the parameter `feature_cache` means: one for the process's memory, one for each folder, or none."""
+"""Choose the store for the parameter `feature_cache`: one for the process, one per folder, or none."""
 
 import os
 from pathlib import Path
@@ -56,13 +56,11 @@ def _folder(feature_cache: str | os.PathLike[str]) -> Path:
     try:
         folder = Path(feature_cache).expanduser().absolute()
     except RuntimeError as error:  # ~ of a user that the system does not know
-        raise ValueError(
-            f"{named}, and the home folder that it begins with is not known; expected a folder. Write its whole path."
-        ) from error
+        raise ValueError(f"{named}, whose home folder is not known; expected a folder. Give its full path.") from error
     if folder.is_file():  # one look: the folder may come and go
         raise ValueError(
-            f'{named}, which is a file; expected a folder, "auto" or None. Name a folder: it is made where there is '
-            "none."
+            f'{named}, which is a file; expected a folder, "auto" or None. Give a folder. It is created if it does not '
+            "exist."
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""Activations of frozen networks, kept by what they are a function of and by nothing else.
+"""Cache activations of frozen networks in memory, by everything that they depend on and nothing else.
 
 The key is made in one place, from the content of the sample, what is done to it, the network's part and its weights,
 and the precision: never from a position, so any order, fold, clone or path of the same image hits.
@@ -166,7 +166,7 @@ class MemoryStore(ActivationStore):
 
 
 class Counts:
-    """How often samples were found, or passed through a network, in this process since the last `clear`.
+    """Counts of samples that were found, or passed a network, in this process since the last `clear`.
 
     Attributes
     ----------

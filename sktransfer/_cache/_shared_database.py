@@ -1,4 +1,4 @@
-"""One SQLite file in a folder, shared by threads and processes, any of which may be stopped or killed at any moment.
+"""One SQLite file in a folder, shared by threads and processes. Each may be stopped or killed at any moment.
 
 Nobody waits in here without an end. Reading needs no lock that a writer holds; whoever is kept from writing waits for a
 few seconds, and after one wait in vain only tries, until a try succeeds. Few databases are open at once.
@@ -36,8 +36,8 @@ _UNWRITABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 # What could not be done, and what follows.
 _FAILED = {
     "read": ("read", "Activations are computed instead"),
-    "write": ("written to", "What is computed is not kept"),
-    "empty": ("emptied", "What it holds stays there"),
+    "write": ("written to", "New results are not cached"),
+    "empty": ("emptied", "Its content stays there"),
 }
 
 

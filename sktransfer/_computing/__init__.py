@@ -1,1 +1,1 @@
-"""How samples pass through a frozen network, once."""
+"""Pass samples through a frozen network, once."""

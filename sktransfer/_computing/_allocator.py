@@ -1,4 +1,4 @@
-"""Memory that a layer frees may be kept for the next layer, instead of handed back to the system and fetched again.
+"""Keep the memory that a layer frees for the next layer, instead of returning it to the system.
 
 This sets glibc's allocator for the whole process, so it happens only where the environment asks for it; and in workers
 of Dask, which makes glibc hand back all that it can, as long as a pass runs.

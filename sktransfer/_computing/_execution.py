@@ -1,4 +1,4 @@
-"""What "auto" means on this machine: which device, which precision, how many threads, where activations are kept."""
+"""Resolve "auto" for this machine: the device, the precision and the number of threads."""
 
 import contextlib
 import platform
@@ -30,7 +30,7 @@ _LENDING = Lock()
 
 
 class Fits:
-    """How many samples at once fit into CUDA's memory, found out by halving; `None` while nothing said otherwise."""
+    """Number of samples that fit into CUDA's memory, found by halving; `None` while all have fitted."""
 
     def __init__(self) -> None:
         self.n_samples: int | None = None
@@ -42,8 +42,8 @@ class Fits:
             return False
         if self.n_samples is None:
             warnings.warn(
-                f"CUDA ran out of memory with {tried} samples at once: the batch is halved until it fits. Set a "
-                "smaller batch_size to save the attempt.",
+                f"CUDA ran out of memory with {tried} samples per step. The batch is halved until it fits. Set a "
+                "smaller batch_size to avoid this.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -53,7 +53,7 @@ class Fits:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a network is run.
+    """Settings for running a network.
 
     Parameters
     ----------
@@ -107,13 +107,11 @@ class Execution:
         cuda = cuda_was_lost() or torch.cuda.is_available()
         chosen = _device(("cuda" if cuda else "cpu") if device == "auto" else device)
         if chosen.type == "mps" and not torch.backends.mps.is_available():
-            raise ValueError(
-                f'Got device={shown(device)}; torch finds no GPU of Apple\'s here. Use device="auto" or "cpu".'
-            )
+            raise ValueError(f'Got device={shown(device)}; torch finds no Apple GPU here. Use device="auto" or "cpu".')
         if chosen.type == "cuda" and cuda_was_lost():
             raise ValueError(
-                f"Got device={shown(device)} in a process that was forked from one that had used CUDA, which cannot "
-                'be used here. Start processes with multiprocessing.get_context("spawn"), or set device="cpu".'
+                f"Got device={shown(device)} in a process that was forked after CUDA was used; CUDA does not work in "
+                'such a process. Start processes with multiprocessing.get_context("spawn"), or set device="cpu".'
             )
         if chosen.type == "cuda" and not (cuda and (chosen.index or 0) < torch.cuda.device_count()):
             raise ValueError(
@@ -134,7 +132,7 @@ class Execution:
 
     @property
     def arithmetic(self) -> str:
-        """What of the run an activation depends on."""
+        """Part of the settings that activations depend on."""
         return f"{self.device.type} {'bfloat16' if self.bfloat16 else 'float32'}"
 
     def at_once(self, values: int) -> int:
@@ -184,8 +182,8 @@ def _device(name: str) -> torch.device:
     if found is None or found.type not in ("cpu", "cuda", "mps"):
         meant = "".join(f" Did you mean {one!r}?" for one in _DEVICES if one == name.strip().casefold())
         raise ValueError(
-            f"Got device={shown(name)}; expected {listed(_DEVICES)}. torch calls a GPU 'cuda', that of a Mac 'mps'; "
-            f"'auto' takes 'cuda' where there is one.{meant}"
+            f"Got device={shown(name)}; expected {listed(_DEVICES)}. torch calls a GPU 'cuda', and the GPU of a Mac "
+            f"'mps'. 'auto' chooses 'cuda' if available.{meant}"
         )
     return found
 

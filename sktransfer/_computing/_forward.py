@@ -1,4 +1,4 @@
-"""A frozen network run over samples, in order, as fast as the machine allows.
+"""Run a frozen network over samples, in order, as fast as the machine allows.
 
 On the CPU each thread computes a small part of a batch by itself: what it works on stays in its caches, no thread
 waits for another in every layer, and decoding goes on beside. On a GPU the next batch is loaded and copied while one
@@ -300,10 +300,10 @@ def _forward_or_explain(network: nn.Module, prepared: torch.Tensor, full: int) -
         # Of the device, not of the samples: no memory, here or for the libraries of CUDA, or a card that failed.
         if isinstance(error, torch.cuda.OutOfMemoryError) or str(error).startswith(("CUDA", "cuDNN")):
             raise
-        hint = " Where rows are flat images, say so: image_shape=(height, width)." if prepared.ndim == 2 else ""
+        hint = " If rows are flat images, give image_shape=(height, width)." if prepared.ndim == 2 else ""
         raise ValueError(
-            f"The backbone could not run samples of shape {tuple(prepared.shape[1:])}: {first_line(error)}. Give X of "
-            f"the shape that it takes, or a backbone that takes this one.{hint}"
+            f"The backbone could not run samples of shape {tuple(prepared.shape[1:])}: {first_line(error)}. Give X "
+            f"in a shape that it takes, or another backbone.{hint}"
         ) from error
 
 

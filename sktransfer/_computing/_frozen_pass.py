@@ -1,4 +1,4 @@
-"""From samples to the activations of a frozen network, in order, each computed once where it can be kept.
+"""Turn samples into activations of a frozen network, in order. Cached ones are not computed again.
 
 What is wanted of them differs: all of them, what a network behind makes of them, those of samples that can be read, or
 one to measure.
@@ -41,7 +41,7 @@ def stream(work: Pass) -> Batches:
     """
     if work.cache is not None and work.part.identity is None:
         why = work.part.loaded.why_no_identity
-        work.report(f"No activation goes into the cache: {why}, which cannot be written down whole.")
+        work.report(f"Outputs of frozen blocks are not cached: {why}, which cannot be part of a cache key.")
     from sktransfer._computing._planned_pass import in_order
 
     # Generators are closed where they are used, not when the last traceback of an interrupted pass is gone, so that
@@ -188,8 +188,8 @@ def probe_readable(work: Pass) -> torch.Tensor:
         if not tolerant.is_blank(row):
             return probe(replace(work, samples=tolerant), row)
     raise ValueError(
-        f"Got {len(tolerant)} samples, none of which could be read; expected at least one that can, from which the "
-        f"shape of the features is learned. The first: {shortened(tolerant.problems[0])}"
+        f"Got {len(tolerant)} samples, but none of them could be read; expected at least one, to learn the shape of "
+        f"the features. The first: {shortened(tolerant.problems[0])}"
     )
 
 

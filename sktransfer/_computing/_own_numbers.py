@@ -1,4 +1,4 @@
-"""Random numbers for threads that compute at once: each draws from a generator of its own.
+"""Give each thread that computes its own random generator.
 
 Dropout draws from the one generator that torch has in a process, so what each of several threads draws would depend on
 which comes first. What is drawn inside here does not.
@@ -86,7 +86,7 @@ class OwnNumbers(TorchFunctionMode):
         is_causal: bool = False,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """Attend as torch does, but for what is dropped: torch draws that where no generator can be given."""
+        """Attend as torch does, except for dropout: torch draws it without a way to give a generator."""
         if not dropout_p or kwargs.get("enable_gqa"):
             return functional.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **kwargs)
         scale = kwargs.get("scale")

@@ -1,4 +1,4 @@
-"""A plan that is run: what is found is read, and what is not is computed, kept, and shared with other processes.
+"""Run a plan: read what is cached, compute the rest, cache it, and share the work with other processes.
 
 Where several processes keep activations in one place, each claims the samples of a batch before it computes them. What
 others have claimed is left until last; by then most of it is there.
@@ -148,7 +148,7 @@ class _Run:
     def _claimed(
         self, claims: "Claims", step: Step, ahead: deque[list[int]], rest: list[int], alone: bool
     ) -> Iterator[int]:
-        """Yield rows that nobody else computes, a few of which are claimed at a time; add the others to `rest`."""
+        """Yield rows that nobody else computes, and claim a few of them at a time. Add the others to `rest`."""
         n_behind = 0
         while ahead:
             chunk = ahead.popleft()
@@ -273,6 +273,6 @@ class _Run:
 
 def _why_not_kept(needed: int, limit: int) -> str:
     return (
-        f"Activations are not kept: {needed / 2**20:.1f} MiB would be needed, and the cache holds "
-        f"{limit / 2**20:.1f} MiB. They are computed each time; sktransfer.set_cache_limit raises it."
+        f"Outputs of frozen blocks are not cached: they need {needed / 2**20:.1f} MiB, and the limit of the cache is "
+        f"{limit / 2**20:.1f} MiB. They are computed each time. To raise the limit, call sktransfer.set_cache_limit."
     )

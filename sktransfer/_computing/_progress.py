@@ -1,4 +1,4 @@
-"""What `verbose=1` shows: a bar where something takes longer, and lines that stay. Neither has colours."""
+"""Show progress with `verbose=1`: a bar for long work, and lines that stay. Neither has colours."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which activations are found, which go on from an earlier cut, and which are computed from samples.
+"""Plan a pass: which activations are cached, which continue from an earlier cut, and which start from samples.
 
 An activation is a pure function of (weights, cut, preprocessing, precision, sample), so it is looked up before it is
 computed, and computed from what an earlier cut has left of the same sample where that was kept. Here is the plan, as
@@ -128,7 +128,7 @@ class Pass:
 
     @property
     def store(self) -> ActivationStore | None:
-        """Where activations are kept: nowhere where that is not worth it, or would take one network's for another's."""
+        """Store for activations; `None` if caching does not pay, or could mix up two networks."""
         writable = self.samples.recipe is not None and self.part.identity is not None  # of vectors there is no recipe
         return self.cache if writable else None
 
@@ -209,7 +209,7 @@ class Pass:
 
 
 class Left(Samples):
-    """What an earlier cut has left of some samples, by row of these.
+    """Activations of an earlier cut, by row of the samples.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of each row: it is found, or a step computes it, or another row of the same content.
+    """Fate of each row: it is found, or a step computes it, or another row with the same content.
 
     Parameters
     ----------
@@ -345,7 +345,7 @@ def steps_of(work: Pass, store: ActivationStore, missing: list[int], digests: li
         kept = {row: key for row, (key, held) in zip(missing, _looked_up(store, keys), strict=True) if held}
         if not kept:
             continue
-        work.report(f"{len(kept)} activations are computed from those that an earlier cut has left.")
+        work.report(f"Continued {len(kept)} samples from cached outputs of an earlier cut.")
         yield Step(list(kept), Left(before, example, of_row, kept))
         missing = [row for row in missing if row not in kept]
         if not missing:
@@ -358,7 +358,7 @@ def _passes_that_left_something(
 ) -> Iterator[tuple[Pass, np.ndarray, int]]:
     """Yield the ways up to earlier cuts, the deepest first, that have left something worth reading.
 
-    Of the first few rows, or of others here and there, which stand for all; with what was left, and of which.
+    The first few rows, or some others, stand for all. What was found is returned too, with its stop.
     """
     n = len(missing)
     places = (

@@ -1,4 +1,4 @@
-"""Threads that compute alone: each has one processor, so that none waits for another in every layer.
+"""Compute in threads with one processor each, so that no thread waits for another in every layer.
 
 torch shares a layer among its threads, and all of them wait for the last, layer by layer: where other processes keep
 processors busy, that takes many times as long. Threads that compute alone meet once for a whole batch.
@@ -19,7 +19,7 @@ _STARTING = Lock()
 
 
 class _Here(threading.local):
-    """How many threads this thread may use, where torch computes with one in it."""
+    """Number of threads that this thread may use, if torch computes with one in it."""
 
     threads: int | None = None
 

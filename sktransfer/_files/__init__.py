@@ -1,1 +1,1 @@
-"""What is written to files, and read from them: data, never code."""
+"""Write and read files that hold data, never code."""

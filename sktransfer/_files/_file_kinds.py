@@ -1,4 +1,4 @@
-"""What a file is, by its first and last bytes: for a sentence to the person who gave one of another kind.
+"""Recognise a file by its first and last bytes, so that errors can say what somebody gave instead.
 
 Nothing of it is unpickled or unpacked, and what may block whoever opens it, as a pipe does, is never opened.
 """
@@ -56,14 +56,14 @@ def expand(path: "str | os.PathLike[str]") -> Path:
             raise ValueError
     except ValueError as error:  # half a character, which cannot be written as bytes, too
         raise ValueError(
-            f"Got path={shown(path)}, a name that no file can have; expected the name of a file."
+            f"Got path={shown(path)}, which is not a valid file name; expected the name of a file."
         ) from error
     try:
         return place.expanduser()
     except RuntimeError as error:
         raise FileNotFoundError(
-            f"Got path={shown(path)}, in the home folder of a user who does not exist here; expected ~/ for your own, "
-            "or the whole path."
+            f"Got path={shown(path)}, in the home folder of an unknown user; expected ~/ for your own home folder, "
+            "or the full path."
         ) from error
 
 

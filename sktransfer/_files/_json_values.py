@@ -1,4 +1,4 @@
-"""Values as data, and back with the type they had: parameters and labels as JSON, tensors as arrays.
+"""Turn values into data and back, with their types: parameters and labels as JSON, tensors as arrays.
 
 What is read is data: no name in it is looked up. JSON knows fewer types than Python, so whatever is not one of its own
 is written as `{"type": ..., ...}`.

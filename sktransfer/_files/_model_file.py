@@ -1,4 +1,4 @@
-"""One file of JSON and tensors: a safetensors file whose header holds the JSON. There is no code in it to be run.
+"""Write and read models as one safetensors file, whose header holds JSON. It contains no code.
 
 It is written whole or not at all; and each part has a checksum, since safetensors has none.
 """
@@ -84,8 +84,8 @@ def write_tensors(
         save_file(dict(tensors), file, metadata=dict(header))
     except SafetensorError as error:
         raise OSError(
-            f"Could not write {shown(path)}: {error}. What was there before is there still. Free space, or give "
-            "another folder."
+            f"Could not write {shown(path)}: {error}. A file that was there before is unchanged. Free disk space, or "
+            "give another folder."
         ) from error
     file.chmod(mode)
 
@@ -110,7 +110,7 @@ def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no such file, of a version to come, or damaged: the message says which part.
+        If it is not such a file, if a newer version wrote it, or if it is damaged. The message says which part.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -118,10 +118,12 @@ def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str
     name = shown(path)
     if (kind := type_of(place)) or not os.path.isfile(place):
         raise FileNotFoundError(
-            f"Got path={name}, which is {kind or 'not a file'}; expected a file that sktransfer.save has written."
+            f"Got path={name}, which is {kind or 'not a file'}; expected a file that sktransfer.save wrote."
         )
     if not os.access(place, os.R_OK):
-        raise PermissionError(f"Got path={name}, which you may not read; expected a file that you may.")
+        raise PermissionError(
+            f"Got path={name}, which you may not read; expected a readable file. Change its permissions."
+        )
     try:
         if not place.stat().st_size:  # of files of /proc too, some of which block whoever reads
             raise SafetensorError("it is empty")
@@ -133,8 +135,7 @@ def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str
         kind = guess_kind(place)
         raise ValueError(
             f"Got {name}, which is not a whole safetensors file ({str(error)[:150]}); expected one that "
-            "sktransfer.save has written. "
-            + (f"It looks like {kind}." if kind else "Copy it again from where it is whole.")
+            "sktransfer.save wrote. " + (f"It looks like {kind}." if kind else "Copy the file again from its source.")
         ) from error
     known = description.pop("tensors")
     missing = [name for name in known if name not in tensors]
@@ -143,7 +144,7 @@ def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str
         if which:
             raise ValueError(
                 f"Got {name}, in which {len(which)} of {len(known)} tensors are {what}: "
-                f"{', '.join(shown(one) for one in which[:3])}. Copy it again from where it is whole."
+                f"{', '.join(shown(one) for one in which[:3])}. Copy the file again from its source."
             )
     return description, tensors
 
@@ -151,8 +152,8 @@ def read_model(path: "str | os.PathLike[str]") -> tuple[dict[str, Any], dict[str
 def _check_header(name: str, header: Mapping[str, str]) -> dict[str, Any]:
     if ENTRY not in header:
         raise ValueError(
-            f"Got {name}, which is a safetensors file but no model that sktransfer.save has written. If it holds "
-            "weights of a network, give it to an estimator: weights=PATH."
+            f"Got {name}, which is a safetensors file, but not a model that sktransfer.save wrote. If it contains "
+            "the weights of a network, give it to an estimator: weights=PATH."
         )
     first, _, text = header[ENTRY].partition("\n")
     version, _, digest = first.partition(" ")
@@ -163,16 +164,18 @@ def _check_header(name: str, header: Mapping[str, str]) -> dict[str, Any]:
             + ("A newer sktransfer wrote it: upgrade." if newer else "There is no such version: the file is damaged.")
         )
     if _digest_text(text) != digest:
-        raise ValueError(f"Got {name}, whose description is damaged. Copy it again from where it is whole.")
+        raise ValueError(f"Got {name}, whose description is damaged. Copy the file again from its source.")
     try:
         description = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"Got {name}, whose description is not JSON that sktransfer writes ({str(error)[:150]}). Somebody changed "
-            "it: ask for another copy."
+            f"Got {name}, whose description is not JSON that sktransfer writes ({str(error)[:150]}). The file was "
+            "changed: ask for another copy."
         ) from error
     if not (isinstance(description, dict) and isinstance(description.get("tensors"), dict)):
-        raise ValueError(f"Got {name}, whose description says nothing of its tensors; sktransfer wrote no such.")
+        raise ValueError(
+            f"Got {name}, whose description does not list its tensors. sktransfer did not write this file."
+        )
     return description
 
 
@@ -185,12 +188,12 @@ def _finite(text: str) -> float:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice in it")
+        raise ValueError("it contains a name twice")
     return found
 
 
 def apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return tensors on the CPU of which no two share memory, which safetensors refuses.
+    """Return tensors on the CPU that do not share memory, because safetensors refuses those that do.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The weights of a network as a plain state dict, in a safetensors file that any program reads."""
+"""Write the weights of a network as a plain state dict, in a safetensors file that any program reads."""
 
 import os
 from collections.abc import Mapping

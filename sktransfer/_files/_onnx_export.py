@@ -25,7 +25,7 @@ NEWER, OLDER = "torch.export", "TorchScript"
 _PREFERRED_SINCE = (2, 9)
 # Both exporters keep their state in globals of torch.
 _ONE_AT_A_TIME = Lock()
-# What torch says of TorchScript, and of its own calls to it. The user is told instead what that means for the file.
+# What torch says of TorchScript, and of its own calls to it. We say instead what that means for the file.
 _ABOUT_THE_OLDER = "|".join(
     (
         "You are using the legacy TorchScript-based ONNX export",
@@ -75,7 +75,7 @@ class ExportTask:
         return {0: "batch"} if self.varying is None else {0: "batch", 1: self.varying}
 
     def agrees(self, found: torch.Tensor) -> bool:
-        """Tell whether results for the first samples are the network's, but for rounding."""
+        """Tell whether results for the first samples are the network's, up to rounding."""
         expected = self.expected[: len(found)]
         rounding = 1e-4 * float(self.expected.nan_to_num(0, 0, 0).abs().max())
         same_shape = found.shape == expected.shape
@@ -223,7 +223,7 @@ def _trace(task: ExportTask) -> Callable[[torch.Tensor], torch.Tensor] | None:
 def _write_traced(task: ExportTask) -> None:
     """Write the file, and raise for operations that ONNX lacks.
 
-    The exporter is told to let such operations pass: where it raises for them itself, it prints the graph to stdout.
+    An option lets such operations pass: where the exporter raises for them itself, it prints the graph to stdout.
     Where torch has removed that option, as it plans to, it is left out.
     """
     option = "operator_export_type"
@@ -247,7 +247,7 @@ def _write_traced(task: ExportTask) -> None:
 
 
 def _gather_weights(file: Path) -> None:
-    """Put weights of more than 2 GB, each of which the older exporter writes to a file of its own, into one file."""
+    """Put weights of more than 2 GB into one file: the older exporter writes each to its own file."""
     scattered = [one for one in file.parent.iterdir() if one != file]
     if not scattered:
         return

@@ -110,7 +110,7 @@ def _describe_classes(classes: np.ndarray) -> dict[str, Any]:
     plain = [_to_plain(label) for label in classes]
     if None not in plain:
         return {"classes": plain}
-    note = f"The labels are no type of JSON's ({type(classes[0]).__name__}); they stand here as text."
+    note = f"The labels have a type that JSON does not have ({type(classes[0]).__name__}); they stand here as text."
     return {"classes": [str(label) for label in classes], "classes_note": note}
 
 

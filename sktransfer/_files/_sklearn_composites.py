@@ -1,4 +1,4 @@
-"""Estimators of scikit-learn around ours, as bytes from which no code runs: skops writes them.
+"""Write scikit-learn estimators around ours with skops, as bytes that contain no code.
 
 Where one of ours stands, a placeholder is written. Types are looked up in a list that is made here of scikit-learn's
 own, never by a name in what is read.
@@ -70,8 +70,8 @@ def write_composite(estimator: BaseEstimator, ours: tuple[type, ...]) -> tuple[l
     strange = _strange(written)
     if strange:
         raise TypeError(
-            f"Got a {type(estimator).__name__} that holds {', '.join(strange)}; expected those parts of scikit-learn "
-            "that can be loaded without running code or trusting raw memory. Save the parts by themselves, or use "
+            f"Got a {type(estimator).__name__} that holds {', '.join(strange)}; expected only parts of scikit-learn "
+            "that can be loaded without running code or trusting raw memory. Save the parts separately, or use "
             "joblib.dump, whose files run code."
         )
     return found, written
@@ -103,14 +103,14 @@ def read_composite(written: bytes, ours: list[Any]) -> Any:
     _check_archive(written)
     strange = _strange(written)
     if strange:
-        raise ValueError(f"refused, since it holds {', '.join(strange)}")
+        raise ValueError(f"refused, because it contains {', '.join(strange)}")
     around = skops.loads(written, trusted=sorted(_harmless()))
     memo = {id(one): ours[one.number] for one in _find((Placeholder,), around)[0]}
     return copy.deepcopy(around, memo)
 
 
 def _check_archive(written: bytes, nested: bool = False) -> None:
-    """Refuse what would unpack to more than it holds: skops packs nothing, but for sparse matrices, which are archives.
+    """Refuse what would unpack to more than it holds. skops packs only sparse matrices, which are archives.
 
     What an archive says of its parts is compared with its length; Python's reader never gives more of a part than that.
     """
@@ -172,8 +172,8 @@ def _find(types: tuple[type, ...], within: Any) -> tuple[list[Any], list[Any]]:
         finder.dump(within)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise TypeError(
-            f"Got a {type(within).__name__} that cannot be saved: {error}. Replace what is defined in a script or a "
-            "notebook by something that can be imported."
+            f"Got a {type(within).__name__} that cannot be saved: {error}. Replace objects that are defined in a "
+            "script or a notebook with objects that can be imported."
         ) from error
     return list(finder.found.values()), list(finder.callbacks.values())
 
@@ -202,7 +202,7 @@ def _harmless() -> frozenset[str]:
 
 
 def _skops() -> Any:
-    what = "An estimator of scikit-learn around ours is saved and loaded by the package skops"
+    what = "Saving and loading scikit-learn estimators around ours needs the package skops"
     with named_extra(what, "skops", ". Our estimators by themselves do not need it"):
         import skops.io
     return skops.io

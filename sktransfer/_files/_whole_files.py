@@ -1,4 +1,4 @@
-"""Files are written whole or not at all: in a folder beside their place first, from which they are moved."""
+"""Write files whole or not at all: first into a folder next to their place, then move them."""
 
 import contextlib
 import os
@@ -40,10 +40,12 @@ def check_target(path: "str | os.PathLike[str]") -> Path:
     folder = Path(os.path.realpath(place)).parent
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"Got path={shown(path)}, whose folder does not exist; expected one that does. Make it first."
+            f"Got path={shown(path)}, whose folder does not exist; expected an existing folder. Create it first."
         )
     if not os.access(folder, os.W_OK):
-        raise PermissionError(f"Got path={shown(path)}, in a folder that you may not write to; expected one you may.")
+        raise PermissionError(
+            f"Got path={shown(path)}, in a folder that you may not write to; expected a writable folder."
+        )
     return place
 
 
@@ -89,7 +91,7 @@ def written_whole(place: Path, given: "str | os.PathLike[str]") -> Iterator[Path
         if error.filename is None:
             raise
         raise type(error)(  # the name that it tells is not the one given
-            f"Could not write {shown(given)}: {error.strerror}. Give a folder that can be written."
+            f"Could not write {shown(given)}: {error.strerror}. Give a folder that you can write to."
         ) from error
 
 

@@ -1,1 +1,1 @@
-"""What probes are judged by, whoever fits them: targets read in one way, and folds made in one way."""
+"""Read targets and make folds in one way for all probes."""

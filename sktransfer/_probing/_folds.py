@@ -1,4 +1,4 @@
-"""What is to be predicted, and the folds that judge it: read once, the same for all backbones."""
+"""Read the targets and make the folds once, the same for all backbones."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -72,9 +72,7 @@ def read_groups(groups: Any, n_samples: int) -> np.ndarray | None:
         return None
     given = np.asarray(groups)
     if given.ndim != 1 or len(given) != n_samples:
-        raise ValueError(
-            f"Got groups of shape {given.shape}; expected one for each of the {n_samples} samples: ({n_samples},)."
-        )
+        raise ValueError(f"Got groups of shape {given.shape}; expected one group per sample: ({n_samples},).")
     return np.unique(given, return_inverse=True)[1]
 
 
@@ -108,7 +106,7 @@ def folds_of(target: Targets, cv: Any, groups: np.ndarray | None) -> list[Fold]:
         splitter = check_cv(cv, y, classifier=target.kind == "classes")
     folds = [(np.asarray(train), np.asarray(test)) for train, test in splitter.split(y, y, groups)]
     if not folds:
-        raise ValueError(f"Got cv={shown(cv)}, which gives no fold; expected at least one.")
+        raise ValueError(f"Got cv={shown(cv)}, which gives no folds; expected at least one.")
     if target.kind == "classes":
         _refuse_one_class(y, folds)
     return folds
@@ -137,7 +135,7 @@ def _check_enough(target: Targets, cv: int, groups: np.ndarray | None) -> None:
     if count < cv:
         advice = f"Give cv={count}." if count >= 2 else "Give more samples."
         if target.kind == "classes" and target.given.dtype.kind in "iu":
-            advice += ' Where y holds numbers to be predicted, give task="numbers".'
+            advice += ' If y contains numbers to predict, give task="numbers".'
         raise ValueError(f"Got {got} and cv={cv}; expected {wanted} per fold. {advice}")
 
 
@@ -148,5 +146,5 @@ def _refuse_one_class(y: np.ndarray, folds: Sequence[Fold]) -> None:
             only = f" {shown(classes.tolist()[0])}" if len(classes) else ""
             raise ValueError(
                 f"Got fold {number} with {len(classes)} class{only or 'es'} to train on; expected at least two. Give "
-                "fewer folds, or groups that do not hold whole classes."
+                "fewer folds, or groups that do not contain whole classes."
             )

@@ -1,4 +1,4 @@
-"""What y says, told apart: one class per sample, several labels, or numbers."""
+"""Recognise the kind of y: one class per sample, several labels, or numbers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +47,7 @@ class Targets:
 
     @property
     def score_name(self) -> str:
-        """How a probe is scored."""
+        """Name of the score of a probe."""
         return {"classes": "accuracy", "labels": "micro F1", "numbers": "R2"}[self.kind]
 
     def of(self, rows: np.ndarray) -> "Targets":

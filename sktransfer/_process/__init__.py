@@ -1,1 +1,1 @@
-"""What there is once per process: locks, threads, torch's generator, versions of libraries."""
+"""Things that exist once per process: locks, threads, torch's generator, versions of libraries."""

@@ -1,4 +1,4 @@
-"""Where modules are now that pickles of earlier versions name: the one table of that.
+"""Find modules by the names that pickles of earlier versions contain.
 
 Pickles of today name public functions and the estimators' classes alone, so the table does not grow.
 """

@@ -1,4 +1,4 @@
-"""What the system says of a file, without reading it."""
+"""Ask the system about a file, without reading it."""
 
 import os
 from collections.abc import Hashable

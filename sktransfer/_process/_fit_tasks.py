@@ -1,4 +1,4 @@
-"""A fit as a tree of tasks, which scikit-learn's callbacks see begin and end.
+"""Report a fit as a tree of tasks, whose begin and end scikit-learn's callbacks see.
 
 scikit-learn has such callbacks from version 1.9 on. This file alone knows whether they are there; without them, a task
 does nothing.
@@ -41,17 +41,17 @@ class CallbackSupport:
 
     @available_if(_has_callbacks)  # type: ignore[untyped-decorator]
     def set_callbacks(self, *callbacks: Any) -> Any:
-        """Set callbacks of scikit-learn for the estimator.
+        """Set scikit-learn's callbacks for this estimator.
 
         Parameters
         ----------
         *callbacks : callback instances
-            Such as `sklearn.callback.ProgressBar()`; none takes away those that were set.
+            Callbacks, such as `sklearn.callback.ProgressBar()`. Without any, those that were set are removed.
 
         Returns
         -------
         estimator
-            Itself.
+            The same estimator.
         """
         from sklearn.callback import CallbackSupportMixin
 
@@ -129,7 +129,7 @@ class FitTask:
         return bool(asked)
 
     def counter(self, n_samples: int, batch_size: int) -> Callable[[int], None]:
-        """Return what is told how many samples are done: this task's parts stand for some of them each.
+        """Return a function that takes the number of finished samples: each part of this task is some of them.
 
         Parameters
         ----------
@@ -187,7 +187,7 @@ def run_as_task(
     y: Any = None,
     sample_weight: Any = None,
 ) -> R:
-    """Learn while the callbacks of an estimator watch; however it ends, they are told that it is over.
+    """Learn while the callbacks of an estimator watch. However it ends, they learn that it is over.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Which process this is, in words by which another process can tell whether it is still there.
+"""Identify this process in words by which another process can tell whether it still runs.
 
-A number alone would not do: it is given to another process once its own has ended. So the words hold when the process
-began, and of which machine, and which of its spaces of numbers, it is one.
+A number alone would not do: it is given to another process once its own has ended. So the words also hold when the
+process began, the machine, and the machine's space of process numbers.
 """
 
 import os
@@ -21,7 +21,7 @@ def this_process() -> str:
     Returns
     -------
     str
-        Words without spaces around; a forked child has others than its parent.
+        Words without spaces around them. A forked child has different words from its parent.
     """
     return _words_of(os.getpid())
 

@@ -1,4 +1,4 @@
-"""What a forked child needs: locks that are free, and torch on one thread.
+"""Make forked children work: with free locks, and with torch on one thread.
 
 A fork copies locks, held or not, but none of the threads that would release them. It copies OpenMP's thread pool
 without its threads, and torch would wait for them forever. So every lock of this package is made here and is new in the

@@ -1,4 +1,4 @@
-"""Names that other libraries may rename or remove: each with the version it was seen in, and the way without it.
+"""Private names of other libraries: each with the version in which it was seen, and a way without it.
 
 Classes and functions of that kind are imported here, and from here. Attributes stay where they are used. A test looks
 for each name, and compares this list with the sources of the package.

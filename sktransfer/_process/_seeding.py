@@ -1,4 +1,4 @@
-"""torch has one generator of random numbers a process, so whoever seeds it has it alone, and leaves it as it was.
+"""torch has one random generator per process. Whoever seeds it holds it alone, and leaves it as it was.
 
 Dropout and initialisation take no generator of their own. Without this, two fits in two threads would draw from each
 other's numbers, and neither could be repeated.

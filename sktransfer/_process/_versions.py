@@ -1,4 +1,4 @@
-"""Versions of libraries: those that results depend on, and all that a report of a fault should tell.
+"""Versions of libraries: those that results depend on, and those that a bug report needs.
 
 Results depend on major and minor version alone, since patches are to change none.
 """
@@ -75,7 +75,7 @@ def installed(*libraries: str) -> dict[str, str]:
 
 
 def show_versions() -> None:
-    """Print what a report of a fault should tell: versions of Python and libraries, processors, threads and GPUs.
+    """Print information for bug reports: versions of Python and libraries, processors, threads and GPUs.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Work done in threads ahead of whoever takes the results, in order. No other file of this package starts a thread.
+"""Do work in threads, ahead of the caller and in order. No other file of this package starts a thread.
 
 A thread waits for work and for nothing else, least of all for another thread, so one that wakes late keeps nobody but
 the taker of its result waiting. Work that was taken is answered, with a result or an error, and all threads end with

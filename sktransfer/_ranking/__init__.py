@@ -1,4 +1,4 @@
-"""Which pretrained network serves one's own data best: measured, not guessed, with what each costs."""
+"""Measure which pretrained network suits your data best, and what each one costs."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -24,71 +24,71 @@ def rank_backbones(
 ) -> "BackboneRanking":
     """Compare pretrained networks on your own data, by cross-validation on their frozen features.
 
-    Each sample passes once through each network; all folds share its features, and later estimators find them in the
-    cache. All networks are judged on the same folds.
+    Each sample passes once through each network. All folds share these features, and estimators that you fit later find
+    them in the cache. All networks are scored on the same folds.
 
     Parameters
     ----------
     X : array-like
         Images, texts, sounds or vectors, as :class:`PretrainedFeatureExtractor` takes them.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        Classes; columns of 0 and 1, one for each label that a sample may have; or numbers.
+        Classes; columns of 0 and 1, one per label, if a sample may have several labels; or numbers.
     backbones : iterable or dict
-        Names, networks, functions that return one, or :class:`PretrainedFeatureExtractor` where a network needs
-        parameters of its own, such as `weights`. One that is fitted is used as it is. A dict names them; otherwise a
-        network is called by the name of its class, a function by its own.
+        Names, networks, functions that return a network, or :class:`PretrainedFeatureExtractor` where a network needs
+        its own parameters, such as `weights`. A fitted extractor is used as it is. In a dict, the keys are the names.
+        Otherwise, a network is named after its class, and a function after itself.
     cv : int, splitter or iterable, default=5
-        Folds, as in scikit-learn. A number gives stratified folds for classes; with `groups`, folds that keep groups
-        together.
+        Folds, as in scikit-learn. An int gives stratified folds for classes. With `groups`, samples of one group stay
+        in the same fold.
     scoring : str, callable or None, default=None
-        One of scikit-learn's scorers. `None` is accuracy for classes, the share of samples all of whose labels are
-        right for several labels, and R² for numbers.
+        A scorer, as in scikit-learn. `None` is accuracy for classes, the share of samples with all labels right for
+        several labels, and R² for numbers.
     probe : {"logistic", "knn"}, default="logistic"
-        What is fitted on the features. `"logistic"` is the head that :class:`FineTunedClassifier` solves: scaled
-        features and a logistic regression (for numbers, a ridge regression) whose penalty is chosen inside each fold.
-        `"knn"` asks the 5 nearest samples by cosine, nearer ones with more weight.
+        Model that is fitted on the features. `"logistic"` is the solved head of :class:`FineTunedClassifier`: logistic
+        regression (ridge regression for numbers) on scaled features, with a penalty that is chosen inside each fold.
+        `"knn"` is nearest neighbours: the 5 nearest samples by cosine, weighted by distance.
     groups : array-like of shape (n_samples,) or None, default=None
-        Samples that must not be divided among training and test, such as photos of one patient;
-        :func:`sktransfer.inspection.duplicate_groups` finds copies.
+        Groups of samples that must not be split between training and test, such as photos of the same patient. To find
+        copies, use :func:`sktransfer.inspection.duplicate_groups`.
     task : {"auto", "classes", "labels", "numbers"}, default="auto"
-        What y holds. `"auto"` takes numbers with a fractional part for numbers, columns of 0 and 1 for labels, and
-        everything else for classes. Say `"numbers"` for integers such as ages.
+        What y contains. `"auto"` treats numbers with fractional parts as numbers, columns of 0 and 1 as labels, and
+        anything else as classes. Give `"numbers"` for integers such as ages.
     extractor : PretrainedFeatureExtractor or None, default=None
-        Its parameters hold for all backbones that are not extractors themselves: `image_shape`, `feature_cache`,
-        `device` and so on.
+        Extractor whose parameters (`image_shape`, `feature_cache`, `device`, ...) are used for all backbones that are
+        not extractors themselves.
     n_jobs : int or None, default=None
-        Processes that share the folds, as in scikit-learn. Networks always run in this one.
+        Number of processes for the folds, as in scikit-learn. The networks always run in the current process.
     verbose : int, default=0
-        1 shows a bar over all passes, where it takes more than two seconds, and a line for each backbone.
+        1 shows one line per backbone, and a progress bar over all passes if they take more than two seconds.
 
     Returns
     -------
     BackboneRanking
-        Prints as a table. `best_` is the name of the best backbone, `best_extractor_` its extractor, `results_` a
-        DataFrame, and `plot()` draws score against size and against speed. A backbone that fails has a row that says
-        why.
+        Prints as a table. `best_` is the name of the best backbone, `best_extractor_` its extractor, and `results_` a
+        DataFrame. `plot()` draws the scores against size and speed. If a backbone fails, its row says why.
 
     Raises
     ------
     ValueError
-        If `backbones` is empty or has a name twice; if y has one class, or fewer samples than folds; if a parameter or
-        the length of `groups` is wrong; or if every backbone failed.
+        If `backbones` is empty or contains a name twice; if y has only one class, or fewer samples than folds; if a
+        parameter or the length of `groups` is wrong; or if all backbones fail.
 
     See Also
     --------
-    PretrainedFeatureExtractor : Features of one network.
-    sktransfer.inspection.duplicate_groups : Groups of copies, for `groups`.
+    PretrainedFeatureExtractor : Computes the features of one network.
+    sktransfer.inspection.duplicate_groups : Finds copies, to use as `groups`.
 
     Notes
     -----
-    There is no LogME, LEEP or other score of transferability, since a cross-validated probe costs no more and predicts
-    better. Sorkhei et al. [1]_ compared 23 such scores over 16 data sets in 42,000 experiments; none served everywhere,
-    and nearest neighbours on the features did better than all. Singh et al. [2]_ show that on the usual benchmarks of
-    such scores a fixed list ordered by the size of networks does better than the scores. So size is the baseline here:
-    the table says which backbone the number of parameters alone would have chosen, and what that one scores.
+    There is no LogME, LEEP or other transferability score here, because a cross-validated probe costs no more and
+    predicts better. Sorkhei et al. [1]_ compared 23 such scores on 16 data sets in 42,000 experiments. None of them
+    worked everywhere, and nearest neighbours on the features did better than all of them. Singh et al. [2]_ show that,
+    on the usual benchmarks of such scores, a fixed list of networks ordered by size does better than the scores. So
+    size is the baseline here: the table shows which backbone the number of parameters alone would choose, and its
+    score.
 
-    The best score of several is a little too high, as with any choice by cross-validation. Two backbones within one
-    standard error cannot be told apart by these samples; take the smaller or faster one.
+    The best of several scores is slightly optimistic, as in any selection by cross-validation. If two scores differ by
+    less than one standard error, these samples cannot tell the backbones apart. Take the smaller or the faster one.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Backbones side by side: the same samples, the same folds, and what each costs.
+"""Score backbones on the same samples and folds, and measure what each costs.
 
 What a person sees of the result is in `_table.py` and `_chart.py`.
 """
@@ -26,16 +26,16 @@ from sktransfer.inputs._rows import Rows
 
 
 class BackboneRanking(Comparison):
-    """What `rank_backbones` returns.
+    """Scores and costs of several backbones, as `rank_backbones` returns them.
 
     Parameters
     ----------
     rows : list of Row
-        In the order in which backbones were given.
+        One per backbone, in the order in which the backbones were given.
     extractors : dict of str to PretrainedFeatureExtractor
-        By name.
+        Extractors by name.
     metric, probe, kind : str
-        What scores are, what was fitted, and what the samples are.
+        Name of the score, name of the probe, and kind of the samples.
     n_samples : int
         Number of samples.
 
@@ -44,32 +44,32 @@ class BackboneRanking(Comparison):
     best_ : str
         Name of the backbone with the highest mean score.
     best_extractor_ : PretrainedFeatureExtractor
-        Its extractor, unfitted unless it was given fitted, for a Pipeline.
+        Its extractor, to use in a Pipeline. It is not fitted, unless you gave a fitted one.
     by_size_ : str
-        Name of the backbone with the most parameters: what one would choose without measuring.
+        Name of the backbone with the most parameters, which is the choice without measuring.
     extractors_ : dict of str to PretrainedFeatureExtractor
-        Of all backbones.
+        Extractors of all backbones.
     fold_scores_ : dict of str to ndarray of shape (n_folds,)
-        Scores of each backbone on the same folds; failed ones are left out.
+        Scores of each backbone on the same folds, without the backbones that failed.
     results_ : DataFrame
         One row per backbone.
     """
 
     def plot(self, *, ax: Any = None) -> "BackboneRanking":
-        """Draw score against number of parameters, and against samples per second.
+        """Draw the scores against the number of parameters, and against the samples per second.
 
-        Lines span one standard error to each side. Filled points are on the frontier: no other backbone is better and
-        smaller, or better and faster. It is joined by a line.
+        Error bars show one standard error. Filled points are on the frontier: no other backbone is both better and
+        smaller (or better and faster). A line connects them.
 
         Parameters
         ----------
         ax : sequence of two matplotlib Axes, or None, default=None
-            Where to draw; `None` makes a figure. Without any known speed, the second one says so.
+            Axes to draw on. `None` creates a figure. If no speed is known, the second panel says so.
 
         Returns
         -------
         BackboneRanking
-            Itself, with `axes_` and `figure_`.
+            The same object, with `axes_` and `figure_`.
 
         Raises
         ------
@@ -140,7 +140,7 @@ def rank(
     failed = [row for row in rows if not row.cost]
     if len(failed) == len(rows):
         reasons = " ".join(f"{shown(row.name, 60)}: {row.error}" for row in failed[:5])
-        got = "1 backbone, which failed" if len(rows) == 1 else f"{len(rows)} backbones, all of which failed"
+        got = "1 backbone, which failed" if len(rows) == 1 else f"{len(rows)} backbones, which all failed"
         raise ValueError(f"Got {got}; expected at least one that works. {reasons}")
     kinds.discard("")
     return BackboneRanking(rows, extractors, _metric_of(scoring, target), probe, kinds.pop(), n_samples)

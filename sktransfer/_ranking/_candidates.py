@@ -1,7 +1,6 @@
-"""What `backbones=` may be: names, networks, functions and extractors, each of which gets a name and an extractor.
+"""Values of `backbones=`: names, networks, functions and extractors. Each gets a name and an extractor.
 
-What is wrong with a single backbone is not said here: it becomes that backbone's row. What is wrong with the list as a
-whole is.
+This file checks the list as a whole. A fault of a single backbone is reported in the row of that backbone.
 """
 
 from collections import Counter
@@ -24,7 +23,7 @@ def named_extractors(backbones: Any, like: PretrainedFeatureExtractor | None) ->
     backbones : iterable or mapping
         As `rank_backbones` takes it.
     like : PretrainedFeatureExtractor or None
-        Whose parameters hold for backbones that are no extractors themselves.
+        Its parameters are used for backbones that are not extractors themselves.
 
     Returns
     -------
@@ -41,7 +40,7 @@ def named_extractors(backbones: Any, like: PretrainedFeatureExtractor | None) ->
     if like is not None and not isinstance(like, PretrainedFeatureExtractor):
         raise TypeError(
             f"Got extractor of type {type(like).__name__}; expected a PretrainedFeatureExtractor, whose parameters "
-            "hold for all backbones."
+            "are used for all backbones."
         )
     single = isinstance(backbones, str | nn.Module | PretrainedFeatureExtractor)
     if single or not isinstance(backbones, Iterable):

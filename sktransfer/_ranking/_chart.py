@@ -1,4 +1,4 @@
-"""Score against size and against speed, with the frontier marked.
+"""Draw scores against size and speed, with the frontier marked.
 
 Points are told apart by their filling, not by colour alone: the picture serves in grey print and for the colour-blind.
 """
@@ -64,7 +64,7 @@ def draw(ranking: "Comparison", ax: Any) -> Any:
     ValueError
         If `ax` is not two axes.
     """
-    with named_extra("Pictures are drawn by the package matplotlib", "plot"):
+    with named_extra("Drawing needs the package matplotlib", "plot"):
         import matplotlib.pyplot as plt
     is_new = ax is None
     if is_new:

@@ -1,4 +1,4 @@
-"""What is known of backbones that were compared: a row for each, in order, and which of them is the best."""
+"""Hold the results of compared backbones: one row for each, in order, and the best of them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,18 +12,18 @@ from sktransfer._ranking._one_pass import Cost
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one backbone.
+    """Result of one backbone.
 
     Parameters
     ----------
     name : str
-        Of the backbone.
+        Name of the backbone.
     scores : float64 ndarray of shape (n_folds,)
-        One per fold; empty where it failed.
+        One per fold; empty if the backbone failed.
     cost : Cost or None, default=None
-        `None` where it failed.
+        Cost of the pass; `None` if the backbone failed.
     error : str, default=""
-        Why it failed, in a sentence.
+        Why the backbone failed, in one sentence.
     """
 
     name: str
@@ -48,16 +48,16 @@ class Row:
 
 
 class Comparison:
-    """Rows of backbones, the best first and failed ones last.
+    """Results of compared backbones, the best first and the failed ones last.
 
     Parameters
     ----------
     rows : list of Row
-        In the order in which backbones were given.
+        One per backbone, in the order in which the backbones were given.
     extractors : dict of str to PretrainedFeatureExtractor
-        By name.
+        Extractors by name.
     metric, probe, kind : str
-        What scores are, what was fitted, and what the samples are.
+        Name of the score, name of the probe, and kind of the samples.
     n_samples : int
         Number of samples.
     """
@@ -83,20 +83,21 @@ class Comparison:
 
     @property
     def size_ranks(self) -> dict[str, int]:
-        """By name, the place of each backbone by its number of parameters; 1 has the most."""
+        """Rank of each backbone by its number of parameters, by name. 1 has the most."""
         order = sorted((row for row in self.rows if row.cost), key=_n_parameters, reverse=True)
         return {row.name: place for place, row in enumerate(order, 1)}
 
     @property
     def results_(self) -> Any:
-        """DataFrame with one row per backbone, the best first and failed ones last, indexed by name.
+        """DataFrame with one row per backbone, indexed by name, the best first and the failed ones last.
 
-        Columns: `score`, `std` and `standard_error` over folds; `seconds` of one pass of all samples without loading
-        and `samples_per_second`, both NaN where they are not known; `n_passed`, samples that were computed and not
-        found in the cache; `n_parameters` of the layers that make the features, and `size_rank` by it (1 has the most);
-        `megabytes` of the whole network's `state_dict`; `input_size`; `n_features`; and `error`, why it failed.
+        Columns: `score`, `std` and `standard_error` over the folds; `seconds` of one pass of all samples without
+        loading, and `samples_per_second` (both NaN if unknown); `n_passed`, the number of samples that were computed
+        and not found in the cache; `n_parameters` of the layers that compute the features, and `size_rank` by it (1 has
+        the most); `megabytes` of the `state_dict` of the whole network; `input_size`; `n_features`; and `error`, the
+        reason of a failure.
         """
-        with named_extra("A table of results is made by the package pandas", "plot"):
+        with named_extra("A table of results needs the package pandas", "plot"):
             import pandas as pd
         return pd.DataFrame([self._record(row) for row in self.rows]).set_index("backbone")
 

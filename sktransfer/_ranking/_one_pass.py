@@ -1,4 +1,4 @@
-"""One pass of all samples through one backbone, and what it cost.
+"""Pass all samples through one backbone once, and measure the cost.
 
 Loading is not counted. Where any activation came from the cache, the time says nothing about the network: then the
 speed is the one that was measured earlier in this process, or is not known.
@@ -23,7 +23,7 @@ _SPEEDS: dict[tuple[str | None, str, str | None], float] = {}
 
 @dataclass(frozen=True)
 class Cost:
-    """What one backbone costs.
+    """Cost of one backbone.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def _timed(work: Pass, tolerant: bool, count: Callable[[int], None]) -> tuple[np
         row, problem = next(iter(problems.items()))
         raise ValueError(
             f"Got {len(problems)} of {len(features)} samples that cannot be read, the first in row {row}: {problem} "
-            "Leave them out of X, y and groups."
+            "Remove them from X, y and groups."
         )
     n_passed = after.misses - before.misses
     found = after.hits - before.hits + after.continued - before.continued
@@ -133,6 +133,6 @@ def _refuse_strange(features: np.ndarray) -> None:
     strange = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(strange):
         raise ValueError(
-            f"The network gave NaN or infinity for {len(strange)} of {len(features)} samples, the first in row "
+            f"The network returned NaN or infinity for {len(strange)} of {len(features)} samples, the first in row "
             f"{strange[0]}; expected numbers."
         )

@@ -1,4 +1,4 @@
-"""What judges features: small estimators that scikit-learn's scorers take, fitted on one fold.
+"""Probes that judge features: small estimators that scikit-learn's scorers accept, fitted per fold.
 
 `"logistic"` is the head that this package solves on frozen features, which chooses its penalty inside the fold by
 samples that it holds out there: logistic regression, or ridge regression for numbers. `"knn"` asks the nearest samples

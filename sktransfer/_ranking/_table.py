@@ -1,4 +1,4 @@
-"""A ranking as a table, in text and in HTML: the same cells, and the same sentences below."""
+"""Show a ranking as a table in text and in HTML, with the same cells and sentences."""
 
 import html
 from math import isnan
@@ -115,11 +115,11 @@ def _sentences(ranking: "Comparison") -> list[str]:
     best, largest = by_name[ranking.best_], by_name[ranking.by_size_]
     score = f"{largest.score:.3f} ± {largest.standard_error:.3f}"
     if largest is best:
-        lines = [f"By size alone, the most parameters: {largest.name}, which is the best here too, {score}."]
+        lines = [f"Most parameters: {largest.name}, {score}. It is also the best here."]
     else:
         lines = [
-            f"By size alone, the most parameters: {largest.name}, {score}: {best.score - largest.score:.3f} below the "
-            f"best, {best.name}."
+            f"Most parameters: {largest.name}, {score}. This is {best.score - largest.score:.3f} below the best, "
+            f"{best.name}."
         ]
     near = [
         row for row in ranking.rows if row.cost and row is not best and row.score >= best.score - best.standard_error
@@ -132,5 +132,5 @@ def _sentences(ranking: "Comparison") -> list[str]:
     if earlier:
         lines.append(f"Found in the cache, with the speed of an earlier pass: {', '.join(earlier)}.")
     if unknown:
-        lines.append(f"Found in the cache, with a speed that is not known (?): {', '.join(unknown)}.")
+        lines.append(f"Found in the cache, with an unknown speed (?): {', '.join(unknown)}.")
     return lines + [f"{_FAILED}{row.name}: {row.error}" for row in ranking.rows if not row.cost]

@@ -1,1 +1,1 @@
-"""How near samples are to what a network was trained on, measured without its training data. Knows no display."""
+"""Measure how near samples are to the training data of a network, without that data. Draws nothing."""

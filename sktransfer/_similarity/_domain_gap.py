@@ -1,4 +1,4 @@
-"""How far samples are from what a network was trained on: measured, and said in words.
+"""Measure how far samples are from the training data of a network, and describe it in words.
 
 Two things are measured. How unlike the samples look to the network, by what enters its BatchNorms; and, with targets,
 what its features are worth behind each depth, beside random weights and beside no network at all.
@@ -31,18 +31,18 @@ MOST_DEPTHS = 8
 
 @dataclass(frozen=True)
 class BlockGap:
-    """What was measured of one block.
+    """Measurements of one block.
 
     Parameters
     ----------
     number : int
-        1 is the first.
+        Number of the block; 1 is the first.
     name : str
-        As in `backbone.blocks`.
+        Name, as in `backbone.blocks`.
     gap : float
-        Mean over the channels of its BatchNorms; NaN where it has none.
+        Mean gap over the channels of the block's BatchNorms; NaN if it has none.
     score, random_score : Score or None
-        Of a probe on its output, with the network's weights and with random ones; `None` where none was scored.
+        Score of a probe on the output of the block, with the network's weights and with random weights; or `None`.
     """
 
     number: int
@@ -54,26 +54,27 @@ class BlockGap:
 
 @dataclass(frozen=True)
 class DomainGap:
-    """How far samples are from what a network was trained on.
+    """How far samples are from the training data of a network.
 
-    Prints as a sentence and a table by block.
+    Prints as a sentence and a table with one row per block.
 
     Attributes
     ----------
     backbone, weights : str
-        Which network, with which weights.
+        Names of the network and of its weights.
     n_samples : int
-        Samples that were looked at.
+        Number of samples that were measured.
     blocks : tuple of BlockGap
-        In order from the input: `number`, `name`, `gap`, and `score` and `random_score` with their `mean` and `error`.
+        Blocks in order from the input, with `number`, `name`, `gap`, and `score` and `random_score` with `mean` and
+        `error`.
     baseline : Score or None
-        Of a probe without a network, in the same folds; `None` without y.
+        Score of a probe without a network, on the same folds; `None` without y.
     baseline_name : str
-        What that probe sees, such as `"pixels + PCA"`.
+        Input of that probe, such as `"pixels + PCA"`.
     score_name : str
         `"accuracy"`, `"micro F1"` or `"R2"`; empty without y.
     reference_gap : float or None
-        The gap of the samples that were given as `reference`.
+        Gap of the samples that were given as `reference`.
     """
 
     backbone: str
@@ -87,13 +88,13 @@ class DomainGap:
 
     @property
     def gap(self) -> float:
-        """The mean over blocks that have BatchNorms, in running standard deviations; NaN where none has."""
+        """Mean gap over the blocks with BatchNorms, in running standard deviations; NaN if there are none."""
         known = [block.gap for block in self.blocks if not math.isnan(block.gap)]
         return float(np.mean(known)) if known else math.nan
 
     @property
     def relative_gap(self) -> float:
-        """The gap divided by that of the reference: 1 is as near as those samples. NaN without one."""
+        """Gap divided by the gap of the reference: 1 is as near as the reference. NaN without a reference."""
         return math.nan if self.reference_gap is None else self.gap / max(self.reference_gap, 1e-12)
 
     @property
@@ -107,18 +108,18 @@ class DomainGap:
 
     @property
     def best_block(self) -> BlockGap | None:
-        """The block with the best probe; `None` without y."""
+        """Block with the best probe; `None` without y."""
         scored = [block for block in self.blocks if block.score is not None]
         return max(scored, key=lambda block: block.score.mean if block.score else 0.0) if scored else None
 
     @property
     def last_block(self) -> BlockGap:
-        """The block whose output is the features."""
+        """Block whose output is the features."""
         return self.blocks[-1]
 
     @property
     def earlier_is_better(self) -> bool:
-        """Whether an earlier block has a better probe than the features, by more than both standard errors."""
+        """Whether the probe of an earlier block beats that of the features by more than both standard errors."""
         best, last = self.best_block, self.last_block.score
         if best is None or best.score is None or last is None:
             return False
@@ -126,7 +127,7 @@ class DomainGap:
 
     @property
     def negative_transfer(self) -> bool | None:
-        """Whether even the best block has a worse probe than no network at all; `None` without y."""
+        """Whether even the best block has a worse probe than using no network; `None` without y."""
         best = self.best_block
         return (
             None
@@ -148,7 +149,7 @@ class DomainGap:
         ImportError
             If pandas is not installed.
         """
-        with named_extra("Tables are made by the package pandas", "examples"):
+        with named_extra("A table needs the package pandas", "examples"):
             import pandas as pd
         nothing = Score(math.nan, math.nan)
         return pd.DataFrame(
@@ -168,7 +169,7 @@ class DomainGap:
         )
 
     def describe(self) -> str:
-        """Say in a few sentences what was found.
+        """Describe the result in a few sentences.
 
         Returns
         -------
@@ -205,9 +206,9 @@ class DomainGap:
         else:
             said = [f"The best block is {best.name}: {name} {best.score}, against {baseline} of {self.baseline_name}."]
             if best.score.mean - baseline.mean < best.score.error + baseline.error:
-                said.append("That is no clear gain.")
+                said.append("This is not a clear gain.")
         if self.earlier_is_better:
-            said.append(f"Features get worse towards the end: {self.last_block.score} behind the last block.")
+            said.append(f"Features get worse towards the end: {self.last_block.score} after the last block.")
         random = max((block.random_score for block in self.blocks if block.random_score), key=lambda each: each.mean)
         if random.mean >= best.score.mean:
             said.append(f"Random weights do as well ({random}): what the network learned does not help here.")
@@ -323,7 +324,7 @@ def _reference_gap(estimator: BackboneEstimator, reference: Any, max_samples: in
     if math.isnan(found.gap):
         raise ValueError(
             "Got a reference for a network without BatchNorm, whose gap cannot be measured; expected "
-            "reference=None. Give y instead: probes are scored at each depth of any network."
+            "reference=None. Give y instead, to score probes at each depth."
         )
     return found.gap
 

@@ -1,4 +1,4 @@
-"""One pass of samples through a watched network: vectors of each depth, and how far BatchNorms are from home."""
+"""Pass samples once through a watched network: vectors at each depth, and how far BatchNorms have moved."""
 
 from collections.abc import Sequence
 from contextlib import closing

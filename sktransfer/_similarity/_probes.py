@@ -1,4 +1,4 @@
-"""Cross-validated linear probes: what a line through features is worth, behind each depth and without a network.
+"""Cross-validated linear probes of features at each depth, and of the input without a network.
 
 A probe is ridge regression, of classes by their indicators, with a penalty that samples left out one at a time choose:
 it has a closed form, so a score at each of ten depths costs seconds. It compares features; it is not the head that the
@@ -20,12 +20,12 @@ COMPONENTS = 100
 
 @dataclass(frozen=True)
 class Score:
-    """A cross-validated score.
+    """Cross-validated score.
 
     Parameters
     ----------
     mean, error : float
-        Over folds, and the standard error of that mean.
+        Mean over the folds, and its standard error.
     """
 
     mean: float

@@ -1,4 +1,4 @@
-"""X as a backbone reads it, whether an estimator, a name, a network or a loaded backbone is given."""
+"""Read X as a backbone reads it, given as an estimator, a name, a network or a loaded backbone."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -118,8 +118,8 @@ def as_estimator(given: Any) -> BackboneEstimator:
         return reading
     if isinstance(given, BaseEstimator) or hasattr(given, "fit"):
         raise ValueError(
-            f"Got a {type(given).__name__}; expected an estimator of sktransfer, a backbone, or the name of one. Of a "
-            "Pipeline give the step, as in pipeline[0]; of a search give search.best_estimator_."
+            f"Got a {type(given).__name__}; expected an estimator of sktransfer, a backbone, or the name of one. For "
+            "a Pipeline, give the step, such as pipeline[0]. For a search, give search.best_estimator_."
         )
     if isinstance(given, str | nn.Module) or callable(given):
         return PretrainedFeatureExtractor(given)
@@ -152,7 +152,7 @@ def choose_rows(n_samples: int, most: int, targets: Targets | None, seed: Any) -
     Returns
     -------
     int ndarray
-        Rows, in random order, so that folds of neighbours are no folds of a kind.
+        Rows, in random order, so that folds of neighbouring rows are mixed.
     """
     order = check_random_state(seed).permutation(n_samples)
     if n_samples <= most or targets is None or targets.kind != "classes":

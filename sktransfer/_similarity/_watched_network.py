@@ -1,4 +1,4 @@
-"""A network that tells, of each sample, what enters its BatchNorms, and the vector of each depth.
+"""Watch a network: record what enters its BatchNorms, and the vector at each depth, for each sample.
 
 It is a copy of the layers before any of them is folded, so that BatchNorms are there to be watched. Nothing is hooked
 and nothing is changed: torch itself is asked, in the thread that computes, which statistics a batch is normalised by.

@@ -1,4 +1,4 @@
-"""Which settings to begin with, from the data and from measurements. What that takes is imported when it is asked."""
+"""Suggest first settings from the data and from measurements. Libraries are imported at the first call."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,44 +7,44 @@ if TYPE_CHECKING:
 
 
 def suggest_settings(X: Any, y: Any, backbone: Any, *, max_samples: int = 500, random_state: Any = 0) -> "Suggestion":
-    """Suggest parameters for a tuned estimator, each with a reason.
+    """Suggest parameters for a fine-tuned estimator, with a reason for each.
 
-    The choice depends on the number of samples per class, on how even the classes are, and on how near the data is to
-    what the network was trained on, which :func:`sktransfer.inspection.domain_gap` measures. It follows the table of
-    size and similarity that textbooks give, corrected by this package's own measurements (see the page "Which
-    approach?" of the documentation). The same data gives the same parameters. They are a starting point, not the
-    result of a search.
+    The suggestion depends on the number of samples per class, on how balanced the classes are, and on how near the data
+    is to the training data of the network (see :func:`sktransfer.inspection.domain_gap`). It follows the table of data
+    size and similarity that textbooks give, corrected by measurements with this package (see the page "Which approach?"
+    of the documentation). The same data leads to the same parameters. They are a starting point, not the result of a
+    search.
 
     Parameters
     ----------
     X : array-like
         Samples, as the estimators take them.
     y : array-like
-        Targets, as the estimators take them: labels, columns of 0 and 1, or numbers. Whole numbers are taken for
-        labels; to predict them, give `FineTunedRegressor(backbone)`.
+        Targets, as the estimators take them: labels, columns of 0 and 1, or numbers. Whole numbers are treated as
+        labels. To predict them as numbers, give `FineTunedRegressor(backbone)` as `backbone`.
     backbone : str, nn.Module, callable, Backbone or estimator
-        What the parameter `backbone` of the estimators takes; or what :func:`sktransfer.backbones.load_backbone`
-        returns; or an estimator of this package, whose other settings (`weights`, `image_shape`, ...) are kept.
+        A backbone, as the estimators take it or as :func:`sktransfer.backbones.load_backbone` returns it; or an
+        estimator of this package, whose other settings (`weights`, `image_shape`, ...) are kept.
     max_samples : int, default=500
-        The largest number of samples on which nearness is measured.
+        Maximum number of samples on which the nearness is measured.
     random_state : int, RandomState instance or None, default=0
-        Chooses these samples.
+        Seed for choosing these samples.
 
     Returns
     -------
     Suggestion
-        A dict of parameters: `FineTunedClassifier(**suggestion)`, or `FineTunedRegressor(**suggestion)` for numbers.
-        `reasons` says why by parameter, `seconds` how long a fit is expected to take on this machine, `gap` how near
-        the data is. Prints as a table.
+        Dict of parameters, for `FineTunedClassifier(**suggestion)`, or `FineTunedRegressor(**suggestion)` for numbers.
+        It prints as a table. `reasons` has the reason for each parameter, `seconds` the expected duration of one fit on
+        this machine, and `gap` how near the data is.
 
     Raises
     ------
     ValueError
-        If y holds one class, or has another length than X, or the backbone is nothing that the estimators take.
+        If y has only one class or not the length of X, or if the estimators cannot use the backbone.
 
     See Also
     --------
-    sktransfer.inspection.domain_gap : What nearness is, and more of it.
+    sktransfer.inspection.domain_gap : Measures how near the data is, in detail.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The table of size and similarity: from what was measured to settings, each with its reason.
+"""Choose settings from what was measured, each with its reason: the table of size and similarity.
 
 The figures in the reasons are those of benchmarks/results/accuracy.md, of MobileNetV2. A choice is a pure function of
 numbers that were counted and measured, so that the same data gives the same settings.
@@ -24,7 +24,7 @@ UNEVEN = 3.0
 
 @dataclass(frozen=True)
 class Situation:
-    """What a choice depends on.
+    """Counts and measurements that a choice depends on.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Situation:
 
     @property
     def size(self) -> str:
-        """How many samples there are, in words."""
+        """Number of samples, in words."""
         if self.kind == "numbers":
             return f"{self.counts[0]} samples (10 count like one per class)"
         one = "class" if self.kind == "classes" else "label"
@@ -68,10 +68,10 @@ class Situation:
         if gap.level in ("far", "very far"):
             return f"the data is {gap.level} (gap {gap.gap:.2f})"
         if gap.negative_transfer:
-            return f"no block's features do better than {gap.baseline_name}"
+            return f"no block has better features than {gap.baseline_name}"
         best = gap.best_block
         if gap.earlier_is_better and best is not None:
-            return f"features are better behind an earlier block ({best.name}) than at the end"
+            return f"features are better after an earlier block ({best.name}) than at the end"
         return ""
 
     @property
@@ -98,15 +98,18 @@ def choose(situation: Situation) -> dict[str, tuple[Any, str]]:
         By parameter its value, and why.
     """
     depth, why = _freeze_depth(situation)
-    layer = "the head sees the last stages too, and weighs them by held-out samples: +2 points with 20 per class"
+    layer = "the head also uses the last stages, weighted on held-out samples: +2 points with 20 per class"
     if situation.why_different:
-        layer = f"{situation.why_different}, so the head needs earlier blocks: it sees the last stages and weighs them"
+        layer = f"{situation.why_different}, so the head needs earlier blocks: it uses the last stages, weighted"
     chosen: dict[str, tuple[Any, str]] = {"freeze_depth": (depth, why)}
     if depth == "all":
-        chosen["strategy"] = ("linear_probe", "only the head is trained, and solved to the end")
+        chosen["strategy"] = ("linear_probe", "only the head is trained; it is solved exactly")
         chosen["layer"] = ("stages", layer)
     else:
-        chosen["strategy"] = ("lp_ft", "a solved head first, so that tuning does not spoil what the network knows")
+        chosen["strategy"] = (
+            "lp_ft",
+            "a solved head first, so that tuning does not spoil what the network learned",
+        )
         chosen["layer"] = ("stages", layer)
         chosen["lr"] = (3e-5, "the default, with which the gains above were measured")
         chosen["max_epochs"] = (10, "the default, with which the gains above were measured")

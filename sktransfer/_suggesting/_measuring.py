@@ -1,4 +1,4 @@
-"""What a suggestion is made of: targets counted, nearness measured, and a fit timed on a few samples."""
+"""Measure what a suggestion needs: count targets, measure nearness, and time a fit on a few samples."""
 
 import time
 import warnings

@@ -1,4 +1,4 @@
-"""A suggestion: parameters that an estimator takes as they are, a reason for each, and a table for people."""
+"""A suggestion: a dict of parameters for an estimator, with a reason for each, that prints as a table."""
 
 import html
 import textwrap
@@ -12,25 +12,25 @@ _WIDTH = 84
 
 
 class Suggestion(dict[str, Any]):
-    """Parameters for an estimator, with a reason for each.
+    """Suggested parameters for an estimator, with a reason for each.
 
     Parameters
     ----------
     settings : mapping of str to object
         Parameters and their values.
     reasons : mapping of str to str
-        Why, by parameter.
+        Reasons by parameter.
     estimator : str
-        Name of the class that takes them.
+        Name of the estimator that takes the parameters.
     gap : DomainGap
-        How near the data is to what the network was trained on.
+        How near the data is to the training data of the network.
     seconds : float
-        How long one fit of all samples is expected to take on this machine, with nothing cached.
+        Expected duration of one fit on all samples on this machine, in seconds, with nothing cached.
 
     Attributes
     ----------
     reasons, estimator, gap, seconds : object
-        As they were given.
+        The parameters of the same names.
     """
 
     def __init__(

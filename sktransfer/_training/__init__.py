@@ -1,1 +1,1 @@
-"""How a head, and blocks behind the cut, are trained on activations."""
+"""Train a head, and blocks after the cut, on activations."""

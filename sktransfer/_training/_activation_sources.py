@@ -1,4 +1,4 @@
-"""What reaches the part of a network that is trained: activations held in memory, or computed each time.
+"""Provide activations to the part that is trained: kept in memory, or computed each time.
 
 This file is the one that knows which: random augmentation lies below the frozen part, so what is augmented anew in each
 epoch cannot be kept, only the decoded image below it can; a fixed number of augmented views can be kept like any other
@@ -28,7 +28,7 @@ KEPT_BYTES = 2 * 2**30
 
 
 class Activations(ABC):
-    """What reaches the part of a network that is trained, row by row."""
+    """Input of the trained part of a network, row by row."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -69,7 +69,8 @@ def join(tensors: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack(tensors)
     if any(bool(tensor.isnan().any()) for tensor in tensors):
         raise ValueError(
-            "The frozen part of the network gave NaN for a sample; expected numbers. Check X for extreme values, or "
+            "The frozen part of the network returned NaN for a sample; expected numbers. Check X for extreme values, "
+            "or "
             'set precision="float32".'
         )
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=torch.nan)
@@ -209,7 +210,7 @@ def decoded_once(work: Pass) -> Samples:
 
 @dataclass(frozen=True)
 class Augmented:
-    """How samples are augmented.
+    """Augmentation of samples.
 
     Parameters
     ----------
@@ -258,19 +259,19 @@ def activations(work: Pass, first: torch.Tensor, augmented: Augmented | None = N
     Returns
     -------
     Activations
-        One row a sample.
+        One row per sample.
     """
     views = 1 if augmented is None else augmented.n_views or 0
     needed = int(first.numel() * 4 * sizes_in_all(work.samples) * views)
     if needed > KEPT_BYTES:
         work.report(
-            f"Activations are computed in each epoch: {needed / 2**30:.1f} GiB would be needed to keep them, and "
-            f"{KEPT_BYTES / 2**30:.1f} GiB are kept at most."
+            f"Outputs of frozen blocks are computed in each epoch: they need {needed / 2**30:.1f} GiB, and the limit "
+            f"is {KEPT_BYTES / 2**30:.1f} GiB."
         )
     elif views == 0:
-        work.report("Activations are computed in each epoch: the samples below them are augmented anew.")
+        work.report("Outputs of frozen blocks are computed in each epoch, because the samples are augmented anew.")
     else:
-        work.report(f"Activations are kept: {needed / 2**20:.1f} MiB.")
+        work.report(f"Keeping {needed / 2**20:.1f} MiB of outputs of frozen blocks for training.")
         if augmented is None:
             return KeptActivations(collect(work))
         keyed = work if augmented.name is not None else replace(work, cache=None)

@@ -1,4 +1,4 @@
-"""Training on the CPU by several threads: each computes a part of the batch alone, forwards and backwards.
+"""Train on the CPU with several threads: each computes one part of the batch, forwards and backwards.
 
 Losses, optimiser and callbacks see one batch and one gradient as ever. The parts are fixed by their number, and their
 gradients are summed in their order, so no bit depends on which thread was first.
@@ -111,7 +111,7 @@ class BatchParts:
             return self.module.run(part)
 
     def _count(self, batch: torch.Tensor, parameters: Sequence[torch.Tensor]) -> int:
-        """Return into how many parts a batch is divided; it depends on nothing but sizes and the number of threads."""
+        """Return into how many parts a batch is divided. It depends only on sizes and the number of threads."""
         weights = sum(parameter.numel() for parameter in parameters)
         width = {3: -1, 4: 1}.get(batch.ndim)  # the axis of channels: the weights are used at each place of the others
         places = len(batch) if width is None else batch.numel() // batch.shape[width]

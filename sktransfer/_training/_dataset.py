@@ -1,4 +1,4 @@
-"""Activations with their targets and weights, drawn in batches that are taken whole."""
+"""Draw whole batches of activations, with targets and weights."""
 
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -70,7 +70,7 @@ class ActivationDataset(Dataset[Any]):
         return np.array([self.activations.size(int(row)) for row in self.rows])
 
     def take(self, which: np.ndarray) -> tuple[torch.Tensor, WeightedTargets]:
-        """Return a batch as skorch wants it: X, y."""
+        """Return a batch as skorch expects it: X, y."""
         return self.activations.take(self.rows[which]), self._labels(which)
 
     def batches(self, groups: list[np.ndarray]) -> Generator[tuple[torch.Tensor, WeightedTargets], None, None]:

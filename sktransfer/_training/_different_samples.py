@@ -1,4 +1,4 @@
-"""Samples of which no two are the same, with features as a head sees them: what solving a head begins with.
+"""Samples without repetitions, with features as a head sees them. Solving a head begins with them.
 
 Weights of samples are relative to each other. They are scaled so that their sum is the number of *different* samples:
 multiplying all of them by a number then changes nothing, and a weight of 2 is still the same as giving a sample twice.
@@ -70,7 +70,8 @@ class DifferentSamples:
     widths : sequence of int or None
         Number of features of each layer; `None` is one layer.
     samples : int ndarray of shape (n_rows,) or None
-        Number of the sample of which each row is a view; `None`: rows with equal features and label are the same one.
+        Number of the sample that each row is a view of. `None`: rows with equal features and label are the same
+        sample.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Who is told of epochs: scikit-learn's callbacks, and whoever reads what `verbose=1` prints."""
+"""Reports after each epoch: to scikit-learn's callbacks, and to whoever reads what `verbose=1` prints."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ class EpochTasks(Callback):
         self.epoch: FitTask | None = None
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        """Begin an epoch, unless it is told already: where memory does not suffice, training begins again."""
+        """Begin an epoch, unless it was reported already: if memory runs out, training begins again."""
         if len(net.history) > self.n_begun:
             self.n_begun = len(net.history)
             self.epoch = self.phase.subtask("epoch", 0, self._if_asked(net.history[:-1]))

@@ -1,4 +1,4 @@
-"""From activations to a trained suffix and head. This file, `_epoch_reports` and the kinds of tasks know skorch.
+"""Train a suffix and a head in epochs. Only this file, `_epoch_reports` and the kinds of tasks know skorch.
 
 The suffix is a copy: the backbone that it was cut from stays as it was loaded.
 """
@@ -65,7 +65,7 @@ class WeightedLoss(nn.Module):
 
 
 class WeightedCrossEntropy(nn.CrossEntropyLoss):
-    """What pickles of earlier versions name; nothing is computed with it any more."""
+    """Class that pickles of earlier versions name. It no longer computes anything."""
 
 
 class _SkorchDataset(Dataset):
@@ -105,7 +105,7 @@ def _diverged(what: str, epoch: int, settings: TrainingSettings, blocks: tuple[B
 
 
 class _StopOnNan(Callback):
-    """Ends training whose loss is no number any more."""
+    """Ends training when the loss becomes NaN or infinite."""
 
     def __init__(self, settings: TrainingSettings, blocks: tuple[Block, ...]):
         self.settings, self.blocks = settings, blocks
@@ -223,7 +223,7 @@ def train_suffix(
     Raises
     ------
     ValueError
-        If the loss is no number any more.
+        If the loss becomes NaN or infinite.
     """
     module.compute_in(execution.bfloat16)
     before = copy.deepcopy(module.state_dict())
@@ -346,8 +346,8 @@ def _run_epochs(net: NeuralNetClassifier, training: _SkorchDataset) -> None:
             raise
         raise ValueError(
             f"Got a callback that monitors {shown(missing[0])}, which this fit does not record; expected one of "
-            f"{', '.join(map(repr, known))}. For 'valid_loss' and other values of held-out samples set "
-            "early_stopping=True; for a metric put its EpochScoring in front of the callback."
+            f"{', '.join(map(repr, known))}. For 'valid_loss' and other values of held-out samples, set "
+            "early_stopping=True. For a metric, put its EpochScoring before the callback."
         ) from error
     net.notify("on_train_end", X=training, y=None)
 

@@ -1,4 +1,4 @@
-"""Features come to the head at one scale, whichever network and layer they come from.
+"""Bring features to one scale before the head, whichever network and layer they come from.
 
 Features that are never negative, as behind a ReLU, go through a square root and then to unit length, which is the
 Hellinger map of what a layer has seen (Arandjelovic and Zisserman, "Three things everyone should know to improve object

@@ -1,4 +1,4 @@
-"""Samples by which training is watched: a part that is held out, or a person's own."""
+"""Samples that watch the training: a held-out part, or the user's own."""
 
 from dataclasses import dataclass, replace
 
@@ -99,7 +99,7 @@ def hold_out(
         ) from error
     if not task.weights[known].any():
         raise ValueError(
-            f"Got early_stopping=True, and sample weights that are 0 for all {len(known)} samples that are left for "
-            "training; expected a positive weight. Weigh more samples, or set early_stopping=False."
+            f"Got early_stopping=True, but sample weights of 0 for all {len(known)} samples that are left for "
+            "training; expected a positive weight. Give more samples a weight, or set early_stopping=False."
         )
     return np.sort(known), HeldOut(sources.plain, task, np.sort(held_out))

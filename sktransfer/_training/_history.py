@@ -1,4 +1,4 @@
-"""What is known of each epoch, under the names of `history_`, as entries and as lines of a table."""
+"""Write down each epoch, under the names of `history_`, as entries and as lines of a table."""
 
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real

@@ -1,4 +1,4 @@
-"""Parameters that were set and cannot matter: refused where nothing can make them matter, else a warning.
+"""Find parameters that were set but have no effect: refuse them where they never have one, or else warn.
 
 Set is any value but the default. In a search, whose grid may cross such parameters on purpose, the warning comes once
 per process.

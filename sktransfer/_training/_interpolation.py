@@ -1,4 +1,4 @@
-"""How far tuning should go is seen on samples that were not trained on.
+"""Choose how far tuning should go, on samples that were not trained on.
 
 Weights on the line between where tuning started and where it ended often serve better than either end (WiSE-FT:
 Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
@@ -17,7 +17,7 @@ from sktransfer._training._suffix_network import SuffixNetwork
 from sktransfer._training._suffix_pass import outputs_of
 from sktransfer._training.tasks._base import Task
 
-# Interpolations of which the best is chosen, and parts that are held out in turn for it where none is held out anyway.
+# Interpolations to choose from, and the number of parts to hold out in turn if no samples are held out anyway.
 FACTORS = np.linspace(0, 1, 11)
 PARTS = 3
 

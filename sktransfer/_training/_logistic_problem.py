@@ -106,7 +106,7 @@ class LogisticProblem:
         )
         if found.nit >= MOST_STEPS:
             warnings.warn(
-                f"Got no solution of the head in {MOST_STEPS} steps with C={C:.3g}; what was reached is taken. A "
+                f"The head did not converge in {MOST_STEPS} steps with C={C:.3g}; its last state is used. A "
                 "smaller head_C converges sooner.",
                 ConvergenceWarning,
                 stacklevel=2,

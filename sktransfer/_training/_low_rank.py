@@ -143,7 +143,7 @@ def merge(tail: nn.Module, inserted: Mapping[str, LowRank]) -> dict[str, Factors
     Returns
     -------
     dict of str to Factors
-        By name: from the weight as it was, `add_low_rank` makes what it is now, to the bit.
+        By name. `add_low_rank` makes the current weight from the original weight, bit for bit.
     """
     added = {name: update.factors() for name, update in inserted.items()}
     done: set[int] = set()

@@ -1,4 +1,4 @@
-"""A trained skorch net as words, numbers and tensors: what models are kept as, pickled or in a file without code.
+"""Turn a trained skorch net into plain values and tensors, which pickles and files without code hold.
 
 skorch's own pickles hold what its version and torch's make of them, and others may refuse that.
 """

@@ -1,4 +1,4 @@
-"""Whether the parameters that say how to train are right, and right together, before anything is loaded or trained."""
+"""Check the parameters of training, alone and together, before anything is loaded or trained."""
 
 import inspect
 from numbers import Integral
@@ -14,7 +14,7 @@ from sktransfer.backbones import Backbone
 from sktransfer.backbones._learned_parameters import TRAINABLE, matrix_shape
 from sktransfer.inputs.images._augmentation import make_augmentation
 
-# What learns with each value of `trainable`, for messages.
+# What learns with each value of `trainable`, as error messages call it.
 _KINDS = {
     "norm": "normalisation layers with parameters",
     "bias": "biases or normalisation layers",
@@ -33,7 +33,7 @@ def check_optimizer(optimizer: Any) -> None:
     Raises
     ------
     ValueError
-        If the name is unknown, or the class is no optimiser or takes no `weight_decay`.
+        If the name is unknown, or the class is not an optimiser or takes no `weight_decay`.
     """
     if isinstance(optimizer, str):
         check_choice("optimizer", optimizer, OPTIMIZERS)
@@ -67,7 +67,7 @@ def check_trainable(backbone: Backbone, settings: TrainingSettings) -> None:
     if not names:
         deeper = ", or a smaller freeze_depth" if backbone.learned_names(0, trainable) else ""
         raise ValueError(
-            f"Got trainable={shown(trainable)}, but {backbone.name!r} has no {_KINDS[trainable]} behind "
+            f"Got trainable={shown(trainable)}, but {backbone.name!r} has no {_KINDS[trainable]} after "
             f"freeze_depth={shown(depth)}; expected at least one. "
             f'Set trainable="all"{deeper}.'
         )
@@ -119,6 +119,6 @@ def check_settings(estimator: Any) -> None:
         check_callbacks(estimator.callbacks)
     if estimator.train_bn and estimator.batch_size == 1:
         raise ValueError(
-            "Got train_bn=True with batch_size=1; expected batches of at least 2: BatchNorm has no statistics of one "
-            "sample. Raise batch_size, or set train_bn=False."
+            "Got train_bn=True with batch_size=1; expected batches of at least 2, because BatchNorm cannot compute "
+            "statistics of one sample. Increase batch_size, or set train_bn=False."
         )

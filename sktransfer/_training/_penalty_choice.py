@@ -1,4 +1,4 @@
-"""What a head needs beside its weights is seen on samples that were held out: penalty, weighing of layers, certainty.
+"""Choose the penalty, the weights of layers and the temperature of a head, on held-out samples.
 
 How strong the penalty is best differs by a factor of 300 between images and sentences, so it is chosen: by
 cross-validated log loss, with a weak pull to a value that serves both, for few samples say little. So is what features
@@ -43,7 +43,7 @@ def _empty_path() -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a head needs beside its weights.
+    """Settings of a head beside its weights.
 
     Parameters
     ----------

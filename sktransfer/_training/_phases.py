@@ -1,6 +1,6 @@
-"""The phases of training: a head on frozen features, then blocks with the head, on what the phase before has left.
+"""Run the phases of training: first a head on frozen features, then the blocks together with the head.
 
-A linear head is solved where nothing but epochs could serve better; the phase after it starts from that solution.
+A linear head is solved unless a parameter asks for epochs. The phase after it starts from the solution.
 """
 
 import copy
@@ -45,7 +45,7 @@ LEAST_CERTAIN = 0.5
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of it.
+    """Result of training.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def list_phases(settings: TrainingSettings, has_blocks: bool, goes_on: bool) -> 
 
 
 class Phases:
-    """What the phases of a strategy share.
+    """State that the phases of a strategy share.
 
     Parameters
     ----------
@@ -371,7 +371,7 @@ class Phases:
             scaling.factor.mul_(scale)
             self._give_head(module, rows, scaling)
             started = {**module.head.state_dict(), "1.weight": linear.weight / scale, "1.bias": linear.bias}
-        else:  # a random head is no start
+        else:  # a random head is not a start
             self._give_head(module, rows)
             started = {}
         if module.started is None:
@@ -409,7 +409,7 @@ class Phases:
 
 @dataclass
 class _State:
-    """What the phases of one training have come to so far.
+    """Result of the phases of one training so far.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""What a trained suffix makes of samples: they pass through the frozen part first, or are found there.
+"""Predict with a trained suffix: samples pass the frozen part first, or are found in the cache.
 
-Nothing of it is changed but where the trained part runs, and that for the time of the pass.
+Nothing of the suffix changes, except where the trained part runs, for the time of the pass.
 """
 
 import copy
@@ -48,7 +48,7 @@ def predict(backbone: Backbone, module: SuffixNetwork, work: Pass, features: boo
     strange = np.flatnonzero(~np.isfinite(result).all(axis=1))
     if len(strange):
         raise ValueError(
-            f"The network gave NaN or infinity for {len(strange)} of {len(result)} samples, the first in row "
+            f"The network returned NaN or infinity for {len(strange)} of {len(result)} samples, the first in row "
             f"{strange[0]}; expected numbers. Check X for extreme values, or fit again with a smaller lr."
         )
     return result
@@ -106,7 +106,7 @@ def copy_suffix(backbone: Backbone, module: SuffixNetwork) -> SuffixNetwork:
     Returns
     -------
     SuffixNetwork
-        With tensors of its own, which want no gradient.
+        With its own tensors, which require no gradient.
     """
     suffix = copy.deepcopy(module).requires_grad_(False)  # the copy is without its tail, as a pickle is
     suffix.attach(backbone)

@@ -1,4 +1,4 @@
-"""How a suffix is trained: the estimators' parameters that say so, and what the names among them stand for."""
+"""Collect the parameters that say how a suffix is trained, and resolve the names among them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -13,7 +13,7 @@ SCHEDULES = ("cosine", "constant")
 # Names that `optimizer=` takes, and what torch calls them.
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "sgd": "SGD"}
 
-# Those of which torch has a version that updates all parameters in one pass.
+# Optimisers with a version in torch that updates all parameters in one pass.
 FUSED = ("adam", "adamw", "sgd")
 
 

@@ -1,6 +1,6 @@
-"""A linear head is a convex problem, so it is solved, not trained: logistic regression with an L2 penalty.
+"""Solve a linear head instead of training it: logistic regression with an L2 penalty is a convex problem.
 
-With several labels a sample it is one such problem for each label, on features that are scaled and rotated once.
+With several labels per sample it is one such problem for each label, on features that are scaled and rotated once.
 """
 
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ def solve_head(
     C : float or "auto", default="auto"
         Inverse strength of the penalty, on scaled features; `"auto"` chooses it.
     samples : int ndarray of shape (n_rows,) or None, default=None
-        Number of the sample of which each row is a view; all views of one are held out together. `None`: each row is a
-        sample, those with equal features and label the same one.
+        Number of the sample that each row is a view of. All views of a sample are held out together. `None`: each row
+        is a sample, and rows with equal features and label are the same one.
 
     Returns
     -------

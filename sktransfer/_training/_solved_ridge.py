@@ -1,4 +1,4 @@
-"""The linear head for numbers is ridge regression, in closed form: one decomposition serves all penalties and outputs.
+"""Solve the linear head for numbers: ridge regression with one decomposition for all penalties and outputs.
 
 The penalty of each output is chosen by its squared error on samples that are left out one at a time, which the same
 decomposition gives without solving again (Allen, "The relationship between variable selection and data augmentation and
@@ -61,8 +61,8 @@ def solve_ridge(
     C : float or "auto", default="auto"
         Inverse strength of the penalty, on scaled features; `"auto"` chooses one for each output.
     samples : int ndarray of shape (n_rows,) or None, default=None
-        Number of the sample of which each row is a view. `None`: each row is a sample, those with equal features and
-        numbers the same one.
+        Number of the sample that each row is a view of. `None`: each row is a sample, and rows with equal features and
+        numbers are the same one.
     loss : {"squared_error", "absolute_error", "huber"}, default="squared_error"
         What is minimised.
 
@@ -196,5 +196,5 @@ class _Ridge:
 
 
 def _views(samples: np.ndarray) -> np.ndarray:
-    """Return the rows of each sample, all of which have as many: int ndarray of shape (n_samples, n_views)."""
+    """Return the rows of each sample, with the same number for all: int ndarray of shape (n_samples, n_views)."""
     return np.argsort(samples, kind="stable").reshape(samples.max() + 1, -1)

@@ -1,4 +1,4 @@
-"""Activations of the samples of one fit: each kind is made when first wanted."""
+"""Make the activations of one fit, each kind when it is first needed."""
 
 from dataclasses import replace
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""What is done in which order: samples pass the frozen part, phases train, and weights may go part of the way back."""
+"""Run a strategy: pass samples through the frozen part, train in phases, and interpolate the weights."""
 
 from dataclasses import replace
 from typing import Any

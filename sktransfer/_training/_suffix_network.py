@@ -1,4 +1,4 @@
-"""The network behind the cut: tuned blocks, pooling and a head of one's own classes, and what of it is frozen."""
+"""The network after the cut: tuned blocks, pooling and a head for your own classes, and which of it is frozen."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -221,7 +221,7 @@ class SuffixNetwork(nn.Module):
                 tail.load_state_dict(end)
             except (KeyError, RuntimeError, ValueError) as error:
                 raise ValueError(
-                    f"Got tuned blocks that do not match the part of {backbone.name!r} behind "
+                    f"Got tuned blocks that do not match the part of {backbone.name!r} after "
                     f"freeze_depth={self.freeze_depth!r}: {error}. Load the model with the versions of torch and "
                     "torchvision that it was saved with, or fit again."
                 ) from error
@@ -331,24 +331,24 @@ class SuffixNetwork(nn.Module):
 
 
 def restore_suffix(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> SuffixNetwork:
-    """Build the trained part of a network again, as pickles and copies of it do.
+    """Rebuild the trained part of a network. Pickles and copies call this; you need not.
 
     Parameters
     ----------
     record : mapping
-        Words and numbers: what the module's `to_record` returned first.
+        Plain values: the first result of the module's `to_record`.
     tensors : mapping of str to Tensor
-        Of its head and its tuned blocks: what `to_record` returned second.
+        Tensors of the head and the tuned blocks: the second result of `to_record`.
 
     Returns
     -------
     nn.Module
-        In eval mode. Tuned blocks among it run once it is given the backbone that they were cut from.
+        The module, in eval mode. If it has tuned blocks, it needs the backbone that they were cut from before it runs.
 
     Raises
     ------
     ValueError
-        If the tensors are not those of such a network.
+        If the tensors do not belong to such a network.
     """
     parts: dict[str, dict[str, torch.Tensor]] = {"head": {}, "tail": {}, "start": {}, "left": {}, "right": {}}
     for name, tensor in tensors.items():
@@ -358,22 +358,22 @@ def restore_suffix(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor
     scaling = record.get("scaling")  # which earlier versions folded into the weights
     expected = 2 * (len(sizes[1]) + 1) + (0 if scaling is None else len(_SCALING))
     if len(parts["head"]) != expected:  # before there are layers to compare
-        raise ValueError("a head whose tensors are not those of its layers")
+        raise ValueError("the tensors of the head do not match its layers")
     with torch.device("meta"):  # whatever sizes a file claims, memory is that of its tensors
         head = make_head(*sizes, scaling=None if scaling is None else restore_scaling(scaling))
     try:
         head.load_state_dict(parts["head"], assign=True)
     except RuntimeError as error:
-        raise ValueError("a head whose tensors are not those of its layers") from error
+        raise ValueError("the tensors of the head do not match its layers") from error
     plain = {name: record[name] for name in _PLAIN if name in record}  # earlier versions wrote fewer
     in_bfloat16, factor = plain.pop("in_bfloat16"), float(plain.pop("interpolation", 1.0))
     network = SuffixNetwork(None, head, **plain)
     network.compute_in(in_bfloat16)
     kept = record.get("kept")  # which earlier versions did not tell: they wrote all
     if kept is not None and set(kept) != parts["tail"].keys():
-        raise ValueError("tuned blocks whose tensors are not those that their record names")
+        raise ValueError("the tensors of the tuned blocks do not match their record")
     if parts["left"].keys() != parts["right"].keys():
-        raise ValueError("low-rank matrices that are not pairs")
+        raise ValueError("the low-rank matrices are not pairs")
     network.kept = kept
     network.low_rank = {name: (left, parts["right"][name]) for name, left in parts["left"].items()}
     network._tail_state = parts["tail"] or (None if kept is None else {})
@@ -395,7 +395,7 @@ def _plain_state(tail: nn.Module, inserted: Mapping[str, LowRank]) -> dict[str, 
 
 
 def _move(module: nn.Module, start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], factor: float) -> None:
-    """Put the tensors of a module, as far as both name them, between start and end; at 0 and 1 to the bit."""
+    """Put the tensors of a module, as far as both name them, between start and end; at 0 and 1 exactly."""
     tensors = module.state_dict()
     with torch.no_grad():
         for name in tensors.keys() & start.keys() & end.keys():

@@ -1,4 +1,4 @@
-"""Activations run through a suffix, whole or up to its features, without training it."""
+"""Run activations through a suffix, or up to its features, without training it."""
 
 from collections.abc import Iterator
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""What a pretrained network is. Each kind of backbone is one file; this one chooses among them."""
+"""Load pretrained networks. Each kind of backbone has its own file, and this file chooses among them."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -37,16 +37,16 @@ __all__ = [
 
 
 def list_backbones() -> list[str]:
-    """Return the names of torchvision's networks that `backbone=` takes.
+    """List the torchvision networks that `backbone=` takes.
 
-    With timm installed, `backbone=` takes its networks too: `"timm:"` and a name from `timm.list_models()`, such as
-    `"timm:convnext_tiny"`, or from `timm.list_pretrained()`, which says by a tag which weights, such as
+    If timm is installed, `backbone=` also takes its networks: `"timm:"` followed by a name from `timm.list_models()`,
+    such as `"timm:convnext_tiny"`, or by a name with weights from `timm.list_pretrained()`, such as
     `"timm:convnext_tiny.fb_in22k"`.
 
     Returns
     -------
     list of str
-        Sorted.
+        Sorted names.
 
     Examples
     --------
@@ -82,48 +82,53 @@ def load_backbone(
     n_channels: int | None = None,
     tower: str = "auto",
 ) -> Backbone:
-    """Load a pretrained network as a line of blocks.
+    """Load a pretrained network as a sequence of blocks.
 
     Parameters
     ----------
     backbone : str, nn.Module or callable
-        A name from `list_backbones()`; `"timm:"` and a name of timm's; `"hf:"` and a folder or a name on the Hugging
-        Face Hub, with `"@"` and a branch, a tag or a commit if you want one; a network; or a function that returns one.
+        The network, as one of:
+
+        - a name from `list_backbones()`;
+        - `"timm:"` followed by a name from timm;
+        - `"hf:"` followed by a folder or a name on the Hugging Face Hub. Add `"@"` and a branch, tag or commit to
+          choose a revision;
+        - a network (`nn.Module`), or a function that returns one.
     weights : str, path-like or None, default="DEFAULT"
-        `"DEFAULT"` or another of torchvision's weight names, or of timm's tags, downloaded once into torch's folder or
-        the Hugging Face Hub's; a path to a `.pth` or `.safetensors` file; or `None` for random weights. In a
-        file, names may have a prefix, and there may be a head: both are left out, with a warning. A network of one's
-        own keeps the weights it comes with unless a path is given.
+        `"DEFAULT"`, or another of torchvision's weight names or timm's tags. These are downloaded once, into the folder
+        of torch or of the Hugging Face Hub. Or the path of a `.pth` or `.safetensors` file, or `None` for random
+        weights. Names in a file may have a common prefix, and a file may contain a classification head: both are
+        dropped, with a warning. A network of your own keeps its weights unless you give a path.
     seed : int, default=0
-        Of random weights.
+        Seed of random weights.
     n_features : int or None, default=None
-        Width of a 2-D X, given to a function that takes `n_features`.
+        Number of columns of a 2-D X. It is passed to a function that takes `n_features`.
     n_channels : int or None, default=None
-        Channels of the images, from 1 to 64. If the network takes another number, the filters of its first layer are
-        repeated and scaled, as timm does it. `None` leaves the layer as it is.
+        Number of channels of the images, from 1 to 64. If the network takes another number, the filters of its first
+        layer are repeated and scaled, as timm does. `None` does not change the layer.
     tower : {"auto", "image", "text"}, default="auto"
-        Which network to use of a model such as CLIP, which has one for pictures and one for texts. Features are the
-        network's own pooled vector, in front of a projection into the space that both networks share.
+        Which network to use if the model has one for images and one for texts, as CLIP does. Features are the network's
+        own pooled vector, before any projection into the space that both networks share.
 
     Returns
     -------
     Backbone
-        With `.blocks`, `.split(depth)` and `.summary()`.
+        The network, with `blocks`, `split(depth)` and `summary()`.
 
     Raises
     ------
     ValueError
-        If the name is unknown, or written as in another library; if the hub has no such model or revision; if the
-        weights do not match; if a file holds more than tensors, or NaN or infinity; or if the first layer cannot be
-        adapted.
+        If the name is unknown, or is the name in another library; if the hub has no such model or revision; if the
+        weights do not match; if a file contains anything other than tensors, or NaN or infinity; or if the first layer
+        cannot be adapted.
     FileNotFoundError
-        If there is no such file.
+        If a file does not exist.
     PermissionError
-        If the file may not be read, or the model is gated and you have not accepted its conditions and logged in.
+        If a file cannot be read, or if the model is gated and you have not accepted its conditions and logged in.
     ConnectionError
         If a download is needed and fails.
     ImportError
-        If the name is one of timm's, which is not installed: `pip install "sktransfer[timm]"`.
+        If the name begins with `"timm:"` and timm is not installed: `pip install "sktransfer[timm]"`.
 
     Examples
     --------
@@ -180,38 +185,38 @@ def restore_backbone(
     tensors: Mapping[str, torch.Tensor],
     custom: nn.Module | Callable[..., nn.Module] | None = None,
 ) -> Backbone:
-    """Build a backbone again from what its `to_record` returned.
+    """Rebuild a backbone from the result of its `to_record`.
 
     Parameters
     ----------
     record : mapping
-        Plain values.
+        Plain values: the first result of `to_record`.
     tensors : mapping of str to Tensor
-        Its parameters and buffers; empty where they were left out, to be found again by name when first needed.
+        Parameters and buffers. If they were left out, they are loaded again by name when first needed.
     custom : nn.Module, callable or None, default=None
-        The network, or a function that returns it, where a person brought it: a record holds no code.
+        Your own network, or a function that returns it, if the backbone is one: a record contains no code.
 
     Returns
     -------
     Backbone
-        With the same weights, depth and preprocessing.
+        Backbone with the same weights, depth and preprocessing.
 
     Raises
     ------
     ValueError
-        If a network of one's own is not given, or the tensors do not match it.
+        If a network of your own is missing, or if the tensors do not match it.
     """
     kind, values = record["kind"], dict(record["source"])
     channels = values.pop("n_channels", None), values.pop("n_own_channels", None)
     kind = "custom" if kind == "own" else kind  # as earlier versions called it
     prepared = restore_preprocessing(record["preprocessing"])
     if kind not in ("custom", "hf", "torchvision", "timm"):
-        raise ValueError(f"a backbone of unknown kind {kind!r}")
+        raise ValueError(f"unknown kind of backbone {kind!r}")
     _check_record(kind, values, prepared)
     source: Source
     if kind == "custom":
         if custom is None:
-            raise ValueError("expected the network of your own that it was fitted with")
+            raise ValueError("expected your own network that it was fitted with")
         source = CustomSource(custom, **values)
     elif kind == "hf":
         from sktransfer.backbones.sources._huggingface import HuggingFaceSource
@@ -236,10 +241,10 @@ def _check_record(kind: str, values: Mapping[str, Any], prepared: Preprocessing)
         raise ValueError(f"a backbone of kind {kind!r} without a name")
     weights = values.get("weights")
     if not (weights is None or isinstance(weights, str | os.PathLike)) or not isinstance(values.get("seed", 0), int):
-        raise ValueError(f"a backbone of kind {kind!r} whose weights or seed are not those of one")
+        raise ValueError(f"a backbone of kind {kind!r} with invalid weights or seed")
     config = values.get("config") if kind == "hf" else None
     if kind == "hf" and not (isinstance(config, dict) and isinstance(config.get("model_type"), str)):
-        raise ValueError("a network of transformers whose description is not in the file")
+        raise ValueError("a network of transformers without a description in the file")
     _check_counts(config, "")
     if prepared.kind != "images" and kind != "hf":
         raise ValueError(f"a backbone of kind {kind!r} for {prepared.kind}")
@@ -250,7 +255,7 @@ def _without_places(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return [_without_places(held) for held in value] if isinstance(value, list) else value
     if value.get("model_type") == "timm_backbone" or value.get("use_timm_backbone") or value.get("backbone"):
-        raise ValueError("a description that takes a part of its network from elsewhere")
+        raise ValueError("a description that loads part of its network from elsewhere")
     dropped = [name for name in value if name in ("auto_map", "kernel_config") or "attn_implementation" in str(name)]
     return {name: _without_places(held) for name, held in value.items() if name not in dropped}
 

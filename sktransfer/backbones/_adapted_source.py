@@ -1,4 +1,4 @@
-"""Networks of any source whose first layer is adapted to other channels than they were pretrained with.
+"""Adapt the first layer of any network to another number of channels than in pretraining.
 
 The adapted network is a network of its own: it has its own weights, fingerprint and place among the loaded ones.
 """
@@ -25,7 +25,7 @@ from sktransfer.inputs._base import Preprocessing
 
 @dataclass(frozen=True)
 class AdaptedSource:
-    """Where a network comes from that is adapted to other channels.
+    """Source of a network that is adapted to other channels.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class AdaptedSource:
 
     @property
     def backbone(self) -> Any:
-        """What a person brought, if that is where the network comes from."""
+        """The user's own network or function, if there is one."""
         return getattr(self.source, "backbone", None)
 
     @property
@@ -163,7 +163,7 @@ def channels_of(preprocessing: Preprocessing, name: str, n_channels: int) -> int
     if not isinstance(preprocessing, ImagePreprocessing):
         raise ValueError(
             f"Got n_channels={n_channels} for {shown(name)}, which takes {preprocessing.kind}; expected the default, "
-            "since n_channels is for images. Leave it out."
+            "because n_channels is for images. Leave it out."
         )
     return preprocessing.channels
 

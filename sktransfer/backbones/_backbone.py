@@ -1,4 +1,4 @@
-"""What a pretrained network is: one record of layers, blocks, preprocessing and where its weights came from.
+"""A pretrained network as one record: layers, blocks, preprocessing and the origin of its weights.
 
 A backbone is never changed by training: whoever trains a part of it trains a copy.
 """
@@ -23,23 +23,23 @@ from sktransfer.backbones.graphs._trace import first_names
 
 
 class Backbone(KeptNetwork):
-    """A network as a line of blocks that can be cut between any two.
+    """A pretrained network as a sequence of blocks. It can be cut between any two of them.
 
     Parameters
     ----------
     source : Source
-        Where the network comes from.
+        Origin of the network.
 
     Attributes
     ----------
     name : str
         Name of the backbone.
     weights_name : str
-        Name of its weights.
+        Name of the weights.
     blocks : tuple of Block
-        In order, from the input; the classification layer is not one of them.
+        Blocks in order from the input, without the classification layer.
     preprocessing : Preprocessing
-        What the network wants of a sample.
+        How the network expects its samples.
     """
 
     def __repr__(self) -> str:
@@ -53,29 +53,29 @@ class Backbone(KeptNetwork):
 
     @property
     def n_own_channels(self) -> int | None:
-        """Channels that the network was pretrained with, where its first layer was adapted to others; else `None`."""
+        """Number of channels in pretraining, if the first layer was adapted to another number; `None` otherwise."""
         return getattr(self._source, "n_own_channels", None)
 
     def with_channels(self, n_channels: int) -> "Backbone":
-        """Return this network with its first layer adapted to other channels.
+        """Return this network with its first layer adapted to another number of channels.
 
-        Its filters are repeated and scaled by c / n_channels, where c is the number of channels that it takes; for one
-        channel they are added up. All other layers, and their tensors, are those of this network.
+        The filters of the layer are repeated and scaled by c / n_channels, where c is the number of channels that it
+        takes. For one channel, they are summed. All other layers and their tensors are shared with this network.
 
         Parameters
         ----------
         n_channels : int
-            Channels of the images that it is to take.
+            Number of channels of the images.
 
         Returns
         -------
         Backbone
-            This one, where it takes as many.
+            The adapted network, or this one if it takes that number already.
 
         Raises
         ------
         ValueError
-            If it does not take images, or its first layer cannot be adapted.
+            If the network does not take images, or if its first layer cannot be adapted.
         """
         from sktransfer.backbones._adapted_source import AdaptedSource, channels_of
 
@@ -94,19 +94,19 @@ class Backbone(KeptNetwork):
         Parameters
         ----------
         freeze_depth : int, float or str
-            Blocks before the cut: how many (a negative number counts from the end, as in `blocks[:-2]`), which share,
-            up to which name, or `"all"`.
+            Where to cut: after a number of blocks (int; a negative number counts from the end, as in `blocks[:-2]`), a
+            share of them (float), a name (str), or `"all"`.
 
         Returns
         -------
         prefix, suffix : nn.Module
-            `suffix(prefix(x))` is, bit for bit, what the network computes; the layers are the network's own. After
-            `"all"`, the prefix gives the features and the suffix is the classification layer.
+            The two parts. They share the layers of the network, and `suffix(prefix(x))` equals its output, bit for bit.
+            After `"all"`, the prefix computes the features, and the suffix is the classification layer.
 
         Raises
         ------
         ValueError
-            If there is no such depth.
+            If there is no such cut.
         """
         cut = self._cut(freeze_depth)
         return self._between(None, cut), self._traced.between(cut)
@@ -114,22 +114,23 @@ class Backbone(KeptNetwork):
     def tail(
         self, freeze_depth: Any, train_bn: bool = False, layers: Sequence[Any] = (), pooling: str = "avg"
     ) -> nn.Module | None:
-        """Return a copy of what is trained: the blocks behind a cut, up to the features.
+        """Return a copy of the part that is trained: the blocks after a cut, up to the features.
 
         Parameters
         ----------
         freeze_depth : int, float or str
             As in `split`.
         train_bn : bool, default=False
-            Whether BatchNorm layers will be called as such, to update their statistics. Where they keep them, scale and
-            shift are applied to the weights of the convolution in front, which computes the same in less time.
+            Whether BatchNorm layers will update their statistics. If not, their scale and shift are folded into the
+            weights of the convolution before them, which computes the same in less time.
         layers, pooling : object
-            As in `frozen_part`. Vectors of those behind the cut, or at it, are returned with the features, in a tuple.
+            As in `frozen_part`. The vectors of layers after the cut, or at it, are returned together with the features,
+            in a tuple.
 
         Returns
         -------
         nn.Module or None
-            With the names of the network's own layers; `None` where nothing behind the cut has weights.
+            The copy, with the names of the network's own layers. `None` if no block after the cut has weights.
         """
         if not self.trained_blocks(freeze_depth):
             return None
@@ -139,21 +140,21 @@ class Backbone(KeptNetwork):
         return part if train_bn else scale_convolutions(part)
 
     def frozen_part(self, freeze_depth: Any, pooling: str, layers: Sequence[Any] = ()) -> FrozenPart:
-        """Return what runs frozen: up to a cut, or up to the features where nothing behind it has weights.
+        """Return the part that runs frozen: up to a cut, or up to the features if nothing after the cut has weights.
 
         Parameters
         ----------
         freeze_depth : int, float or str
             As in `split`.
         pooling : str
-            How maps and tokens become features, where it comes to them.
+            How to turn feature maps and tokens into features, if the part reaches them.
         layers : sequence of str or int, default=()
-            Layers before the features whose vectors are wanted too, as far as they lie before the cut.
+            Layers before the features whose vectors are also needed. Those after the cut are ignored.
 
         Returns
         -------
         FrozenPart
-            From prepared samples to activations behind the vectors of layers, or to features.
+            Module from prepared samples to the vectors of the layers and the output at the cut, or to features.
         """
         if not self.trained_blocks(freeze_depth):
             return self.feature_part([*layers, None], pooling, in_order=True)
@@ -161,22 +162,23 @@ class Backbone(KeptNetwork):
         return self._part(cut, pooling=pooling, layers=self._cuts.around(cut, layers)[0])
 
     def stops(self, part: FrozenPart, largest: int) -> tuple[FrozenPart, ...]:
-        """Return parts that end on the way of another, where it is worth keeping what samples are.
+        """Return shorter parts whose outputs are worth caching too.
 
-        What is computed up to a deeper cut first leaves something there for shallower ones, and so does a search over
-        depths in any order.
+        If a deep cut is computed first, its stops can be used for shallower ones. So a search over depths can visit
+        them in any order.
 
         Parameters
         ----------
         part : FrozenPart
-            From `frozen_part`.
+            Part from `frozen_part`.
         largest : int
-            Bytes of what is kept of one sample there, at most.
+            Maximum size of the output for one sample, in bytes.
 
         Returns
         -------
         tuple of FrozenPart
-            At ends of blocks: the first one whose output is small enough, and one in the middle of what follows.
+            Parts that end after a block: the first block whose output is small enough, and one in the middle of the
+            rest.
         """
         known, shown = self._shared.stops, self._shown[1]
         key = part.end, part.layers, part.pooling, part.as_vector, self._end, shown, largest
@@ -192,7 +194,9 @@ class Backbone(KeptNetwork):
         return known[key]
 
     def trained_blocks(self, freeze_depth: Any) -> list[Block]:
-        """Return the blocks that have weights behind a cut, in order; a block cut through counts, with those alone.
+        """Return the blocks after a cut that have weights, in order.
+
+        A block that is cut inside counts, with only the weights after the cut.
 
         Parameters
         ----------
@@ -202,7 +206,7 @@ class Backbone(KeptNetwork):
         Returns
         -------
         list of Block
-            Without frozen parameters.
+            Blocks without their frozen parameters.
         """
         frozen = self._traced.parameter_names_before(self._cut(freeze_depth))
         rest = [
@@ -226,27 +230,27 @@ class Backbone(KeptNetwork):
         Returns
         -------
         set of str
-            As in the network's `state_dict`.
+            Names as in the network's `state_dict`.
         """
         return self._traced.parameter_names_before(self._cut(freeze_depth))
 
     def feature_part(self, layer: Any = None, pooling: str = "avg", in_order: bool = False) -> FrozenPart:
-        """Return the part that computes the features of one layer, or of several, concatenated.
+        """Return the part that computes the features of one layer, or of several layers, concatenated.
 
         Parameters
         ----------
         layer : str, int, list or None, default=None
-            Block, by name or number (1 is the first, -1 the last), or module at whose end the network can be cut;
+            A block, by name or number (1 is the first, -1 the last), or a module after which the network can be cut.
             `None` is the input of the classification layer.
         pooling : str, default="avg"
-            How maps and tokens become vectors.
+            How to turn feature maps and tokens into vectors.
         in_order : bool, default=False
-            Whether several are concatenated as the network computes them, each once; else as they are given.
+            Whether to concatenate layers in the order of computation, each once. Otherwise, they keep the given order.
 
         Returns
         -------
         FrozenPart
-            From prepared samples to a Tensor of shape (n, n_features).
+            Module from prepared samples to a Tensor of shape (n, n_features).
         """
         cuts = [self._cuts.behind(one) for one in as_list(layer)]
         *before, end = self._traced.in_order(cuts)
@@ -260,20 +264,21 @@ class Backbone(KeptNetwork):
         Parameters
         ----------
         layer : str, int, list or None
-            As in `feature_part`; or `"stages"`: the features, and before them the last `STAGES` blocks after which the
-            size of the map changes; where it does not change twice, blocks that are spread evenly.
+            As in `feature_part`, or `"stages"`: the features, and before them the last `STAGES` blocks after which the
+            size of the map changes. If the size changes fewer than two times, evenly spread blocks are taken.
         pooling : str, default="avg"
-            How maps become vectors. `"flatten"` leaves the features alone of `"stages"`.
+            How to turn feature maps into vectors. With `"flatten"`, `"stages"` is only the features.
 
         Returns
         -------
         tuple of str, int or None
-            As they are given; of `"stages"` in order from the input, the features last, as `None`.
+            The layers in the given order. For `"stages"`, in order from the input, with the features at the end, as
+            `None`.
 
         Raises
         ------
         ValueError
-            If there is no such layer.
+            If a layer does not exist.
         """
         if layer == "stages":
             ends = [] if pooling == "flatten" else stage_ends(self._map_sizes())
@@ -283,34 +288,34 @@ class Backbone(KeptNetwork):
         return tuple(as_list(layer))
 
     def deepest(self, layers: Sequence[Any]) -> Any:
-        """Return the one of some layers that is computed last.
+        """Return the layer that is computed last.
 
         Parameters
         ----------
         layers : sequence of str, int or None
-            As `layers` returns them.
+            Layers, as `layers` returns them.
 
         Returns
         -------
         str, int or None
-            One of them.
+            One of the layers.
         """
         return self._cuts.deepest(layers)
 
     @property
     def features_are_vectors(self) -> bool:
-        """Whether the features are vectors before anything pools them; not where that is not known."""
+        """Whether the features are vectors before pooling. False if this is not known."""
         return len(self._known_shapes()[-1]) == 1
 
     @property
     def last_map(self) -> str | None:
-        """Name of the last block whose output is a map or tokens."""
+        """Name of the last block whose output is a feature map or tokens."""
         shapes = zip(self.blocks, self._known_shapes(), strict=True)
         return next((block.name for block, shape in reversed(list(shapes)) if len(shape) > 1), None)
 
     @property
     def features_have_channels_last(self) -> bool:
-        """Whether the channels of the features, where they are maps, are their last axis."""
+        """Whether the channels are the last axis of the features, if these are maps."""
         return self._traced.has_channels_last(self._cut("all"))
 
     def _between(self, start: Cut | None, end: Cut, pooled: Pooled = NOTHING) -> nn.Module:
@@ -323,17 +328,17 @@ class Backbone(KeptNetwork):
         return self._cuts.at_depth(freeze_depth)
 
     def ending_at(self, layer: Any) -> "Backbone":
-        """Return this backbone with its features at another layer.
+        """Return this backbone with another layer as its features.
 
         Parameters
         ----------
         layer : str, int or None
-            As in `feature_network`, but one.
+            A single layer, as in `feature_network`.
 
         Returns
         -------
         Backbone
-            With the same weights, and without the blocks behind the layer.
+            Backbone with the same weights, without the blocks after the layer.
         """
         if layer is None:
             return self
@@ -343,12 +348,12 @@ class Backbone(KeptNetwork):
         return other
 
     def whole(self) -> "Backbone":
-        """Return this backbone with all of its blocks, wherever its features were put.
+        """Return this backbone with all of its blocks.
 
         Returns
         -------
         Backbone
-            With the same weights.
+            Backbone with the same weights.
         """
         if self._end is None:
             return self
@@ -358,7 +363,7 @@ class Backbone(KeptNetwork):
         return other
 
     def showing(self, freeze_depth: Any, sample_shape: tuple[int, ...]) -> "Backbone":
-        """Return this backbone, whose `summary` shows what is frozen of it and what becomes of such a sample.
+        """Return this backbone with a `summary` that shows what is frozen, and the output shapes for a sample.
 
         Parameters
         ----------
@@ -370,7 +375,7 @@ class Backbone(KeptNetwork):
         Returns
         -------
         Backbone
-            The same but for that.
+            The same backbone, except for its summary.
         """
         self._cut(freeze_depth)
         other = self._copy()
@@ -378,37 +383,37 @@ class Backbone(KeptNetwork):
         return other
 
     def learned_names(self, freeze_depth: Any, trainable: str) -> tuple[str, ...]:
-        """Return the names of the parameters behind a cut that learn, or that low-rank updates are added to.
+        """Return the names of the parameters after a cut that are trained or get low-rank updates.
 
         Parameters
         ----------
         freeze_depth : int, float or str
             As in `split`.
         trainable : {"all", "norm", "bias", "lora"}
-            Which parameters learn.
+            Which parameters are trained.
 
         Returns
         -------
         tuple of str
-            In order of the blocks.
+            Names in the order of the blocks.
         """
         names = dict.fromkeys(name for block in self.trained_blocks(freeze_depth) for name in block.parameter_names)
         return find_learned(self.network, names, trainable)
 
     def learning(self, trainable: str, lora_rank: int) -> "Backbone":
-        """Return this backbone, whose `summary` counts what learns of blocks that are not frozen.
+        """Return this backbone with a `summary` that counts the trained parameters of blocks that are not frozen.
 
         Parameters
         ----------
         trainable : {"all", "norm", "bias", "lora"}
-            Which parameters learn.
+            Which parameters are trained.
         lora_rank : int
-            Rank of low-rank updates.
+            Rank of the low-rank updates.
 
         Returns
         -------
         Backbone
-            The same but for that.
+            The same backbone, except for its summary.
         """
         other = self._copy()
         other._learning = trainable, int(lora_rank)
@@ -422,13 +427,15 @@ class Backbone(KeptNetwork):
         Parameters
         ----------
         freeze_depth : int, float, str or None, default=None
-            What to call frozen; `None` is what the estimator whose `backbone_` this is keeps frozen, else all of it.
+            Which blocks to show as frozen. `None` shows what the estimator with this `backbone_` freezes; without an
+            estimator, everything is frozen.
 
         Returns
         -------
         BackboneSummary
-            One row per block, and `origin`: where the weights come from, what they were trained on and their licence,
-            as far as torchvision, timm or a model card says it. Prints as text, and as a table in a notebook.
+            Table with one row per block. It prints as text, and as a table in a notebook. Its `origin` says where the
+            weights come from, what they were trained on, and their licence, if torchvision, timm or a model card states
+            it.
         """
         depth = self._shown[0] if freeze_depth is None else freeze_depth
         trainable, rank = self._learning
@@ -474,7 +481,7 @@ class Backbone(KeptNetwork):
                     return [shape[1:] for shape in self._traced.output_shapes(batch)]
             except (RuntimeError, AssertionError, TypeError, IndexError, ValueError):
                 continue
-        return [()] * len(self.blocks)  # a network of one's own that no sample has been seen for
+        return [()] * len(self.blocks)  # a network of your own that has not seen a sample
 
     def feature_state(self, tuned: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return all parameters and buffers that the features of the whole network depend on.
@@ -482,12 +489,12 @@ class Backbone(KeptNetwork):
         Parameters
         ----------
         tuned : mapping of str to Tensor
-            Those that take the place of the network's own, by its names.
+            Tensors that replace the network's own, by name.
 
         Returns
         -------
         dict of str to Tensor
-            By the network's names, tied ones under each of theirs.
+            Tensors by the network's names. Tied tensors appear under each of their names.
         """
         whole = self.whole()
         own, first = whole.network.state_dict(), first_names(whole.network)

@@ -1,4 +1,4 @@
-"""What code is: a library's is told by its name and version, all other by its bytecode and by all that this refers to.
+"""Identify code: a library's by its name and version, any other by its bytecode and by all that this refers to.
 
 A function that was edited and run again keeps its name, so names say nothing about code that a person may edit. What a
 library defines is found under its name, or it is not the library's.

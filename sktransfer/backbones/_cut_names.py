@@ -1,4 +1,4 @@
-"""How a person names a cut point of a network: by a number or a share of blocks, a block, or a module."""
+"""Read the name of a cut in a network: a number or a share of blocks, a block, or a module."""
 
 import re
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class CutNames:
     graph : Graph
         Of the network.
     network : str
-        Its name, for messages.
+        Its name, used in error messages.
     """
 
     def __init__(self, graph: Graph, network: str):
@@ -93,13 +93,13 @@ class CutNames:
         """Return what to say of a name that stands for no cut."""
         some = blocks if len(blocks) <= _NAMED else [*blocks[: _NAMED - 3], "...", *blocks[-2:]]
         there = ", ".join(one if one == "..." else shown(one) for one in some)
-        said = f"Got {parameter}={shown(name)}; {shown(self._network)} has no block {shown(name)}, and no module of "
-        said += f"that name at whose end it can be cut. Its {len(blocks)} blocks are {there}."
+        said = f"Got {parameter}={shown(name)}; {shown(self._network)} has no block {shown(name)}, and "
+        said += f"cannot be cut after a module of that name. Its {len(blocks)} blocks are {there}."
         words = ["all"] if parameter == "freeze_depth" else ["stages"]
         near = nearest(name, [*blocks, *self._graph.cut_names(), *words])
         said += f" Did you mean {listed(near)}?" if near else ""
         is_number = re.fullmatch(r"-?\d+(\.\d+)?", name) is not None
-        return f"{said} A number stands without quotes: {parameter}={name}." if is_number else said
+        return f"{said} Write a number without quotes: {parameter}={name}." if is_number else said
 
     def behind(self, layer: Any) -> Cut:
         """Return the cut behind a layer.
@@ -129,8 +129,8 @@ class CutNames:
         number = int(layer) + (count + 1 if layer < 0 else 0)
         if not 1 <= number <= count:
             raise ValueError(
-                f"Got layer={layer}; expected a block from 1 to {count}, the blocks of {shown(self._network)}, or "
-                f"from -1, the last, to -{count}."
+                f"Got layer={layer}; expected a block from 1 to {count}, or from -1, the last, to -{count}. "
+                f"{shown(self._network)} has {count} blocks."
             )
         return self.at_depth(number, "layer")
 

@@ -1,4 +1,4 @@
-"""The outputs of one layer, or of several, of samples that run through the network once.
+"""Compute the outputs of one layer, or of several, in one pass through the network.
 
 Where a network is cut, what earlier layers have given travels with the value at the cut, as one tensor: so it is kept
 and found as one thing.

@@ -1,4 +1,4 @@
-"""The first layer of a network, adapted to other channels: its filters are repeated and scaled, as timm does it.
+"""Adapt the first layer to other channels: its filters are repeated and scaled, as timm does.
 
 The layer is not known by name. The network is run once, and whatever takes the image itself is watched: one or more
 convolutions can be adapted, and a network that does anything else with the image is refused.
@@ -124,9 +124,7 @@ def _first_layers(network: nn.Module, example: torch.Tensor) -> tuple[list[str],
             except Exception as error:  # it may be made for another size; the first layer was seen by then
                 why = error
     if watch.others:
-        raise UnadaptableError(
-            f"it uses the image in other ways than in a convolution ({', '.join(sorted(watch.others))})"
-        )
+        raise UnadaptableError(f"it uses the image not only in a convolution ({', '.join(sorted(watch.others))})")
     if not watch.layers:
         reason = "" if why is None else f" (it does not run: {first_line(why)})"
         raise UnadaptableError(f"no convolution takes the image{reason}")
@@ -134,7 +132,7 @@ def _first_layers(network: nn.Module, example: torch.Tensor) -> tuple[list[str],
         kind = type(layer).__name__
         weight = layer._parameters.get("weight")
         if weight is None or weight.ndim != 4 or weight.shape[1] != _count(layer):
-            raise UnadaptableError(f"its first layer, of type {kind}, has filters of its own kind")
+            raise UnadaptableError(f"its first layer, of type {kind}, has filters of an unsupported kind")
     return [names[layer] for layer in watch.layers], ran
 
 
@@ -209,7 +207,7 @@ def _widen(network: nn.Module, name: str, n_channels: int) -> None:
     assert weight is not None
     channels = _count(layer)
     if getattr(layer, "groups", 1) != 1:
-        raise UnadaptableError("its first layer convolves each channel by itself")
+        raise UnadaptableError("its first layer convolves each channel separately")
     layer.weight = nn.Parameter(filters_for(weight.detach(), n_channels), requires_grad=weight.requires_grad)
     around = [network.get_submodule(path) for path in ("", *_parents(name), name)]
     for thing in [*around, *(getattr(module, "config", None) for module in around)]:

@@ -1,4 +1,4 @@
-"""What of a network is run frozen: which operations, in one string that tells it from any other, ready to run.
+"""The part of a network that runs frozen, with a string that identifies its operations.
 
 The string is what activations are kept under. A part can be continued from any cut that it passes, so an activation
 that was kept there saves what lies before it.
@@ -57,9 +57,9 @@ class FrozenPart:
 
     @property
     def identity(self) -> str | None:
-        """What the values at the end are a function of, but for the sample, in a string.
+        """All that the values at the end depend on, except for the sample, as a string.
 
-        `None` where that cannot be written down whole: then nothing may be kept.
+        `None` if that cannot be written down completely. Then nothing is cached.
         """
         if self.digest is None:
             return None

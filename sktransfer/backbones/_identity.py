@@ -1,10 +1,11 @@
-"""The identity of a network: all that its results depend on but for its weights, in one text.
+"""The identity of a network: all that its results depend on except for its weights, in one text.
 
 The rule: two networks with the same weights and the same text compute the same, so what was kept of one may be given
 for the other. Settings are written down whole: numbers with all their bits, tensors, containers, objects with all that
-they hold. Code is told by what it does, since code that was edited and run again keeps its names: functions and classes
-are written down by their bytecode, their constants and all that they refer to; what an installed library defines, by
-name and version. What cannot be written down whole leaves a network without identity: it is neither kept nor shared.
+they hold. Code is identified by what it does, because code that was edited and run again keeps its names: functions and
+classes are written down by their bytecode, their constants and all that they refer to; what an installed library
+defines, by name and version. What cannot be written down whole leaves a network without identity: it is neither kept
+nor shared.
 """
 
 import functools
@@ -24,15 +25,15 @@ __all__ = ["Description", "NotWritableError", "Settings", "describe_network", "d
 
 @dataclass(frozen=True)
 class Description:
-    """What a network computes, but for its weights.
+    """Description of what a network computes, without its weights.
 
     Attributes
     ----------
     text : str
         Of networks that compute the same, the same in any process.
     lasting : bool
-        Whether it stays so while the network's modules hold the same settings: not where code of one's own is in it, as
-        what that refers to may be edited.
+        Whether it stays so while the network's modules hold the same settings: not if it contains your own code,
+        because what that refers to may be edited.
     """
 
     text: str
@@ -40,7 +41,7 @@ class Description:
 
 
 def describe_operations(network: nn.Module, nodes: Iterable[fx.Node]) -> Description:
-    """Write down what a traced network computes, but for its weights.
+    """Write down what a traced network computes, except for its weights.
 
     Parameters
     ----------
@@ -74,7 +75,7 @@ def describe_operations(network: nn.Module, nodes: Iterable[fx.Node]) -> Descrip
 
 
 def describe_network(network: nn.Module, **settings: Any) -> Description:
-    """Write down what a network that runs its own code computes, but for its weights.
+    """Write down what a network that runs its own code computes, except for its weights.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ _LOOKED_INTO = {dict, list, OrderedDict}
 
 
 class Settings:
-    """What a network's modules hold at one moment, to see later whether it is still that.
+    """Content of a network's modules at one moment, to detect later changes.
 
     A setting that was replaced is another object, and torch counts how often a tensor was written to; of lists and
     dicts, what they hold is looked at.

@@ -1,4 +1,4 @@
-"""One network, however it is kept: loaded and shared in this process, written down, and found again.
+"""Hold one network: loaded and shared in this process, written down, and found again.
 
 It is written down in one way, whoever asks for it: words and numbers, with its tensors or with their fingerprint.
 """
@@ -59,7 +59,7 @@ class KeptNetwork:
 
     @property
     def network(self) -> nn.Module:
-        """The whole network, classification layer included, in eval mode."""
+        """The whole network in eval mode, including the classification layer."""
         return self._shared.network
 
     @property
@@ -90,21 +90,21 @@ class KeptNetwork:
 
     @property
     def custom(self) -> Any:
-        """The module, or the function that returns it, where a person brought the network; else `None`."""
+        """The module of your own, or the function that returns it; `None` for other networks."""
         return getattr(self._source, "backbone", None)
 
     @property
     def custom_holds_weights(self) -> bool:
-        """Whether what a person brought is a module, which holds its weights itself."""
+        """Whether `custom` is a module, which holds its weights itself."""
         return self._source.keeps_network
 
     def to_record(self, store_weights: bool = True) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """Return what it takes to build this backbone again with `restore_backbone`, but for a person's own network.
+        """Return what `restore_backbone` needs to rebuild this backbone, except for a network of your own.
 
         Parameters
         ----------
         store_weights : bool, default=True
-            Whether the weights go with it, or only their fingerprint; a person's own module always keeps them.
+            Whether to include the weights, or only their fingerprint. A module of your own always keeps them.
 
         Returns
         -------
@@ -129,12 +129,12 @@ class KeptNetwork:
 
     @property
     def recipe_name(self) -> str | None:
-        """Name of the weights whose preprocessing goes with these, where a file of weights has to say so."""
+        """Name of the weights whose preprocessing belongs to these, if a file of weights needs to say so."""
         return getattr(self._source, "recipe_name", None)
 
     @classmethod
     def from_record(cls, source: Source, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Self:
-        """Build a backbone again from what `to_record` returned.
+        """Rebuild a backbone from what `to_record` returned.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
-"""Which parameters of a network learn where not all of them do: norms, biases, or low-rank updates of weights.
+"""Choose which parameters of a network learn if not all do: norms, biases, or low-rank updates of weights.
 
-Layers are told by what they are, never by their names: one rule serves every architecture. They are looked for in the
-network itself, whose parts may hold weights without the layers that they belong to.
+Layers are recognised by their types, never by their names, so one rule serves every architecture. They are looked for
+in the network itself, whose parts may hold weights without the layers that they belong to.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""One network a process: whoever loads the same again is handed the one that is there.
+"""One network per process: whoever loads the same network again gets the one that is loaded.
 
 Clones, folds and candidates of a search share it. It is held in eval mode and nothing in this package changes it; where
 somebody else did, that is seen and it is loaded anew.
@@ -33,7 +33,7 @@ class LoadedNetwork:
     Parameters
     ----------
     network : nn.Module
-        It is put into eval mode, and its parameters want no gradient any more.
+        It is put into eval mode, and its parameters no longer require gradients.
     source : Source
         Where it comes from.
     """
@@ -66,7 +66,7 @@ class LoadedNetwork:
 
     @property
     def why_no_identity(self) -> str:
-        """What cannot be written down, in a clause; empty where there is an identity."""
+        """Reason why there is no identity, as a clause; empty if there is one."""
         self._digests()
         return self._why_none
 
@@ -94,7 +94,7 @@ class LoadedNetwork:
     def is_like(self, other: "LoadedNetwork") -> bool:
         """Tell whether this network may be handed out for another: both have the same identity, blocks and classes.
 
-        Classes that were run again are others with the same code, of which pickle knows the new one alone.
+        Running a class definition again makes another class with the same code, and pickle knows only the new one.
         """
         return (
             self.identity is not None
@@ -214,7 +214,7 @@ def built_once(recipe: Recipe | None, weights: str, build: Callable[[], LoadedNe
     """Return the network that the same recipe and the same weights made before, or build it now.
 
     Whoever unpickles an estimator again, in whatever thread, is handed the network of the first time. That it is what
-    building would give is no claim of the pickle: the weights are those at hand, and the recipe was seen to give it.
+    building would give is not claimed by the pickle: the weights are those at hand, and the recipe was seen to give it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a network is built by, in one text that is known before it is built.
+"""Describe how a network is built, in a text that is known before it is built.
 
 The rule: where this text and the tensors are the same, the same network comes of it. Of a network that a library
 builds, the text is its name and settings; of one that a person's function returns, the function's code and all that it
@@ -18,7 +18,7 @@ from sktransfer.backbones.sources._base import Source, file_key
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a network is built by.
+    """Recipe for building a network.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Which blocks end the stages of a network: those after which the size of the map changes.
+"""Find the blocks that end the stages of a network: after them, the size of the map changes.
 
 A network looks at an image at several scales, and what it sees at each helps a new task. Where no map changes its size,
 as in transformers, blocks that are spread evenly stand for stages.

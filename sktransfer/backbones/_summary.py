@@ -1,4 +1,4 @@
-"""What a person sees of a backbone: a table of its blocks, as text and as HTML."""
+"""Show a backbone as a table of its blocks, in text and in HTML."""
 
 import html
 from dataclasses import dataclass
@@ -33,20 +33,20 @@ class BlockRow:
 
 @dataclass(frozen=True)
 class BackboneSummary:
-    """A table of blocks that prints as text and shows as HTML.
+    """Table of the blocks of a network. It prints as text, and as HTML in a notebook.
 
     Attributes
     ----------
     title : str
-        What is summed up.
+        Title of the table.
     rows : tuple of BlockRow
-        One a block, in order.
+        One row per block, in order.
     origin : Origin
-        Where the weights come from, with `source`, `data` and `licence`: each a str, or `None` where it is not stated.
+        Origin of the weights, with `source`, `data` and `licence`. Each is a str, or `None` if it is not stated.
     trainable : str
-        Which parameters of blocks that are not frozen learn: `"all"`, `"norm"`, `"bias"` or `"lora"`.
+        Which parameters are trained in blocks that are not frozen: `"all"`, `"norm"`, `"bias"` or `"lora"`.
     features : str or None
-        What of the network's results the features are, where the network leaves a choice.
+        Which result of the network is used as the features, if there is a choice.
     """
 
     title: str
@@ -57,12 +57,12 @@ class BackboneSummary:
 
     @property
     def n_frozen(self) -> int:
-        """Parameters that stay as loaded."""
+        """Number of parameters that keep their loaded values."""
         return sum(row.n_frozen for row in self.rows)
 
     @property
     def n_trainable(self) -> int:
-        """Parameters that are trained, those of low-rank updates among them; the head's come on top."""
+        """Number of trained parameters, including low-rank updates, without those of the head."""
         return sum(row.n_trained for row in self.rows)
 
     def _cells(self) -> list[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Values, functions and objects written down whole: two that are written alike are alike, in any process.
+"""Write down values, functions and objects completely: equal texts mean equal things, in any process.
 
 What holds more than can be seen of it (a generator, a lock, an object of a class written in C) is refused: half of a
 thing tells it from nothing.
@@ -44,7 +44,7 @@ _ORIGIN = {
     "transformers_version",
 }  # fmt: skip
 
-# What torch notes in each module: what it holds, written down by itself, and hooks of which few run in a forward pass.
+# What torch notes in each module: what it holds, written down by itself, and hooks. Few of these run in a forward pass.
 _NOTED = {*vars(nn.Module()), "_compiled_call_impl"} - {"training"}
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _HOOK_FLAGS = ("_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs", "_forward_hooks_always_called")
@@ -62,13 +62,13 @@ class Writer:
     Parameters
     ----------
     weights : mapping of int to str
-        Tensors, by their `id`, of which a name is enough, as their bits are known by it.
+        Names of tensors, by their `id`. The name is enough, because it determines their bits.
 
     Attributes
     ----------
     lasting : bool
-        Whether all that was written belongs to a library, so that modules alone show whether it is still so. What a
-        function of one's own refers to may be another thing at any time.
+        Whether all that was written belongs to a library, so that modules alone show whether it is still so. What
+        your own function refers to may change at any time.
     """
 
     def __init__(self, weights: Mapping[int, str]):
@@ -251,7 +251,7 @@ class Writer:
         return f"function {'; '.join(parts)}"
 
     def _globals(self, function: types.FunctionType, where: str) -> str:
-        """Write down what a function finds in its module; that of a library is told by the library's version."""
+        """Write down what a function finds in its module; for a library, its version is enough."""
         space = function.__globals__
         if is_library(space.get("__name__")):
             return ""

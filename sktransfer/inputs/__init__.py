@@ -1,4 +1,4 @@
-"""What a sample is. Each modality is one file; this one chooses among them by X and by what the network takes."""
+"""Read samples. Each kind of sample has its own file; this file chooses among them by X and by the network."""
 
 import copyreg
 from collections.abc import Mapping
@@ -43,28 +43,28 @@ def make_reader(
     channel_stats: Any = "auto",
     n_own_channels: int | None = None,
 ) -> Reader:
-    """Return a reader that has learned nothing yet.
+    """Create a reader that has not learned anything yet.
 
     Parameters
     ----------
     kind : {"images", "texts", "sounds", "vectors"}
-        What `Rows.kind` said.
+        Kind of X, from `Rows.kind`.
     preprocessing : Preprocessing
-        What the network wants of a sample.
+        How the network expects its samples.
     image_shape, pixel_range, max_length, sampling_rate, n_channels, channel_stats : object
-        As the estimators take them; each reader looks at its own. The number of channels is that of `preprocessing`.
+        As in the estimators. Each reader uses its own. The number of channels is that of `preprocessing`.
     n_own_channels : int or None, default=None
-        Channels that the network was pretrained with, where it was adapted to others.
+        Number of channels in pretraining, if the network was adapted to another number.
 
     Returns
     -------
     Reader
-        Of that kind.
+        Reader of this kind.
 
     Raises
     ------
     ValueError
-        If a parameter is given that X of this kind has no use for.
+        If a parameter is given that does not apply to this kind of X.
     """
     given = {"image_shape": image_shape, "pixel_range": pixel_range}
     given |= {"max_length": max_length, "sampling_rate": sampling_rate}
@@ -73,7 +73,7 @@ def make_reader(
         wanted, meaning = _OF_KIND[name]
         if kind != wanted and value is not None and not (isinstance(value, str) and value == "auto"):
             raise ValueError(
-                f"Got {name}={shown(value)} for X that holds {kind}; expected the default, since {name} is "
+                f"Got {name}={shown(value)} for X that holds {kind}; expected the default, because {name} is "
                 f"{meaning}. Leave "
                 "it out."
             )
@@ -118,16 +118,16 @@ def _plain(number: Any) -> Any:
 
 
 def channels_wanted(X: Any, preprocessing: Preprocessing, n_channels: Any, image_shape: Any) -> int:
-    """Tell how many channels a network has to take for some images.
+    """Return the number of channels that a network must take for some images.
 
     Parameters
     ----------
     X : ndarray or list
         Images, as a reader takes them.
     preprocessing : Preprocessing
-        What the network wants of a sample.
+        How the network expects its samples.
     n_channels, image_shape : object
-        As the estimators take them.
+        As in the estimators.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def channels_wanted(X: Any, preprocessing: Preprocessing, n_channels: Any, image
     Raises
     ------
     ValueError
-        If a shape does not tell which axis holds the channels.
+        If a shape does not show which axis holds the channels.
     """
     if n_channels != "auto":
         return int(n_channels)
@@ -149,43 +149,43 @@ def channels_wanted(X: Any, preprocessing: Preprocessing, n_channels: Any, image
 
 
 def restore_reader(kind: str, record: Mapping[str, Any]) -> Reader:
-    """Build a reader again from its record.
+    """Rebuild a reader from its record.
 
     Parameters
     ----------
     kind : {"images", "texts", "sounds", "vectors"}
-        Its kind.
+        Kind of the reader.
     record : mapping
-        What its `record` was.
+        The reader's `record`.
 
     Returns
     -------
     Reader
-        That has learned the same.
+        Reader that has learned the same.
     """
     return _reader_of(kind).from_record(record)
 
 
 def restore_preprocessing(record: Mapping[str, Any]) -> Preprocessing:
-    """Build a preprocessing again from its record.
+    """Rebuild a preprocessing from its record.
 
     Parameters
     ----------
     record : mapping
-        What its `record` was.
+        The `record` of the preprocessing.
 
     Returns
     -------
     Preprocessing
-        The same.
+        The same preprocessing.
 
     Raises
     ------
     ValueError
-        If a number in it is none that samples have: memory is taken for examples of that size.
+        If a number in it is too large for any sample. Memory is allocated for examples of that size.
     """
     if any(isinstance(value, int) and abs(value) > _LARGEST for value in record.values()):
-        raise ValueError(f"samples whose sizes are above {_LARGEST}")
+        raise ValueError(f"sample sizes above {_LARGEST}")
     return _PREPROCESSINGS[record.get("kind", "images")].from_record(record)
 
 

@@ -1,4 +1,4 @@
-"""What a modality owes: a reader learns in `fit` what X looks like, and turns any X into samples, loaded one by one.
+"""What each kind of input provides: a reader learns about X in `fit`, and turns any X into samples.
 
 Loading (opening, decoding, resizing) happens here, in threads that run ahead of the network, never all at once.
 """
@@ -66,7 +66,7 @@ class Preprocessing(ABC):
 
 
 class UnreadableSampleError(ValueError):
-    """One sample of X cannot be read: its file is gone or damaged, it is no image, or it is too large."""
+    """One sample of X cannot be read: its file is gone or damaged, it is not an image, or it is too large."""
 
 
 class Samples(ABC):
@@ -191,7 +191,7 @@ class SamplesOf(Samples):
 
 
 class TolerantSamples(SamplesOf):
-    """Samples of which some may be unreadable: a blank stands in for each of these, and why is kept.
+    """Samples that may be unreadable: a blank stands in for each unreadable one, and the reason is kept.
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ def batches_of(samples: Samples, order: Iterable[int], at_once: Callable[[int], 
     order : iterable of int
         Rows, in the order wanted; no more are taken than a batch needs.
     at_once : callable
-        Given a sample's number of values, says how many such samples a batch has at most.
+        Given a sample's number of values, returns the maximum number of such samples per batch.
 
     Yields
     ------

@@ -1,4 +1,4 @@
-"""X as a list of samples that stand alone, or as an array: what can be said before anyone knows what they are.
+"""Read X as a list of samples or as an array, before it is known what they are.
 
 No look at X loops over values in Python: an hour of sound has 57,600,000 of them.
 """
@@ -111,8 +111,8 @@ def as_rows(X: Any) -> Any:
         if any(is_missing(row) or (getattr(row, "ndim", 0) or 0) >= 1 for row in X):  # each is judged by itself
             return list(X)
         raise ValueError(
-            f"Got X as a list whose rows are not of one length ({_lengths(X)}); expected rows of one length, or "
-            "samples that stand alone: paths, texts, pictures or arrays. Sounds: X=[numpy.asarray(row) for row in X]."
+            f"Got X as a list with rows of different lengths ({_lengths(X)}); expected rows of the same length, or a "
+            "list of paths, texts, images or arrays. Sounds: X=[numpy.asarray(row) for row in X]."
         ) from error
     return as_array(found, "X")
 
@@ -128,7 +128,7 @@ def unwrap(X: Any) -> "np.ndarray | list[Any]":
     Returns
     -------
     ndarray or list
-        A list of objects, some of which stand alone or all of which are missing, or an array of anything else.
+        A list of objects, where some stand alone or all are missing, or an array of anything else.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def _of_arrays(X: "list[Any] | tuple[Any, ...]") -> tuple[list[Any], bool]:
 
 
 def _differ(X: "list[Any] | tuple[Any, ...]") -> bool:
-    """Tell whether rows are arrays of different lengths, of which no array can be made."""
+    """Tell whether rows are arrays of different lengths, which cannot be joined into one array."""
     return all(hasattr(row, "shape") for row in X) and len({tuple(row.shape) for row in X}) > 1
 
 

@@ -1,4 +1,4 @@
-"""Files that a row holds itself instead of its path: bytes, open files, cells of tables with one of these.
+"""Read files that a row contains instead of its path: bytes, open files, or cells of tables with one of these.
 
 A file's content is its identity, wherever it lies: the same bytes have the same digest, and become the same sample, as
 a file of them on the disk.
@@ -59,7 +59,7 @@ class EncodedFile(ABC):
         Parameters
         ----------
         row : int
-            Its row, for messages.
+            Its row, used in error messages.
 
         Returns
         -------
@@ -219,7 +219,7 @@ def read_on(file: Any) -> bytes:
         pieces.append(piece)
         length, size = length + len(piece), min(2 * size, _LARGEST_PIECE)
         if length > MOST_BYTES:
-            raise OSError(f"it has more than {MOST_BYTES} bytes, the limit")
+            raise OSError(f"it is larger than the limit of {MOST_BYTES} bytes")
     return b"".join(pieces)
 
 
@@ -241,7 +241,7 @@ def is_cell(row: Any) -> bool:
     Returns
     -------
     bool
-        Whether it is a dict with nothing but `"bytes"`, `"path"`, `"array"` and `"sampling_rate"`.
+        Whether it is a dict with only `"bytes"`, `"path"`, `"array"` and `"sampling_rate"`.
     """
     return isinstance(row, Mapping) and _OF_A_CELL.issuperset(row) and not _MAIN_OF_A_CELL.isdisjoint(row)
 

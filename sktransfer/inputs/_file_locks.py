@@ -1,4 +1,4 @@
-"""One thread at a time reads a file handle, whichever rows or pictures share it: reading moves it."""
+"""Let one thread at a time read a file handle, because reading moves it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

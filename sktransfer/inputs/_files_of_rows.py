@@ -1,4 +1,4 @@
-"""The rows of X that are files: which they are, and which of them are not there."""
+"""Find the rows of X that are files, and those whose files are missing."""
 
 import os
 import re
@@ -34,7 +34,7 @@ class FilesOfRows:
         Returns
         -------
         str, EncodedFile or None
-            A path on this machine, a file that is read in another way, or `None` where the row is no file.
+            A path on this machine, a file that is read in another way, or `None` if the row is not a file.
 
         Raises
         ------
@@ -118,13 +118,13 @@ def without_missing_files(rows: list[Any], what: str, tolerant: bool) -> list[An
     names = {row: rows[row] if isinstance(rows[row], str) else rows[row].address for row in missing}
     if missing and not tolerant:
         raise FileNotFoundError(
-            f"Got {len(missing)} of {len(rows)} paths that are no files; expected paths of {what.split()[1]}s, "
+            f"Got {len(missing)} of {len(rows)} paths that are not files; expected paths of {what.split()[1]}s, "
             f"relative to {os.getcwd()!r} or absolute. The first: {name_some(list(names.values()))}."
             f"{_if_texts(list(names.values()))}"
         )
     rows = list(rows)
     for row, path in names.items():
         rows[row] = UnreadableSampleError(
-            f"Got {shown(path, 200)} (row {row}), which is no file; expected the path of {what}."
+            f"Got {shown(path, 200)} (row {row}), which is not a file; expected the path of {what}."
         )
     return rows

@@ -1,4 +1,4 @@
-"""What X and y cannot be, told by their type before a row is looked at, with what to give instead.
+"""Refuse X and y of impossible types, before a row is read, and say what to give instead.
 
 Looking at what loads its samples when it is asked for them (a data set of torch, a generator) would read all of them.
 """
@@ -43,8 +43,7 @@ def check_form(
     """
     if isinstance(X, str | os.PathLike | Image.Image):
         raise ValueError(
-            f"Got {name}={shown(X)}; expected several samples: put a single path or picture into a list, or a single "
-            "text."
+            f"Got {name}={shown(X)}; expected several samples. Put a single path, image or text into a list."
         )
     if isinstance(X, list | tuple | np.ndarray | torch.Tensor) or issparse(X):
         return
@@ -115,7 +114,7 @@ def check_rows(rows: "list[Any] | tuple[Any, ...]") -> None:
     ------
     ValueError
         If the first row is a pair, such as a picture and its label or a waveform and its rate, or all rows are dicts
-        that are no cells of a column.
+        that are not cells of a column.
     """
     if not rows:
         return

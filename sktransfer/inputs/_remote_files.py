@@ -1,4 +1,4 @@
-"""Files at addresses that fsspec reads, such as `s3://bucket/x.jpg`: each is fetched whole, and once for one X.
+"""Fetch files at addresses that fsspec reads, such as `s3://bucket/x.jpg`: each whole, and once per X.
 
 What was fetched waits in a temporary file for whoever decodes it. A file that was fetched before is known again without
 fetching it only by a strong ETag: where that is the same, the content is. Whatever its address, a file's digest is that
@@ -104,7 +104,9 @@ class Places:
         ImportError
             If fsspec is not installed, or what it needs for such addresses.
         """
-        with named_extra(f"Files at addresses such as {address.partition('//')[0]}// are read by fsspec", "remote"):
+        with named_extra(
+            f"Files at addresses such as {address.partition('//')[0]}// need the package fsspec", "remote"
+        ):
             from fsspec.core import url_to_fs
         kind, _, rest = address.partition("://")
         inner, chained, outer = rest.partition("::")
@@ -121,7 +123,7 @@ class Places:
         except ImportError as error:
             raise ImportError(
                 f"Got the address {address!r}, for which fsspec needs another package: {first_line(error)}. Install "
-                'it; that for https:// comes with pip install "sktransfer[remote]".'
+                'it. For https://, use pip install "sktransfer[remote]".'
             ) from error
         system = found[0]
         if not any(system is one for one in self._fresh):

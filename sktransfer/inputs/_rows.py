@@ -1,4 +1,4 @@
-"""X, looked at once: its rows, and what can be said of them before and after the network is loaded.
+"""Look at X once: its rows, and what is known about them before and after the network is loaded.
 
 The same object is asked whichever way X goes on, so that nothing is unwrapped twice.
 """
@@ -20,7 +20,7 @@ _PICTURES = (
 
 
 def _name_in(text: str) -> str:
-    """Return the part of an address that names a file in it; all of what is no address."""
+    """Return the part of an address that names a file. Return anything that is not an address as it is."""
     scheme, colon, rest = text.partition("://")
     return re.split(r"::|[?#]", rest)[0] if colon and scheme.isalnum() else text
 
@@ -42,7 +42,7 @@ class Rows:
     given : ndarray, list, table or sparse matrix
         As scikit-learn checks them: columns have their names still.
     values : ndarray, list or sparse matrix
-        A list of samples, some of which stand alone or all of which are missing, or an array of anything else.
+        A list of samples, where some stand alone or all are missing, or an array of anything else.
 
     Raises
     ------
@@ -133,7 +133,7 @@ class Rows:
         if self._n_sides == 2 and columns_are_mixed(self.values):
             raise ValueError(
                 f"Got X of {self.values.shape[1]} columns that are not all numbers; expected one column of paths or "
-                "texts, or numbers alone. Give one column to each estimator, with scikit-learn's ColumnTransformer."
+                "texts, or only numbers. Give one column to each estimator, with scikit-learn's ColumnTransformer."
             )
         if self._n_sides == 1 and takes != "sounds":
             raise ValueError(

@@ -36,7 +36,7 @@ _TEXTS_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class TextPreprocessing(Preprocessing):
-    """How a network wants its texts: its tokenizer, and how many tokens it was made for.
+    """How a network expects its texts: its tokenizer, and how many tokens it was made for.
 
     Parameters
     ----------
@@ -250,7 +250,7 @@ class TextReader(Reader):
         checked = [check_text(text, row) for row, text in enumerate(X)]
         wrong = [error for error in checked if isinstance(error, UnreadableSampleError)]
         if wrong and not tolerant:
-            count = f" ({len(wrong)} rows are no texts.)" if len(wrong) > 1 else ""
+            count = f" ({len(wrong)} rows are not texts.)" if len(wrong) > 1 else ""
             raise ValueError(f"{wrong[0]}{count}")
         tokens = self._tokenize(checked)
         empty = [error for error in tokens if isinstance(error, UnreadableSampleError)]
@@ -301,7 +301,7 @@ def check_text(text: Any, row: int) -> "str | UnreadableSampleError":
     text : object
         One row of X.
     row : int
-        Its row, for messages.
+        Its row, used in error messages.
 
     Returns
     -------
@@ -314,7 +314,7 @@ def check_text(text: Any, row: int) -> "str | UnreadableSampleError":
             return text.decode("utf-8")
         except UnicodeDecodeError as error:
             return UnreadableSampleError(
-                f"Got X[{row}] = {shown(text)}, bytes that are no UTF-8 ({error.reason} at {error.start}); "
+                f"Got X[{row}] = {shown(text)}, bytes that are not valid UTF-8 ({error.reason} at {error.start}); "
                 'expected text. Decode them with the encoding that they have, such as text.decode("latin-1").'
             )
     if not isinstance(text, str):

@@ -1,4 +1,4 @@
-"""Plain rows of numbers, given to the network as they stand: whoever wants them scaled puts a scaler in front."""
+"""Plain rows of numbers, given to the network as they are. To scale them, put a scaler before the estimator."""
 
 from collections.abc import Mapping
 from typing import Any, Self

@@ -1,6 +1,6 @@
-"""Displays and measures that look at estimators, networks and data, and change none. Nothing below knows them.
+"""Displays and measures to inspect estimators, networks and data. They change none of them.
 
-matplotlib is imported when something is drawn: `pip install "sktransfer[plot]"`.
+Drawing needs matplotlib: `pip install "sktransfer[plot]"`.
 """
 
 from sktransfer._similarity._domain_gap import BlockGap, DomainGap

@@ -1,4 +1,4 @@
-"""How well a linear model does on what each block leaves of samples: where features stop being general.
+"""Show how well a linear model does on the output of each block: where features stop being general.
 
 Early blocks know edges and colours, which every picture has; late blocks know what the network was trained for. Where
 the curve stops rising, deeper blocks no longer help these data.
@@ -31,37 +31,37 @@ _MOST_NAMES = 24
 
 
 class DepthDisplay:
-    """Scores of a linear model on the features of each block, and the depth that an estimator has chosen.
+    """Scores of a linear model on the features of each block, with the depth that an estimator freezes.
 
-    Make one with :meth:`from_estimator`.
+    Create it with :meth:`from_estimator`.
 
     Parameters
     ----------
     block_names : sequence of str
         Names of the blocks, from the input onwards.
     scores : ndarray of shape (n_blocks, n_folds)
-        Score of each block and fold.
+        Score per block and fold.
     score_name : str
-        What the scores are.
+        Name of the score.
     chance : float or None, default=None
         Score of a guess that ignores the samples.
     depth : float or None, default=None
-        Blocks that the estimator keeps frozen; a half is a cut inside a block.
+        Number of blocks that the estimator freezes. A half means a cut inside a block.
     layers : sequence of int, default=()
-        Numbers of the blocks that the estimator's head, or its features, are taken from; 1 is the first.
+        Numbers of the blocks that provide the features of the estimator or of its head. 1 is the first block.
     network_name : str, default=""
         Name of the network.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where it was drawn.
+        Axes with the drawing.
     figure_ : matplotlib Figure
-        Around it.
+        Figure that contains the axes.
 
     See Also
     --------
-    sktransfer.inspection.SaliencyDisplay : Which part of a sample decides.
+    sktransfer.inspection.SaliencyDisplay : Shows which part of a sample decides.
 
     Examples
     --------
@@ -107,42 +107,43 @@ class DepthDisplay:
         groups: Any = None,
         ax: Any = None,
     ) -> Self:
-        """Score a probe at every block of an estimator's network, and draw the scores.
+        """Score a model on every block of an estimator's network, and draw the scores.
 
-        Samples pass the network once, for all blocks together; a second call finds that in the cache. The network is
-        the pretrained one, also where the estimator has tuned its blocks. Maps are pooled as the estimator pools them.
+        All blocks share one pass of the samples, and a second call finds its outputs in the cache. The scores are those
+        of the pretrained network, even if the estimator has tuned its blocks. Feature maps are pooled as the estimator
+        pools them.
 
         Parameters
         ----------
         estimator : estimator
-            PretrainedFeatureExtractor, FineTunedClassifier or FineTunedRegressor, fitted or not; or a pipeline that
-            begins with one, or a search over one.
+            PretrainedFeatureExtractor, FineTunedClassifier or FineTunedRegressor, fitted or not; a pipeline that begins
+            with one; or a search over one.
         X : array-like
             Samples, as `fit` takes them.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Classes, numbers, or several labels as columns of 0 and 1.
         cv : int, splitter or iterable, default=5
-            Folds, as scikit-learn's `cross_validate` takes them.
+            Folds, as in scikit-learn's `cross_validate`.
         scoring : str, callable or None, default=None
-            As scikit-learn takes it. `None` is accuracy for classes, R2 for numbers, and for several labels the F1
-            score over all of them (`average="micro"`).
+            A scorer, as in scikit-learn. `None` is accuracy for classes, R2 for numbers, and the F1 score over all
+            labels (`average="micro"`) for several labels.
         probe : estimator or None, default=None
-            What is fitted on the features of each block. `None` standardises them and fits a `LogisticRegression`, one
-            for each of several labels, or for numbers a `RidgeCV`.
+            Model to fit on the features of each block. `None` standardises the features and fits a
+            `LogisticRegression`, one per label for several labels, or a `RidgeCV` for numbers.
         groups : array-like of shape (n_samples,) or None, default=None
-            Samples of one group stay together, with a splitter such as `GroupKFold`.
+            Groups of samples that stay together, with a splitter such as `GroupKFold`.
         ax : matplotlib Axes or None, default=None
-            Where to draw; `None` makes a figure.
+            Axes to draw on. `None` creates a figure.
 
         Returns
         -------
         DepthDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
         ValueError
-            If X or y is not as described, y has one class, or there are fewer samples than folds.
+            If X or y is not as described, if y has only one class, or if there are fewer samples than folds.
         ImportError
             If matplotlib is not installed: `pip install "sktransfer[plot]"`.
         """
@@ -172,21 +173,21 @@ class DepthDisplay:
 
     @property
     def best_block(self) -> str:
-        """Name of the block with the highest mean score; the first of several."""
+        """Name of the block with the highest mean score. If several have it, the first of them."""
         return self.block_names[int(self.scores.mean(axis=1).argmax())]
 
     def plot(self, *, ax: Any = None) -> Self:
-        """Draw mean scores with their spread.
+        """Draw the mean scores with their spread over the folds.
 
         Parameters
         ----------
         ax : matplotlib Axes or None, default=None
-            Where to draw; `None` makes a figure.
+            Axes to draw on. `None` creates a figure.
 
         Returns
         -------
         DepthDisplay
-            Itself.
+            The same display.
         """
         count = len(self.block_names)
         ax = axes_for(ax, (max(6.4, min(12.0, 2.0 + 0.38 * count)), 4.8))

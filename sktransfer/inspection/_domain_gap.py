@@ -1,4 +1,4 @@
-"""How far your data is from what a network was trained on."""
+"""Measure how far your data is from the training data of a network."""
 
 from typing import Any
 
@@ -15,53 +15,54 @@ def domain_gap(
     max_samples: int = 500,
     random_state: Any = 0,
 ) -> DomainGap:
-    """Measure how far X is from what a network was trained on, without its training data.
+    """Measure how far X is from the training data of a network, without needing that data.
 
-    **The gap**, for networks with BatchNorm: each BatchNorm holds the mean and the variance that its channels had over
-    the training data. What they are over X is compared with that. For a channel with mean m and standard deviation s
-    over X, and m' and s' in training, the Fréchet distance is sqrt((m - m')² + (s - s')²), and is divided by s'. A
-    block's gap is the mean over its channels; the summary is the mean over blocks. It says how unlike X looks, not
-    whether the features help.
+    **The gap** needs a network with BatchNorm. Each BatchNorm layer stores the mean and the variance of its channels
+    over the training data. They are compared with the mean and the variance over X. For a channel with mean m and
+    standard deviation s over X, and m' and s' in training, the gap is the Fréchet distance sqrt((m - m')² + (s - s')²),
+    divided by s'. The gap of a block is the mean over its channels, and the overall gap is the mean over blocks. It
+    says how different X looks, not whether the features help.
 
-    **Probes**, for any network, with y: a cross-validated ridge classifier or regression on the features behind each of
-    up to 8 blocks, on those of the same network with random weights, and on X without a network: pixels of 32 x 32 and
-    100 principal components, or TF-IDF for texts. Where the best block is worse than no network, that is negative
-    transfer, and is said.
+    **Probes** need y, and work for any network. They are cross-validated ridge classifiers or regressions on the output
+    of up to 8 blocks, on the same blocks with random weights, and on X without a network (100 principal components of
+    32 x 32 pixels, or TF-IDF for texts). If the best block is worse than no network, the result reports negative
+    transfer.
 
-    Each sample passes the network once; with y, once more with random weights. The pass runs a copy, in float32, and
-    nothing of the network changes.
+    Each sample passes the network once, and with y once more with random weights. A copy of the network runs, in
+    float32, so the network itself does not change.
 
     Parameters
     ----------
     estimator_or_backbone : estimator, str, nn.Module, callable or Backbone
-        An estimator of this package, fitted or not, which says how X is read and run; or what its parameter
-        `backbone` takes; or what :func:`sktransfer.backbones.load_backbone` returns. Of a fitted estimator the
-        pretrained network is measured, not what was tuned.
+        An estimator of this package, fitted or not, whose parameters say how to read and run X; or a backbone, as the
+        parameter `backbone` takes it or as :func:`sktransfer.backbones.load_backbone` returns it. For a fitted
+        estimator, the pretrained network is measured, not the tuned one.
     X : array-like
-        Samples, as the estimators take them; at least 2.
+        At least 2 samples, as the estimators take them.
     y : array-like or None, default=None
-        Targets, as the tuned estimators take them. Without an estimator, floats that are not whole are numbers to
-        predict, anything else is labels.
+        Targets, as the fine-tuned estimators take them. If the first argument is a backbone, floats with fractional
+        parts are numbers to predict, and anything else is labels.
     reference : array-like, DomainGap or None, default=None
-        Samples such as the network was trained on, or what this function returned for some: `relative_gap` is the gap
-        divided by theirs, so that networks compare.
+        Samples like those that the network was trained on, or the result of this function for such samples.
+        `relative_gap` is then the gap divided by theirs, so that you can compare networks.
     cv : int, splitter or iterable, default=5
-        Folds of the probes, as scikit-learn takes them.
+        Folds of the probes, as in scikit-learn.
     max_samples : int, default=500
-        The largest number of samples that are measured. Each class keeps its share.
+        Maximum number of samples to measure. Each class keeps its share.
     random_state : int, RandomState instance or None, default=0
-        Chooses these samples.
+        Seed for choosing these samples.
 
     Returns
     -------
     DomainGap
-        Prints as a sentence and a table by block; `gap`, `level`, `blocks`, `negative_transfer`, `as_frame()`.
+        Prints as a sentence and a table with one row per block. It has `gap`, `level`, `blocks`, `negative_transfer`
+        and `as_frame()`.
 
     Raises
     ------
     ValueError
-        If the first argument is neither estimator nor backbone, X or y is not as described, y holds one class, or a
-        class has fewer samples than folds.
+        If the first argument is neither an estimator nor a backbone, if X or y is not as described, if y has only one
+        class, or if a class has fewer samples than folds.
 
     References
     ----------

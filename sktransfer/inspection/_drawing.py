@@ -1,4 +1,4 @@
-"""What all displays draw with: matplotlib at first need, colours that everybody can tell apart, places on a figure.
+"""Drawing tools of all displays: matplotlib at first use, colours that everybody can tell apart, places.
 
 Texts of a person's data (labels, sentences, names of files) are never read as mathematics: a dollar is a dollar.
 """
@@ -30,7 +30,7 @@ def import_pyplot() -> Any:
     ImportError
         If it is not installed.
     """
-    with named_extra("Displays are drawn by the package matplotlib", "plot"):
+    with named_extra("Displays need the package matplotlib", "plot"):
         import matplotlib.pyplot as plt
     return plt
 
@@ -53,7 +53,7 @@ def axes_for(ax: Any, size: tuple[float, float]) -> Any:
     Raises
     ------
     TypeError
-        If they are no axes, such as the array that `plt.subplots` returns of several.
+        If they are not axes, such as the array that `plt.subplots` returns for several.
     """
     plt = import_pyplot()
     if ax is None:
@@ -205,7 +205,7 @@ def wrap(text: str, size: tuple[float, float], points: float) -> str:
     Returns
     -------
     str
-        Lines, the last of which ends in an ellipsis where something is cut off.
+        Lines. The last one ends in an ellipsis if something is cut off.
     """
     n_lines = max(1, int(72 * size[1] / (points * _LINE)))
     lines, rest = list[str](), " ".join(text.split())

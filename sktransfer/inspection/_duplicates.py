@@ -1,4 +1,4 @@
-"""Samples that are copies of each other get one group, so that no copy is trained on while the other one is tested.
+"""Group copies of samples, so that no copy is trained on while another one is tested.
 
 Copies are chained: where the first is like the second and the second like the third, all three are one group.
 """
@@ -30,40 +30,41 @@ BLOCK = 512
 def duplicate_groups(X: Any, *, backbone: Any = None, threshold: float = 0.95) -> np.ndarray:
     """Find samples that are copies of each other, as groups for :class:`sklearn.model_selection.GroupKFold`.
 
-    A copy in the test part makes a score too good: the model has seen it. Groups keep copies together.
+    If a copy of a training sample is in the test set, the score is too high, because the model has seen it. Groups keep
+    copies together.
 
     Parameters
     ----------
     X : array-like
         Images, texts or sounds, as :class:`sktransfer.PretrainedFeatureExtractor` takes them, or vectors. Strings are
-        paths where one of them is that of a file, and texts otherwise.
+        paths if one of them is the path of a file, and texts otherwise.
     backbone : None, str, nn.Module, callable or estimator, default=None
-        `None` finds the same content alone: files of the same bytes, arrays and pictures of the same pixels, the same
-        texts. With a network, samples with similar features are copies too: a name, a network, a function, an
-        extractor, or a fitted estimator with `transform`. Its features come from the cache where they are kept.
+        `None` finds only identical content: files with the same bytes, arrays and images with the same pixels,
+        identical texts. A backbone also finds samples with similar features. It is a name, a network, a function, an
+        extractor, or a fitted estimator with `transform`. Cached features are used if there are any.
     threshold : float, default=0.95
-        Cosine similarity of features, from which two samples are copies. Measured on 60 pictures of each set, with
-        three networks: 0.95 takes no photo, small picture or drawing for a copy of another one, and finds nearly all
-        copies of photos that are brighter, and 20 to 100 % of those that are mirrored, cropped or turned; 0.9 finds 80
-        to 100 % of all of these, but takes half of small pictures for copies with one network. Pictures that are all
-        alike, such as spectrograms, need more than 0.95 (`benchmarks/duplicates.py`).
+        Two samples are copies if the cosine similarity of their features is at least this. We measured it on 60 images
+        per data set, with three networks. 0.95 mistook no photo, small image or drawing for a copy of another one. It
+        found nearly all copies of photos that were made brighter, and 20 to 100 % of those that were mirrored, cropped
+        or turned. 0.9 found 80 to 100 % of all of these, but with one network it mistook half of the small images for
+        copies. Images that all look alike, such as spectrograms, need more than 0.95. See `benchmarks/duplicates.py`.
 
     Returns
     -------
     int ndarray of shape (n_samples,)
-        Group of each sample, counted from 0 in the order of their first samples. Samples without a copy are groups of
-        one.
+        Group of each sample, numbered from 0 in the order of their first samples. A sample without a copy is a group of
+        its own.
 
     Raises
     ------
     ValueError
-        If `threshold` is not above 0 and at most 1, a file cannot be read, or X is not as described.
+        If `threshold` is not above 0 and at most 1, if a file cannot be read, or if X is not as described.
     FileNotFoundError
-        If a path in X leads to no file.
+        If a file in X does not exist.
 
     See Also
     --------
-    sktransfer.rank_backbones : Takes `groups`.
+    sktransfer.rank_backbones : Keeps groups together, with `groups`.
 
     Examples
     --------
@@ -129,7 +130,7 @@ def _of_row(row: Any, number: int) -> Hashable:
     if isinstance(row, Mapping):
         return "sound", row.get("sampling_rate"), _of_array(np.asarray(row["array"]))
     if is_missing(row):
-        return "nothing", number  # which is no copy of another one that is missing
+        return "nothing", number  # which is not a copy of another missing one
     return _of_array(np.asarray(row))
 
 

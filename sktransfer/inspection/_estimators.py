@@ -1,4 +1,4 @@
-"""Which estimator of ours is inside what a person gives, a Pipeline or a search, and how it reads samples."""
+"""Find the estimator of this package inside a Pipeline or a search, and how it reads samples."""
 
 from typing import Any
 

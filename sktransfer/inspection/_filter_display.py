@@ -1,4 +1,4 @@
-"""What the first layer of a network looks for: its filters, and where a picture answers to them.
+"""Show what the first layer of a network looks for: its filters, and where an image responds to them.
 
 Whatever a network for photos was trained on, these are edges, colours and gratings; so they serve other pictures too.
 """
@@ -19,29 +19,29 @@ CELLS = 24
 
 
 class FilterDisplay:
-    """Filters of a network's first convolution, and how strongly a picture answers to each.
+    """Filters of a network's first convolution, and how strongly an image responds to each of them.
 
-    Make one with :meth:`from_estimator`.
+    Create it with :meth:`from_estimator`.
 
     Parameters
     ----------
     filters : float ndarray of shape (n_filters, height, width, channels)
-        Weights, with 3 channels as red, green and blue, or 1.
+        Weights. 3 channels are red, green and blue; otherwise there is 1 channel.
     name : str
         Name of the convolution.
     maps : float ndarray of shape (n_filters, height, width) or None, default=None
-        How strongly a picture answers to each filter, at each place.
+        Response of an image to each filter, at each position.
     picture : ndarray of shape (height, width, channels) or None, default=None
-        The picture, as the network sees it.
+        The image, as the network sees it.
     network_name : str, default=""
         Name of the network.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where it was drawn.
+        Axes with the drawing.
     figure_ : matplotlib Figure
-        Around it.
+        Figure that contains the axes.
 
     Examples
     --------
@@ -71,29 +71,29 @@ class FilterDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, X: Any = None, *, n_filters: int | None = None, ax: Any = None) -> Self:
-        """Draw the filters of a fitted estimator's first convolution, and with a picture its maps.
+        """Draw the filters of a fitted estimator's first convolution, and the response of an image.
 
         Parameters
         ----------
         estimator : estimator
-            Fitted, as :func:`torch_module` takes it; its network is for pictures.
+            Fitted estimator, as in :func:`torch_module`, whose network takes images.
         X : array-like or None, default=None
-            Pictures, as `predict` takes them; the first is shown. `None` shows filters alone.
+            Images, as `predict` takes them. Only the first one is shown. `None` shows only the filters.
         n_filters : int or None, default=None
-            How many filters at most: those of the largest weights, in their order; filters of zeros are left out.
-            `None` is as many as fill 3 rows.
+            Maximum number of filters: those with the largest weights, in their order. Filters of zeros are not shown.
+            `None` fills 3 rows.
         ax : matplotlib Axes or None, default=None
-            Where to draw; `None` makes a figure.
+            Axes to draw on. `None` creates a figure.
 
         Returns
         -------
         FilterDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
         ValueError
-            If the network does not begin with a convolution of pictures.
+            If the network does not begin with a convolution on images.
         NotFittedError
             If the estimator is not fitted.
         ImportError
@@ -118,19 +118,19 @@ class FilterDisplay:
         ).plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> Self:
-        """Draw a grid of filters, each above its map where there are maps.
+        """Draw a grid of filters, each above its map if there are maps.
 
-        Filters are scaled one by one, so that grey is 0; maps are black where a picture does not answer.
+        Each filter is scaled by itself, with 0 as grey. Maps are black where the image does not respond.
 
         Parameters
         ----------
         ax : matplotlib Axes or None, default=None
-            Where to draw; `None` makes a figure.
+            Axes to draw on. `None` creates a figure.
 
         Returns
         -------
         FilterDisplay
-            Itself.
+            The same display.
         """
         cells = self._cells()
         rows = -(-len(cells) // _COLUMNS)

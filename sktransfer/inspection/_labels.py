@@ -1,4 +1,4 @@
-"""What y says of samples, in words for captions; and which samples to show, so that each class is seen."""
+"""Write labels as captions, and choose samples to show so that each class is seen."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A linear model on what each block leaves of samples, cross-validated: how much of y can be read off there.
+"""Cross-validate a linear model on the output of each block: how much of y can be read off there.
 
 Samples pass the network once. What all blocks leave of them is one table, in memory while it is small, else in a
 temporary file that is gone when the probes are done.
@@ -76,7 +76,7 @@ def vectors_of_blocks(work: Pass) -> Iterator[list[np.ndarray]]:
     Parameters
     ----------
     work : Pass
-        The way through all blocks, each of which leaves a vector.
+        The pass through all blocks, with one vector per block.
 
     Yields
     ------

@@ -1,4 +1,4 @@
-"""What a classifier gets wrong, and how sure it is of that: the samples themselves, with label and prediction."""
+"""Show what a classifier gets wrong, and how sure it is: the samples, with label and prediction."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -16,35 +16,35 @@ from sktransfer.inspection._sample_grid import check_count, draw_samples
 
 
 class MistakesDisplay:
-    """A grid of samples with their true and their predicted labels or numbers.
+    """A grid of samples with their true and predicted labels or numbers.
 
-    It is recommended to use :meth:`from_estimator` or :meth:`from_predictions` to make one.
+    Create it with :meth:`from_estimator` or :meth:`from_predictions`.
 
     Parameters
     ----------
     samples : list of ReadSample
-        What is shown: `row` in X, `kind`, `content`, and the `rate` of a sound.
+        Samples to show, with `row` in X, `kind`, `content`, and the `rate` of a sound.
     y_true, y_pred : ndarray of shape (n_shown,)
-        Their labels, or numbers, and those that were predicted.
+        True and predicted labels, or numbers.
     probability : float64 ndarray of shape (n_shown,) or None, default=None
-        Of the predicted labels; `None` with numbers.
+        Probabilities of the predicted labels; `None` for numbers.
     title : str, default=""
-        What is shown.
+        Title of the grid.
 
     Attributes
     ----------
     sample_indices : int ndarray of shape (n_shown,)
         Rows of X that are shown.
     ax_ : matplotlib.axes.Axes
-        What bounds the grid.
+        Axes that enclose the grid.
     axes_ : object ndarray of shape (n_rows, n_columns)
-        Axes of the samples; without any, of shape (0, 0).
+        Axes of the samples; of shape (0, 0) if there are none.
     figure_ : matplotlib.figure.Figure
         The figure.
 
     See Also
     --------
-    SamplesDisplay : Samples with their labels, before anything is fitted.
+    SamplesDisplay : Shows samples with their labels, before anything is fitted.
 
     Examples
     --------
@@ -95,38 +95,39 @@ class MistakesDisplay:
         n_columns: int | None = None,
         ax: Any = None,
     ) -> Self:
-        """Draw the samples that a fitted estimator gets most wrong, or is least or most certain of.
+        """Draw the samples that a fitted estimator gets most wrong, or is least or most certain about.
 
         Parameters
         ----------
         estimator : estimator
-            A fitted classifier with `predict_proba`, or a regressor; a Pipeline or a search too. The label with the
-            highest probability counts as the prediction.
+            A fitted classifier with `predict_proba`, or a fitted regressor; Pipelines and searches too. The prediction
+            is the label with the highest probability.
         X : array-like
-            Samples that it was not fitted on, as it takes them.
+            Samples that the estimator was not fitted on.
         y : array-like of shape (n_samples,)
             Their labels, or numbers.
         kind : {"mistakes", "uncertain", "best"}, default="mistakes"
-            The wrong predictions with the highest probability, those with the lowest, or the right ones with the
-            highest. For a regressor, the largest errors, or with "best" the smallest.
+            Which samples to show: `"mistakes"` are the wrong predictions with the highest probability, `"uncertain"`
+            the predictions with the lowest probability, and `"best"` the right predictions with the highest. For a
+            regressor, the largest errors, or with `"best"` the smallest.
         n_samples : int, default=12
-            Samples that are shown, at most.
+            Maximum number of samples.
         image_shape : tuple of int or None, default=None
-            (height, width) or (height, width, channels): how to read flat rows. Not needed where the first step is
-            an estimator of this package: it knows.
+            How to read flat rows as images: (height, width) or (height, width, channels). Not needed if the first step
+            is an estimator of this package, because it knows the shape.
         pixel_range : "auto" or tuple of float, default="auto"
-            Values that stand for black and white, likewise.
+            Values that stand for black and white. Not needed in the same case.
         sampling_rate : int or None, default=None
-            Samples per second of sounds that are given as arrays, likewise.
+            Samples per second of sounds that are given as arrays. Not needed in the same case.
         n_columns : int or None, default=None
-            Columns of the grid; `None` chooses.
+            Number of columns of the grid. `None` chooses it.
         ax : matplotlib.axes.Axes or None, default=None
-            Bounds the grid; `None` makes a figure.
+            Axes to draw the grid in. `None` creates a figure.
 
         Returns
         -------
         MistakesDisplay
-            Drawn. Where there are no mistakes, a sentence says so.
+            The display, drawn. If there are no mistakes, a sentence says so.
 
         Raises
         ------
@@ -135,7 +136,8 @@ class MistakesDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If it has no probabilities, or several labels or numbers per sample, or X cannot be drawn.
+            If the estimator has no probabilities, if there are several labels or numbers per sample, or if X cannot be
+            drawn.
         """
         how = HowToRead("auto", image_shape, pixel_range, sampling_rate)
         _check(kind, n_samples)
@@ -162,47 +164,47 @@ class MistakesDisplay:
     ) -> Self:
         """Draw the samples whose predictions are most wrong, or least or most certain.
 
-        Probabilities of cross-validation, `cross_val_predict(..., method="predict_proba")`, show each sample as it is
-        predicted by an estimator that has not seen it.
+        With probabilities from cross-validation, `cross_val_predict(..., method="predict_proba")`, each prediction
+        comes from an estimator that has not seen the sample.
 
         Parameters
         ----------
         X : array-like
-            Images, texts or sounds, in any of the forms that the estimators take.
+            Images, texts or sounds, in any form that the estimators take.
         y_true : array-like of shape (n_samples,)
             Their labels, or numbers.
         y_prob : array-like of shape (n_samples, n_labels) or (n_samples,) or None, default=None
-            Probabilities of the labels; of one dimension, those of the second of two labels.
+            Probabilities of the labels. An array with one dimension has the probabilities of the second of two labels.
         y_pred : array-like of shape (n_samples,) or None, default=None
-            Predicted numbers, in place of `y_prob`.
+            Predicted numbers, instead of `y_prob`.
         labels : array-like of shape (n_labels,) or None, default=None
-            What the columns of `y_prob` stand for, such as `classes_`; `None` is the sorted labels of `y_true`.
+            Labels of the columns of `y_prob`, such as `classes_`. `None` is the sorted labels of `y_true`.
         kind : {"mistakes", "uncertain", "best"}, default="mistakes"
             As in :meth:`from_estimator`.
         n_samples : int, default=12
-            Samples that are shown, at most.
+            Maximum number of samples.
         image_shape : tuple of int or None, default=None
-            (height, width) or (height, width, channels): how to read flat rows.
+            How to read flat rows as images: (height, width) or (height, width, channels).
         pixel_range : "auto" or tuple of float, default="auto"
             Values that stand for black and white.
         sampling_rate : int or None, default=None
             Samples per second of sounds that are given as arrays.
         n_columns : int or None, default=None
-            Columns of the grid; `None` chooses.
+            Number of columns of the grid. `None` chooses it.
         ax : matplotlib.axes.Axes or None, default=None
-            Bounds the grid; `None` makes a figure.
+            Axes to draw the grid in. `None` creates a figure.
 
         Returns
         -------
         MistakesDisplay
-            Drawn. Where there are no mistakes, a sentence says so.
+            The display, drawn. If there are no mistakes, a sentence says so.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed: `pip install "sktransfer[plot]"`.
         ValueError
-            If predictions, labels and X do not fit each other, or X cannot be drawn.
+            If predictions, labels and X do not match, or if X cannot be drawn.
         """
         how = HowToRead("auto", image_shape, pixel_range, sampling_rate)
         _check(kind, n_samples)
@@ -238,14 +240,14 @@ class MistakesDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None, default=None
-            Bounds the grid; `None` makes a figure.
+            Axes to draw the grid in. `None` creates a figure.
         n_columns : int or None, default=None
-            Columns of the grid; `None` chooses.
+            Number of columns of the grid. `None` chooses it.
 
         Returns
         -------
         MistakesDisplay
-            The same.
+            The same display.
         """
         if self.samples:
             colours = [RED if wrong else BLACK for wrong in self._are_mistakes()]

@@ -1,4 +1,4 @@
-"""What a classifier predicts when a part of a sample is hidden: a patch of a picture, a word, a stretch of sound.
+"""Predict with parts of a sample hidden: a patch of an image, a word, or a stretch of sound.
 
 Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014. It takes no gradients, so any
 network will do. Samples are hidden as the network sees them, resized and cropped; none of that enters the cache.
@@ -205,7 +205,7 @@ def _texts(holder: BackboneEstimator, X: Any) -> tuple[list[Hidden], Samples]:
 
 
 def _order(hidden: list[Hidden]) -> list[tuple[int, int | None]]:
-    """Return the row of each variant and the part that is hidden; `None` where it is none."""
+    """Return the row of each variant, and the part that is hidden or `None`."""
     return [(row, number) for row, one in enumerate(hidden) for number in (None, *range(len(one.parts)))]
 
 

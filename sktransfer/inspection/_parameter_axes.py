@@ -1,4 +1,4 @@
-"""Axes for the values of parameters: numbers stand by their size, or its logarithm, everything else by name."""
+"""Place the values of parameters on axes: numbers by size or logarithm, anything else by name."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""What a fitted estimator says of samples, and which of them are worth a look: the worst, the best, the uncertain."""
+"""Predict samples, and choose which are worth a look: the worst, the best, or the uncertain."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -16,7 +16,7 @@ KINDS = ("mistakes", "uncertain", "best")
 
 @dataclass(frozen=True)
 class Predictions:
-    """What is true of samples, and what was predicted.
+    """True and predicted labels or numbers of samples.
 
     Parameters
     ----------

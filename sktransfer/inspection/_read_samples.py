@@ -1,7 +1,7 @@
-"""Samples as a person sees them: read by the readers that estimators use, but whole, and before anything is fitted.
+"""Read samples for people: by the readers of the estimators, but whole, and before anything is fitted.
 
 Pictures are upright, in colours, at their own shape; sounds are waveforms at their own rate. A sample that cannot be
-read stands with the reason, for whoever looks at data wants to see that too.
+read is shown with the reason, because that is worth seeing too.
 """
 
 import os
@@ -46,12 +46,12 @@ class ReadSample:
     Parameters
     ----------
     row : int
-        Its row in X.
+        Row in X.
     kind : {"image", "text", "sound", "unreadable"}
-        What it is.
+        Kind of the sample.
     content : ndarray or str
-        Of an image uint8, or float32 within [0, 1], of shape (height, width, 3), RGB. Of a sound float32 of shape
-        (n_samples,), within [-1, 1] or somewhat beyond. A text as it is. Of one that cannot be read the reason.
+        Image: uint8, or float32 within [0, 1], of shape (height, width, 3), RGB. Sound: float32 of shape (n_samples,),
+        within [-1, 1] or slightly beyond. Text: the text itself. Unreadable sample: the reason.
     rate : int or None, default=None
         Samples per second of a sound.
     """
@@ -87,7 +87,7 @@ class WholePicture(ImagePreprocessing):
 
 @dataclass(frozen=True)
 class HowToRead:
-    """What the readers of estimators are told about X, under the same names.
+    """Parameters for reading X, with the names that estimators use.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ def _read(kind: str, samples: Any, place: int, row: int) -> ReadSample:
 
 def _picture(samples: Samples, place: int) -> np.ndarray:
     loaded = samples.load(place)
-    drawn = loaded[:3] if len(loaded) >= 3 else loaded[:1].expand(3, -1, -1)  # two channels are no colours
+    drawn = loaded[:3] if len(loaded) >= 3 else loaded[:1].expand(3, -1, -1)  # two channels are not colours
     return drawn.movedim(0, -1).contiguous().numpy()
 
 

@@ -1,4 +1,4 @@
-"""What in a sample a classifier decides by: where the probability of the class drops when a part is hidden."""
+"""Show which part of a sample decides: where hiding it lowers the probability of the class."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -17,35 +17,35 @@ MOST_SAMPLES = 16
 
 
 class SaliencyDisplay:
-    """How far the probability of a class drops when each part of a sample is hidden.
+    """How much the probability of a class drops when each part of a sample is hidden.
 
-    Make one with :meth:`from_estimator`.
+    Create it with :meth:`from_estimator`.
 
     Parameters
     ----------
     kind : {"images", "texts", "sounds"}
-        What the samples are.
+        Kind of the samples.
     samples : sequence
-        Pictures of shape (height, width, channels), lists of words, or waveforms of shape (n_values,).
+        Images of shape (height, width, channels), lists of words, or waveforms of shape (n_values,).
     drops : sequence of ndarray
-        By how much the probability drops, for each pixel, word or value of a waveform. Below 0 it rises.
+        Drop of the probability for each pixel, word or value of a waveform. It is negative where the probability rises.
     targets : sequence
-        The class that is looked at, of each sample.
+        Class of each sample whose probability is measured.
     probabilities : ndarray of shape (n_samples,)
-        Probability of that class where nothing is hidden.
+        Probability of that class with nothing hidden.
     rate : int or None, default=None
         Values per second of waveforms.
 
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes
-        One for each sample.
+        Axes, one per sample.
     figure_ : matplotlib Figure
-        Around them.
+        Figure that contains the axes.
 
     See Also
     --------
-    sktransfer.inspection.torch_module : For maps that take gradients, such as Grad-CAM's.
+    sktransfer.inspection.torch_module : Gives gradients, for maps such as those of Grad-CAM.
 
     References
     ----------
@@ -91,41 +91,42 @@ class SaliencyDisplay:
         step: float = 0.5,
         ax: Any = None,
     ) -> Self:
-        """Hide parts of samples one after another, and draw how far the probability of a class drops.
+        """Hide one part of a sample after another, and draw how much the probability of a class drops.
 
-        In pictures, a sliding square is filled with the picture's mean colour. In texts, each word is left out. In
-        sounds, a sliding stretch is silenced. A picture of 224 x 224 passes the network 82 times with the defaults, a
-        sound 10 times, a text once for each word.
+        In images, a sliding square is filled with the mean colour of the image. In texts, one word at a time is left
+        out. In sounds, a sliding window is silenced. With the defaults, an image of 224 x 224 passes the network 82
+        times, a sound 10 times, and a text once per word.
 
         Parameters
         ----------
         estimator : estimator
-            A fitted FineTunedClassifier; a pipeline of PretrainedFeatureExtractor and a classifier with
+            A fitted FineTunedClassifier; a fitted pipeline of PretrainedFeatureExtractor and a classifier with
             `predict_proba`; or a search over either.
         X : array-like
             At most 16 samples, as `predict` takes them.
         target : object, default=None
-            Label from `classes_` whose probability is looked at; `None` is the predicted one of each sample. Where
-            samples have several labels, the number of a column of y, which has to be given.
+            Label from `classes_` whose probability is measured. `None` is the predicted label of each sample. If
+            samples have several labels, you must give the index of a column of y.
         patch : float, default=0.2
-            Side of the square as a share of the picture's shorter side; length of the stretch as a share of the sound.
+            Side of the square as a fraction of the shorter side of the image; length of the window as a fraction of the
+            sound.
         step : float, default=0.5
-            From one place to the next, as a share of the square or stretch.
+            Distance from one position to the next, as a fraction of the square or window.
         ax : matplotlib Axes, sequence of Axes or None, default=None
-            Where to draw, one for each sample; `None` makes a figure.
+            Axes to draw on, one per sample. `None` creates a figure.
 
         Returns
         -------
         SaliencyDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If it is no classifier, or gives no probabilities; the target is not one of its classes; or X holds rows of
-            numbers, a text of one word, or more than 16 samples.
+            If the estimator is not a classifier, or gives no probabilities; if the target is not one of its classes; or
+            if X holds rows of numbers, a text of one word, or more than 16 samples.
         ImportError
             If matplotlib is not installed: `pip install "sktransfer[plot]"`.
         """
@@ -166,24 +167,24 @@ class SaliencyDisplay:
         return display.plot(ax=ax)
 
     def plot(self, *, ax: Any = None) -> Self:
-        """Draw each sample with its drops: maps over pictures, shaded words, or areas over a waveform.
+        """Draw each sample with its drops: maps over images, shaded words, or areas over a waveform.
 
-        The colours of each sample span its own drops, or 0.02 where these are less.
+        The colours of each sample span its own drops, or 0.02 if these are smaller.
 
         Parameters
         ----------
         ax : matplotlib Axes, sequence of Axes or None, default=None
-            Where to draw, one for each sample; `None` makes a figure.
+            Axes to draw on, one per sample. `None` creates a figure.
 
         Returns
         -------
         SaliencyDisplay
-            Itself.
+            The same display.
 
         Raises
         ------
         ValueError
-            If there are more or fewer axes than samples.
+            If the number of axes is not the number of samples.
         """
         from sktransfer.inspection._saliency_drawing import draw_pictures, draw_sounds, draw_texts, make_axes
 

@@ -1,4 +1,4 @@
-"""How pictures, texts and sounds are drawn with what hiding their parts came to."""
+"""Draw images, texts and sounds with the effect of hiding their parts."""
 
 import textwrap
 from collections.abc import Sequence

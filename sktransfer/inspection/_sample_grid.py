@@ -1,4 +1,4 @@
-"""A grid of samples with captions: pictures, texts and waveforms, and why a sample cannot be read."""
+"""Draw a grid of samples with captions: images, texts and waveforms, or why a sample cannot be read."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -42,7 +42,7 @@ def check_count(name: str, value: Any) -> None:
     Raises
     ------
     ValueError
-        If it is no integer from 1.
+        If it is not an integer of at least 1.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"Got {name}={value!r}; expected an integer of at least 1.")

@@ -1,4 +1,4 @@
-"""A look at the data before anything is fitted: some samples with their labels, as estimators read them."""
+"""Show some samples with their labels, as estimators read them, before anything is fitted."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -13,24 +13,24 @@ from sktransfer.inspection._sample_grid import check_count, draw_samples
 
 
 class SamplesDisplay:
-    """A grid of samples with their labels: pictures, texts or sounds.
+    """A grid of samples with their labels: images, texts or sounds.
 
-    It is recommended to use :meth:`from_data` to make one. Nothing has to be fitted.
+    Create it with :meth:`from_data`. Nothing needs to be fitted.
 
     Parameters
     ----------
     samples : list of ReadSample
-        What is shown: `row` in X, `kind` ("image", "text", "sound" or "unreadable"), `content`, and the `rate` of a
-        sound.
+        Samples to show, with `row` in X, `kind` ("image", "text", "sound" or "unreadable"), `content`, and the `rate`
+        of a sound.
     captions : list of str
-        What stands above each.
+        Text above each sample.
 
     Attributes
     ----------
     sample_indices : int ndarray of shape (n_shown,)
         Rows of X that are shown.
     ax_ : matplotlib.axes.Axes
-        What bounds the grid.
+        Axes that enclose the grid.
     axes_ : object ndarray of shape (n_rows, n_columns)
         Axes of the samples.
     figure_ : matplotlib.figure.Figure
@@ -38,7 +38,7 @@ class SamplesDisplay:
 
     See Also
     --------
-    MistakesDisplay : Samples that a classifier is wrong about.
+    MistakesDisplay : Shows samples that a classifier gets wrong.
 
     Examples
     --------
@@ -77,23 +77,23 @@ class SamplesDisplay:
     ) -> Self:
         """Draw some samples of X.
 
-        They are chosen at random. With labels, each label is shown as often as the others, in their order; with
-        numbers, from the least to the greatest. Pictures are whole and upright, in the colours that a network would be
-        given; texts are cut off; sounds are waveforms, each as high as its cell, with its peak beside it (1 is full
-        scale).
+        They are chosen at random. With labels, each label is shown equally often, in their order. With numbers, the
+        samples are sorted by them. Images are whole and upright, in the colours that a network would see. Long texts
+        are cut off. Sounds are waveforms that fill their cell, with the peak next to them (1 is full scale).
 
         Parameters
         ----------
         X : array-like
-            As the estimators take it: images, texts or sounds, in any of their forms.
+            Images, texts or sounds, in any form that the estimators take.
         y : array-like of shape (n_samples,) or (n_samples, n_columns) or None, default=None
             Labels, numbers, or columns of 0 and 1.
         n_samples : int, default=16
-            Samples that are shown, at most.
+            Maximum number of samples.
         kind : {"auto", "images", "texts", "sounds"}, default="auto"
-            What X holds. `"auto"` looks: strings are paths where they lead to a file or end like one, and else texts.
+            What X contains. `"auto"` looks at X: strings are paths if they lead to a file or end like a file name, and
+            texts otherwise.
         image_shape : tuple of int or None, default=None
-            (height, width) or (height, width, channels): how to read flat rows.
+            How to read flat rows as images: (height, width) or (height, width, channels).
         pixel_range : "auto" or tuple of float, default="auto"
             Values that stand for black and white, as in the estimators.
         sampling_rate : int or None, default=None
@@ -101,23 +101,23 @@ class SamplesDisplay:
         display_labels : sequence of str or None, default=None
             Names of the sorted labels, or of the columns of y.
         random_state : int, RandomState instance or None, default=None
-            Seeds the choice.
+            Seed for choosing the samples.
         n_columns : int or None, default=None
-            Columns of the grid; `None` chooses.
+            Number of columns of the grid. `None` chooses it.
         ax : matplotlib.axes.Axes or None, default=None
-            Bounds the grid; `None` makes a figure.
+            Axes to draw the grid in. `None` creates a figure.
 
         Returns
         -------
         SamplesDisplay
-            Drawn. A sample that cannot be read is shown as such, with the reason.
+            The display, drawn. A sample that cannot be read is shown as such, with the reason.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed: `pip install "sktransfer[plot]"`.
         ValueError
-            If X holds nothing that can be drawn, none of the chosen samples can be read, or y does not fit X.
+            If nothing in X can be drawn, if none of the chosen samples can be read, or if y does not match X.
         """
         how = HowToRead(kind, image_shape, pixel_range, sampling_rate)
         check_count("n_samples", n_samples)
@@ -138,14 +138,14 @@ class SamplesDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None, default=None
-            Bounds the grid; `None` makes a figure.
+            Axes to draw the grid in. `None` creates a figure.
         n_columns : int or None, default=None
-            Columns of the grid; `None` chooses.
+            Number of columns of the grid. `None` chooses it.
 
         Returns
         -------
         SamplesDisplay
-            The same.
+            The same display.
         """
         self.ax_, self.axes_ = draw_samples(self.samples, self.captions, ax, n_columns)
         self.figure_ = self.ax_.figure

@@ -1,4 +1,4 @@
-"""What a search found over one or two of its parameters, as lines or as a map whose colours do not exaggerate."""
+"""Draw what a search found over one or two parameters, as lines or as a map with honest colours."""
 
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from sktransfer.inspection._parameter_axes import (
 )
 from sktransfer.inspection._search_results import Cell, full_name, make_cells, names_of, read_search, values_of
 
-# A map of which less than this share was tried is drawn as points: a random search seldom meets a value twice.
+# If less than this share of a map was tried, it is drawn as points: a random search rarely tries a value twice.
 _SPARSE = 0.5
 
 _CHOSEN = "chosen by the search"
@@ -25,31 +25,31 @@ _MOST_IN_WORDS = 12
 
 
 class SearchDisplay:
-    """Scores of a search over one parameter, as points with errors, or over two, as a map.
+    """Scores of a search, as points with error bars over one parameter, or as a map over two.
 
-    It is recommended to use :meth:`from_search` to make one.
+    Create it with :meth:`from_search`.
 
     Parameters
     ----------
     x, y : str or None
-        Names of the parameters; y is `None` where there is one.
+        Names of the parameters. y is `None` if there is only one.
     x_values, y_values : list
-        Their values, in order.
+        Values of the parameters, in order.
     cells : list of Cell
-        What was tried: `columns` and `rows` are places in these lists (several where a parameter has no effect),
-        `score` is the mean over folds, NaN where all failed, `error` its standard error.
+        Scores. `columns` and `rows` of a cell are indices into these lists (several where a parameter has no effect),
+        `score` is the mean over the folds, NaN if all candidates failed, and `error` its standard error.
     metric : str, default="score"
-        What the scores are.
+        Name of the score.
     others : tuple of str, default=()
-        Parameters that were varied too: a cell has the best score over these.
+        Other parameters that the search varied. A cell shows the best score over these.
 
     Attributes
     ----------
     limits_ : tuple of float
-        Scores at both ends of the colours; their difference is at least one standard error. With one parameter, the
-        least and the greatest score.
+        Scores at the two ends of the colour scale, at least one standard error apart. With one parameter, the lowest
+        and the highest score.
     ax_ : matplotlib.axes.Axes
-        What was drawn on.
+        Axes with the drawing.
     figure_ : matplotlib.figure.Figure
         The figure.
 
@@ -100,31 +100,31 @@ class SearchDisplay:
         include_values: bool = True,
         ax: Any = None,
     ) -> Self:
-        """Draw what a search found.
+        """Draw the scores of a search.
 
-        Where x or y has no effect, the whole row or column is one cell: where all blocks are frozen, for example, their
-        learning rate has none. This is known for the estimators of this package. A cell says so if all its candidates
-        failed.
+        If x or y has no effect, the whole row or column is one cell. For example, the learning rate of the blocks has
+        no effect if all blocks are frozen. This works for the estimators of this package. If all candidates of a cell
+        failed, the cell says so.
 
         Parameters
         ----------
         search : estimator
-            A fitted search of scikit-learn: GridSearchCV, RandomizedSearchCV, or one that halves, whose candidates are
-            shown with the most samples that they were given.
+            A fitted scikit-learn search: GridSearchCV, RandomizedSearchCV, or a halving search, whose candidates are
+            shown with the largest number of samples that they were given.
         x, y : str or None, default=None
-            Names of parameters, in full (`"finetunedclassifier__lr"`) or by their end (`"lr"`). If both are
-            None, the first two that the search varied; with x alone, only x.
+            Names of parameters, either in full (`"finetunedclassifier__lr"`) or the end of the name (`"lr"`). If both
+            are None, the first two that the search varied. With x alone, only x.
         metric : str or None, default=None
-            Which of several scores; `None` is the one that `refit` names.
+            Which score to draw, if there are several. `None` is the one that `refit` names.
         include_values : bool, default=True
-            Whether scores and their standard errors stand in the cells.
+            Whether to write scores and standard errors into the cells.
         ax : matplotlib.axes.Axes or None, default=None
-            Where to draw; `None` makes a figure.
+            Axes to draw on. `None` creates a figure.
 
         Returns
         -------
         SearchDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
@@ -133,7 +133,7 @@ class SearchDisplay:
         NotFittedError
             If the search is not fitted.
         ValueError
-            If it is no search, or has no such parameter or score.
+            If `search` is not a search, or has no such parameter or score.
         """
         candidates, metric = read_search(search, metric)
         names = names_of(candidates)
@@ -162,14 +162,14 @@ class SearchDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None, default=None
-            Where to draw; `None` makes a figure.
+            Axes to draw on. `None` creates a figure.
         include_values : bool, default=True
-            Whether scores and their standard errors stand in the cells.
+            Whether to write scores and standard errors into the cells.
 
         Returns
         -------
         SearchDisplay
-            The same.
+            The same display.
         """
         if self.y is None:
             self.ax_ = axes_for(ax, (6.4, 4.0))
@@ -192,7 +192,7 @@ class SearchDisplay:
         return cut(f"{self.metric}, best over {others}" if others else self.metric, 45)
 
     def _is_sparse(self) -> bool:
-        """Tell whether points on an axis of numbers say more than a map, most of which would be empty."""
+        """Tell whether points on an axis of numbers say more than a map that would be mostly empty."""
         if not (by_size(self.x_values) or by_size(self.y_values)):
             return False
         of_one_place = [cell for cell in self.cells if len(cell.columns) == len(cell.rows) == 1]

@@ -1,4 +1,4 @@
-"""What a search found, as a table over one or two of its parameters: scores, their errors, and what has no effect.
+"""Tabulate what a search found over one or two parameters: scores, errors, and what has no effect.
 
 Candidates that differ in other parameters only stand in one cell, which has the best of their scores.
 """
@@ -42,14 +42,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Cell:
-    """What is known of one place of the table, or of a whole row or column of it.
+    """One cell of a table of results. It may span a whole row or column.
 
     Parameters
     ----------
     columns, rows : tuple of int
-        Which values of x and of y it stands for: several where the parameter has no effect.
+        Indices of the values of x and y. Several where the parameter has no effect.
     score, error : float
-        Of the best candidate; NaN where all failed.
+        Score of the best candidate, and its standard error; NaN if all candidates failed.
     resources : int
         As the candidate has them.
     is_best : bool
@@ -86,7 +86,7 @@ def read_search(search: Any, metric: str | None) -> tuple[list[Candidate], str]:
     NotFittedError
         If it is not fitted.
     ValueError
-        If it is no search, or has no such score.
+        If it is not a search, or has no such score.
     """
     if not hasattr(search, "cv_results_"):
         check_is_fitted(search)
@@ -152,7 +152,7 @@ def full_name(name: str, candidates: Sequence[Candidate]) -> str:
 
 
 def names_of(candidates: Sequence[Candidate]) -> list[str]:
-    """Return the parameters of which there is more than one value, or all if there is none."""
+    """Return the parameters with more than one value, or all if there are none."""
     names = list(dict.fromkeys(name for one in candidates for name in one.parameters))
     several = [name for name in names if len({_key(one.parameters.get(name)) for one in candidates}) > 1]
     return several or names
@@ -255,7 +255,7 @@ def _stretched(cell: Cell, axis: int, n: int) -> Cell:
 
 
 class _Idle:
-    """Which parameters of the candidates of a search cannot matter, beside their others: known of our estimators.
+    """Parameters of a candidate that have no effect beside its others. Known for our estimators.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""An estimator as one module of torch, with gradients: for captum, Grad-CAM and whatever else looks inside networks.
+"""Turn an estimator into one torch module with gradients, for captum, Grad-CAM and similar tools.
 
 It is made of copies, so nothing that is done with it changes the estimator. It runs block by block, with a module at
 the end of each that does nothing: a hook there sees what the block gives, however the network was written.
@@ -24,27 +24,27 @@ from sktransfer.inspection._estimators import network_within
 
 
 class TorchModule(nn.Module):
-    """A fitted estimator as a module: prepared samples in, logits out.
+    """A fitted estimator as a torch module that takes prepared samples and returns logits.
 
-    Made by :func:`torch_module`.
+    Create it with :func:`torch_module`.
 
     Parameters
     ----------
     estimator : BackboneEstimator
-        A fitted one, which reads samples.
+        Fitted estimator, which reads the samples.
     parts : sequence of nn.Module
-        The network in parts, from the input onwards, each of which returns a value, or a tuple of that and vectors.
+        The network in parts, from the input on. Each part returns a value, or a tuple of a value and vectors.
     names : sequence of str or None
-        The block that ends with each part; `None` where none does.
+        Name of the block that ends with each part, or `None`.
     last : FrozenPart
-        What the parts are together.
+        All parts together.
     head : nn.Module
-        From features to outputs.
+        Module from features to outputs.
 
     Attributes
     ----------
     block_names : list of str
-        Names of the blocks, from the input onwards.
+        Names of the blocks, from the input on.
     network_name : str
         Name of the network.
     """
@@ -74,13 +74,13 @@ class TorchModule(nn.Module):
         Parameters
         ----------
         prepared : Tensor of shape (n, ...)
-            From :meth:`prepare`.
+            Result of :meth:`prepare`.
 
         Returns
         -------
         Tensor of shape (n, n_outputs)
-            Of a classifier, logits: `softmax(dim=1)` of them, or `sigmoid()` where samples have several labels, is what
-            `predict_proba` returns. Of a regressor, what `predict` returns, in the units of y. Of a feature extractor,
+            For a classifier, logits: `predict_proba` returns their `softmax(dim=1)`, or their `sigmoid()` with several
+            labels per sample. For a regressor, what `predict` returns, in the units of y. For a feature extractor,
             features.
         """
         vectors, value = list[torch.Tensor](), prepared
@@ -92,19 +92,19 @@ class TorchModule(nn.Module):
         return self.head(join([*vectors, feature], self._order))
 
     def prepare(self, X: Any) -> torch.Tensor:
-        """Read samples as the estimator does: decoded, resized, normalised, or as numbers of tokens.
+        """Prepare samples as the estimator does: decode, resize and normalise them, or turn them into token numbers.
 
         Parameters
         ----------
         X : array-like
-            As the estimator's `predict` takes it.
+            Samples, as the estimator's `predict` takes them.
 
         Returns
         -------
         Tensor of shape (n, ...)
-            On the CPU. Pictures: float32 of shape (n, channels, height, width). Texts: int64 of shape (n, tokens),
-            filled up with -1. Sounds: float32 of shape (n, windows, ...), filled up with windows of NaN. Vectors:
-            float32 of shape (n, n_features).
+            On the CPU. Images: float32 of shape (n, channels, height, width). Texts: int64 of shape (n, tokens), padded
+            with -1. Sounds: float32 of shape (n, windows, ...), padded with windows of NaN. Vectors: float32 of shape
+            (n, n_features).
 
         Raises
         ------
@@ -117,23 +117,23 @@ class TorchModule(nn.Module):
         return torch.cat([_filled_up(one, longest) for one in prepared])
 
     def block(self, block: str | int) -> nn.Module:
-        """Return the module whose output is that of a block, to hook or to give to captum as a layer.
+        """Return the module that outputs the result of a block, to hook it, or to use it as a layer in captum.
 
         Parameters
         ----------
         block : str or int
-            Its name, from `block_names`, or its number: 1 is the first, -1 the last.
+            Name of the block, from `block_names`, or its number: 1 is the first, -1 the last.
 
         Returns
         -------
         nn.Module
-            Which returns what enters it. Its output is a map of shape (n, channels, height, width), or hidden states;
-            that of the last block is the last map in it, where the network pools it itself.
+            A module that returns its input. Its output is a map of shape (n, channels, height, width), or hidden
+            states. If the network pools its last block itself, the output is the last map before that.
 
         Raises
         ------
         ValueError
-            If there is no such block.
+            If the block does not exist.
         """
         names = self.block_names
         try:
@@ -150,30 +150,29 @@ class TorchModule(nn.Module):
 
 
 def torch_module(estimator: Any) -> TorchModule:
-    """Return a fitted estimator as a module of torch, with gradients.
+    """Return a fitted estimator as a torch module that computes gradients.
 
-    The parameters are copies: changing or training them leaves the estimator as it is, and they want gradients. The
-    module is on the CPU, computes in float32 and is in eval mode. Layers that work in place no longer do, so that hooks
-    may be put on each.
+    The parameters are copies with `requires_grad=True`: training them does not change the estimator. The module is on
+    the CPU, computes in float32 and is in eval mode. No layer works in place, so that you can put hooks on every
+    layer.
 
     Parameters
     ----------
     estimator : FineTunedClassifier, FineTunedRegressor or PretrainedFeatureExtractor
-        Fitted; or a search over one.
+        Fitted estimator, or a search over one.
 
     Returns
     -------
     TorchModule
-        An `nn.Module` that takes what its `prepare(X)` returns. It returns the logits of a classifier, the numbers that
-        a regressor predicts, or the features of a feature extractor. Its `block(name)` is the module at the end
-        of a block.
+        Module that takes what its `prepare(X)` returns. It returns the logits of a classifier, the predictions of a
+        regressor, or the features of a feature extractor. `block(name)` returns the module at the end of a block.
 
     Raises
     ------
     NotFittedError
         If the estimator is not fitted.
     ValueError
-        If it is none of these, or a pipeline of several steps.
+        If the estimator is none of these, or if it is a pipeline with several steps.
 
     Examples
     --------

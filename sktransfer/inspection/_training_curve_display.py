@@ -1,4 +1,4 @@
-"""Loss and score of each epoch, as `history_` holds them: what each phase brought, and which epoch was the best."""
+"""Draw the loss and the score of each epoch from `history_`, and mark the best epoch."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -25,35 +25,35 @@ _SCORES = ("valid_accuracy", "valid_r2")
 
 
 class TrainingCurveDisplay:
-    """Loss and score by epoch.
+    """Loss and score per epoch.
 
-    It is recommended to use :meth:`from_estimator` to make one.
+    Create it with :meth:`from_estimator`.
 
     Parameters
     ----------
     epochs : int ndarray of shape (n_entries,)
-        Epochs, counted through all phases. 0 is a head that was solved, before the first epoch.
+        Epochs, counted through all phases. 0 is a solved head, before the first epoch.
     phases : list of str
-        The phase of each, as `history_` calls it.
+        Phase of each epoch, as in `history_`.
     losses, scores : dict of str to float ndarray of shape (n_entries,)
-        By their names in `history_`; NaN where an epoch has none.
+        Curves by their names in `history_`. NaN where an epoch has no value.
     best_epoch : int or None, default=None
-        The epoch of the last phase with the least held-out loss.
+        Epoch of the last phase with the lowest held-out loss.
     is_kept : bool, default=False
-        Whether the weights of that epoch were kept, not those of the last.
+        Whether the weights of this epoch were kept, instead of those of the last epoch.
 
     Attributes
     ----------
     ax_ : matplotlib.axes.Axes
-        What bounds the panels.
+        Axes that enclose the panels.
     axes_ : object ndarray of shape (n_panels,)
-        The panel of losses and, where there are scores, that of scores.
+        The panel of losses and, if there are scores, the panel of scores.
     figure_ : matplotlib.figure.Figure
         The figure.
 
     See Also
     --------
-    sktransfer.FineTunedClassifier : Its `history_` is what is drawn.
+    sktransfer.FineTunedClassifier : Has the `history_` that is drawn.
 
     Examples
     --------
@@ -90,23 +90,23 @@ class TrainingCurveDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, scores: str | Sequence[str] | None = None, ax: Any = None) -> Self:
-        """Draw loss and score of a fitted estimator after each epoch.
+        """Draw the loss and the score of a fitted estimator after each epoch.
 
         Parameters
         ----------
         estimator : FineTunedClassifier or FineTunedRegressor
-            Fitted; or a Pipeline that ends in one, or a search for one, whose best estimator is taken. Held-out samples
-            are seen with `early_stopping=True`, or where `fit` was given `X_val` and `y_val`.
+            Fitted estimator; a Pipeline that ends in one; or a search over one, whose best estimator is drawn. Held-out
+            samples are shown with `early_stopping=True`, or if `fit` was given `X_val` and `y_val`.
         scores : str, list of str or None, default=None
-            Names in `history_` to draw as scores, such as those of skorch's `EpochScoring`; `None` is the accuracy, or
-            R², of held-out samples.
+            Names in `history_` to draw as scores, for example those of skorch's `EpochScoring`. `None` is the accuracy,
+            or R², of the held-out samples.
         ax : matplotlib.axes.Axes or None, default=None
-            Bounds the panels; `None` makes a figure.
+            Axes to draw the panels in. `None` creates a figure.
 
         Returns
         -------
         TrainingCurveDisplay
-            Drawn.
+            The display, drawn.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class TrainingCurveDisplay:
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If it is another estimator, no epoch was trained, or a score is not in `history_`.
+            If it is another estimator, if no epoch was trained, or if a score is not in `history_`.
         """
         check_is_fitted(estimator)
         model = steps_of(estimator)[-1]
@@ -157,12 +157,12 @@ class TrainingCurveDisplay:
         Parameters
         ----------
         ax : matplotlib.axes.Axes or None, default=None
-            Bounds the panels; `None` makes a figure.
+            Axes to draw the panels in. `None` creates a figure.
 
         Returns
         -------
         TrainingCurveDisplay
-            The same.
+            The same display.
         """
         panels = [self.losses, self.scores] if self.scores else [self.losses]
         made = ax is None

@@ -402,7 +402,7 @@ def test_a_network_that_cannot_be_written_down_is_neither_kept_nor_shared(hidden
 def test_verbose_says_why_nothing_goes_into_the_cache(capsys):
     FineTunedClassifier(network(idle(iter([1]))), head_epochs=1, verbose=1).fit(X, [0, 1, 0, 1])
     said = capsys.readouterr().out
-    assert said.count("No activation goes into the cache: 1.setting holds a builtins.list_iterator, which cannot") == 1
+    assert said.count("blocks are not cached: 1.setting holds a builtins.list_iterator, which cannot") == 1
 
 
 def test_a_function_that_is_not_traced_is_told_by_its_code():

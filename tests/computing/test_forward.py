@@ -167,7 +167,7 @@ def test_out_of_memory_halves_the_batch_with_one_warning(most, monkeypatch):
     expected = extractor.transform(X)
     monkeypatch.setattr(Hungry, "most", most)
     monkeypatch.setattr(Hungry, "tried", [])
-    with pytest.warns(UserWarning, match="CUDA ran out of memory with 20 samples at once") as caught:
+    with pytest.warns(UserWarning, match="CUDA ran out of memory with 20 samples per step") as caught:
         got = extractor.transform(X)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
     assert len([warning for warning in caught if "CUDA" in str(warning.message)]) == 1
@@ -412,7 +412,7 @@ def mac(monkeypatch):
 def test_a_mac_is_taken_where_torch_has_it_and_never_by_itself(monkeypatch):
     for cuda in (False, True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
-        with pytest.raises(ValueError, match=r"Got device='mps'; torch finds no GPU of Apple's here\. Use device="):
+        with pytest.raises(ValueError, match=r"Got device='mps'; torch finds no Apple GPU here\. Use device="):
             Execution.plan(32, None, "mps", "auto", 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)

@@ -426,15 +426,15 @@ def test_verbose_says_what_is_kept_and_what_is_not(pictures, capsys):
     X, y = pictures
     how = {"freeze_depth": 1, "max_epochs": 1, "random_state": 0, "verbose": 1}
     FineTunedClassifier(tiny_cnn, **how).fit(X, y)
-    assert "Activations are kept" in capsys.readouterr().out
+    assert "of outputs of frozen blocks for training" in capsys.readouterr().out
     FineTunedClassifier(tiny_cnn, **{**how, "freeze_depth": 3}).fit(X, y)
-    assert "from those that an earlier cut has left" in capsys.readouterr().out
+    assert "from cached outputs of an earlier cut" in capsys.readouterr().out
     clear_cache()
     try:
         set_cache_limit(memory=10_000)
         FineTunedClassifier(tiny_cnn, **how).fit(X, y)
         said = capsys.readouterr().out
-        assert "Activations are not kept: 0.1 MiB would be needed, and the cache holds 0.0 MiB" in said
+        assert "blocks are not cached: they need 0.1 MiB, and the limit of the cache is 0.0 MiB" in said
         assert cache_info().n_bytes <= 10_000
     finally:
         set_cache_limit(memory=MEMORY_LIMIT)

@@ -99,9 +99,9 @@ def test_what_is_written_beside_an_onnx_file_replaces_no_pipe(ending, fitted, tm
 
 
 NOWHERE = {
-    "~nobody_of_this_name/model": (FileNotFoundError, "a user who does not exist"),
-    "a\0b": (ValueError, "a name that no file can have"),
-    "\ud800": (ValueError, "a name that no file can have"),
+    "~nobody_of_this_name/model": (FileNotFoundError, "an unknown user"),
+    "a\0b": (ValueError, "not a valid file name"),
+    "\ud800": (ValueError, "not a valid file name"),
     "x" * 300: (OSError, r"Could not write 'x+\.\.\.x+'|which is not a file"),
     "": (OSError, "is a folder"),
     "/proc/model": (OSError, "Could not write '/proc/model'|may not write|which is not a file|does not exist"),
@@ -148,7 +148,7 @@ OTHERS = {
     "json": (lambda file: file.write_text(' {"model_type": "bert"}'), "a text file"),
     "page": (lambda file: file.write_text("\n<!DOCTYPE html><html></html>"), "a web page: the download went wrong"),
     "empty": (lambda file: file.touch(), "an empty file"),
-    "noise": (lambda file: file.write_bytes(b"\x13\x37" * 99), "Copy it again"),
+    "noise": (lambda file: file.write_bytes(b"\x13\x37" * 99), "Copy the file again"),
 }
 
 

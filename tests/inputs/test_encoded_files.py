@@ -214,7 +214,7 @@ def test_files_that_are_too_large_are_refused(contents, on_paths, monkeypatch):
 
     clear_cache()
     monkeypatch.setattr(_encoded_files, "MOST_BYTES", 100)
-    with pytest.raises(ValueError, match="Could not read the file in row 1: it has more than 100 bytes, the limit"):
+    with pytest.raises(ValueError, match="Could not read the file in row 1: it is larger than the limit of 100 bytes"):
         on_paths.transform([contents[0], io.BytesIO(contents[1])])
     monkeypatch.setattr(_decoding, "MAX_FILE_BYTES", 100)
     with pytest.raises(ValueError, match=r"Got the file in row 0, .*and the limit is 100"):

@@ -119,7 +119,7 @@ def test_files_in_archives_and_on_this_machine_have_addresses(extractor, expecte
     archived = [f"zip://in/{number}.png::{tmp_path / 'all.zip'}" for number in range(6)]
     np.testing.assert_array_equal(extractor.transform(archived), expected)
     np.testing.assert_array_equal(extractor.transform([f"file://{path}" for path in paths[:6]]), expected)
-    with pytest.raises(FileNotFoundError, match=r"Got 1 of 2 paths that are no files.*nothing\.png"):
+    with pytest.raises(FileNotFoundError, match=r"Got 1 of 2 paths that are not files.*nothing\.png"):
         extractor.transform([f"zip://in/nothing.png::{tmp_path / 'all.zip'}", archived[0]])
 
 
@@ -177,7 +177,7 @@ def test_a_file_that_changes_between_two_fetches_is_not_kept(server, extractor, 
 
 def test_missing_files_are_counted_and_named(server, in_memory, extractor):
     X = [in_memory[0], "memory://pictures/no.png", server.address("no.png"), "nowhere.png"]
-    match = r"Got 3 of 4 paths that are no files.*'memory://pictures/no\.png', 'http://127.*/no\.png', 'nowhere\.png'"
+    match = r"Got 3 of 4 paths that are not files.*'memory://pictures/no\.png', 'http://127.*/no\.png', 'nowhere\.png'"
     with pytest.raises(FileNotFoundError, match=match):
         extractor.transform(X)
     tolerant = PretrainedFeatureExtractor(tiny_cnn, on_bad_sample="nan").fit(X)
@@ -221,7 +221,7 @@ def test_without_fsspec_it_is_said_what_to_install(extractor, in_memory, monkeyp
         return real(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r'memory:// are read by fsspec.*pip install "sktransfer\[remote\]"'):
+    with pytest.raises(ImportError, match=r'memory:// need the package fsspec.*pip install "sktransfer\[remote\]"'):
         extractor.transform(in_memory)
 
 
@@ -238,7 +238,7 @@ def test_sounds_at_addresses_are_fetched_once(server, tmp_path):
     np.testing.assert_allclose(listener.transform(X), expected, atol=1e-5)
     assert sorted(server.fetched) == ["0.wav", "1.wav", "2.wav"]
     with pytest.raises(
-        FileNotFoundError, match=r"Got 1 of 1 paths that are no files; expected paths of sounds.*no\.wav"
+        FileNotFoundError, match=r"Got 1 of 1 paths that are not files; expected paths of sounds.*no\.wav"
     ):
         listener.transform([server.address("no.wav")])
 

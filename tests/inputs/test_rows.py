@@ -79,7 +79,7 @@ def test_sparse_matrices_are_vectors():
 
 @pytest.mark.parametrize("X", ["a.png", Path("a.png"), PICTURE], ids=["str", "Path", "picture"])
 def test_one_sample_instead_of_several_is_refused(X):
-    with pytest.raises(ValueError, match=r"Got X=.*; expected several samples: put a single path or picture"):
+    with pytest.raises(ValueError, match=r"Got X=.*; expected several samples. Put a single path, image or text"):
         Rows(X).kind()
 
 

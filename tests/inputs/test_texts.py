@@ -168,7 +168,7 @@ NOT_TEXTS = {
     "a list": ["good"],
     "a dict": {"text": "good"},
     "an array": np.zeros(3),
-    "bytes that are no UTF-8": b"caf\xe9",
+    "bytes that are not valid UTF-8": b"caf\xe9",
     "half a character": "caf\udce9",
 }
 
@@ -198,7 +198,7 @@ def test_what_is_no_text_may_become_a_row_of_nan(wrong, bert):
 
 
 def test_several_rows_without_text_are_counted(bert):
-    with pytest.raises(ValueError, match=re.escape("X[1] = None") + r".*\(2 rows are no texts\.\)"):
+    with pytest.raises(ValueError, match=re.escape("X[1] = None") + r".*\(2 rows are not texts\.\)"):
         PretrainedFeatureExtractor(bert).fit(["good", None, "bad", None])
 
 
@@ -233,7 +233,7 @@ def test_a_single_text_is_refused(bert):
     [
         (
             np.zeros((3, 4)),
-            r"Got X with 4 columns of numbers, and backbone=.* takes texts\. Give one column of strings",
+            r"Got X with 4 columns of numbers, but backbone=.* takes texts\. Give one column of strings",
         ),
         (np.zeros((3, 4, 4)), r"Got X of shape \(3, 4, 4\) and type float64; expected texts"),
         (np.array([["a", "b"], ["c", "d"]]), r"Got X of 2 columns that are not all numbers; expected one column"),

@@ -33,7 +33,7 @@ def test_matplotlib_is_imported_when_something_is_drawn_and_not_before():
 
 def test_without_matplotlib_a_sentence_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r'by the package matplotlib.*pip install "sktransfer\[plot\]"'):
+    with pytest.raises(ImportError, match=r'need the package matplotlib.*pip install "sktransfer\[plot\]"'):
         SamplesDisplay.from_data(X)
 
 

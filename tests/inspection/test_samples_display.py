@@ -149,7 +149,7 @@ def test_a_long_sound_is_drawn_as_the_range_of_stretches():
 
 def test_what_strings_are_is_seen_or_said(tmp_path):
     assert kinds(SamplesDisplay.from_data(make_texts(6)[0])) == {"text"}
-    with pytest.raises(ValueError, match=r"none of 2 samples can be read as images.*a\.jpg.*which is no file"):
+    with pytest.raises(ValueError, match=r"none of 2 samples can be read as images.*a\.jpg.*which is not a file"):
         SamplesDisplay.from_data(["a.jpg", "b.jpg"])
     with pytest.raises(ValueError, match=r"none of 1 samples can be read as images.*b\.png"):
         SamplesDisplay.from_data([{"bytes": None, "path": "b.png"}])

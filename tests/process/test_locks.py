@@ -166,7 +166,7 @@ def test_every_lock_of_the_package_is_one_that_a_forked_child_finds_free():
 @pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
 def test_a_child_of_a_process_that_used_cuda_is_told_so(device, monkeypatch):
     monkeypatch.setattr(_locks._CUDA, "lost", True)
-    with pytest.raises(ValueError, match=r'forked from one that had used CUDA.*"spawn"'):
+    with pytest.raises(ValueError, match=r'forked after CUDA was used.*"spawn"'):
         Execution.plan(32, None, device, "auto", 0)
     assert Execution.plan(32, None, "cpu", "auto", 0).device.type == "cpu"
 

@@ -137,7 +137,7 @@ def test_speed_of_what_was_cached_is_the_earlier_one_or_not_known(pictures):
     extractor(network).fit_transform(X)
     ranking = rank(X, y, {"seen": network, "new": tiny_cnn})
     assert np.isnan(ranking.results_.loc["seen", ["seconds", "samples_per_second"]].astype(float)).all()
-    assert "with a speed that is not known (?): seen." in repr(ranking)
+    assert "with an unknown speed (?): seen." in repr(ranking)
 
 
 def test_an_activation_that_was_found_spoils_the_speed(pictures):
@@ -152,9 +152,7 @@ def test_an_activation_that_was_found_spoils_the_speed(pictures):
 def test_size_is_the_baseline(pictures):
     ranking = rank(*pictures)
     assert ranking.by_size_ == "wide_cnn"
-    assert re.search(
-        r"^By size alone, the most parameters: wide_cnn(, which is the best here too)?, \d", repr(ranking), re.M
-    )
+    assert re.search(r"^Most parameters: wide_cnn, \d", repr(ranking), re.M)
 
 
 def test_size_is_the_number_of_parameters_and_not_of_features(pictures):
@@ -194,7 +192,7 @@ def test_a_backbone_that_fails_is_a_row_with_its_sentence(pictures, tmp_path):
 
 
 def test_where_all_fail_the_error_says_why(pictures):
-    with pytest.raises(ValueError, match=r"Got 2 backbones, all of which failed.*'one': Got backbone='no_such'"):
+    with pytest.raises(ValueError, match=r"Got 2 backbones, which all failed.*'one': Got backbone='no_such'"):
         rank(*pictures, {"one": "no_such", "two": "neither"})
 
 
@@ -387,7 +385,7 @@ def test_groups_of_several_sizes_are_held_out_together_where_penalties_are_chose
         ({"task": "labels"}, 'Got task="labels" and y of one column; expected columns of 0 and 1'),
         ({"task": "classes", "y": [[0, 1], [1, 1]] * 12}, 'Got task="classes" and y of several columns; expected one'),
         ({"y": [[0, 1], [1, 2]] * 12}, r"y\[1, 1\] = 2; expected labels"),
-        ({"groups": [1, 2]}, r"Got groups of shape \(2,\); expected one for each of the 24 samples"),
+        ({"groups": [1, 2]}, r"Got groups of shape \(2,\); expected one group per sample: \(24,\)"),
         ({"groups": [0] * 12 + [1] * 12}, r"Got 2 groups and cv=3; expected at least one group per fold\. Give cv=2\."),
         ({"scoring": ["accuracy", "f1"]}, "expected the name of one scorer"),
         ({"cv": [(range(0, 24, 2), [1, 3])]}, r"Got fold 0 with 1 class .leaf. to train on"),

@@ -66,7 +66,7 @@ def test_reasons_say_what_was_measured():
     worse = choose(Situation("classes", (60, 60), measured(0.1, first=0.9, last=0.6)))["freeze_depth"][1]
     assert "earlier block (early)" in worse
     negative = choose(Situation("classes", (60, 60), measured(0.1, baseline=0.95)))["freeze_depth"][1]
-    assert "do better than pixels + PCA" in negative
+    assert "has better features than pixels + PCA" in negative
     assert "earlier blocks" in choose(Situation("classes", (5, 5), FAR))["layer"][1]
 
 

@@ -96,7 +96,7 @@ def test_what_is_no_factor_is_refused(pictures, factor):
 def test_a_head_alone_has_nothing_to_move(pictures):
     model = FineTunedClassifier(tiny_cnn, random_state=0).fit(*pictures)
     assert model.interpolation_ == 1.0
-    with pytest.raises(ValueError, match="only the head was trained"):
+    with pytest.raises(ValueError, match="only a trained head"):
         model.interpolation_ = 0.5
 
 

@@ -12,7 +12,7 @@ from networks import tiny_vectors
 from sktransfer import FineTunedClassifier
 
 X = np.random.default_rng(0).normal(size=(6, 4))
-MISSING = "expected a label for each sample. Leave out rows without a label"
+MISSING = "expected one label per sample. Leave out rows without a label"
 
 
 class Colour(enum.Enum):
@@ -77,7 +77,7 @@ def test_labels_come_in_any_form(y, classes):
         ),
         (pd.DataFrame({"a": [0, 1] * 3, "b": ["a", "b"] * 3}), r"Got y of shape \(6, 2\) with y\[0, 1\] = 'a'"),
         (np.ones((6, 2, 2)), r"Got y of shape \(6, 2, 2\); y should be a 1d array"),
-        (np.linspace(0, 1, 12).reshape(6, 2), r"To predict several .* take FineTunedRegressor"),
+        (np.linspace(0, 1, 12).reshape(6, 2), r"To predict several .* use FineTunedRegressor"),
         (np.linspace(0, 1, 6), r"such as 0.2; .*FineTunedRegressor"),
         (np.linspace(0, 1, 6), "Unknown label type: continuous"),
         (np.ma.masked_array([0, 1] * 3, mask=[1, 0] * 3), "Got y as a masked array in which 3 values are masked"),

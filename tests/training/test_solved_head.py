@@ -88,7 +88,7 @@ def test_a_part_held_out_with_all_the_weight_is_refused():
         for row in range(20):
             classifier.fit(X, y, sample_weight=np.arange(20) == row)
 
-    with pytest.raises(ValueError, match="weights that are 0 for all 10 samples that are left for training"):
+    with pytest.raises(ValueError, match="weights of 0 for all 10 samples that are left for training"):
         weigh_each_alone()
 
 
@@ -223,7 +223,7 @@ def test_one_sample_of_each_class_is_solved_with_the_middle_penalty():
 
 def test_a_fit_with_one_sample_of_a_class_tells_where_it_was_called(pictures):
     X, y = pictures
-    with pytest.warns(UserWarning, match=r'Got head_C="auto" and one sample of each class; .* is taken') as caught:
+    with pytest.warns(UserWarning, match=r'Got head_C="auto" and one sample of each class; .* is used') as caught:
         FineTunedClassifier(tiny_cnn, random_state=0).fit(X[:2], y[:2])
     assert caught[0].filename == __file__
 
@@ -264,7 +264,7 @@ def test_it_is_the_logistic_regression_of_scikit_learn(n_classes):
 def test_a_solution_that_is_not_reached_is_told(monkeypatch):
     monkeypatch.setattr(_logistic_problem, "MOST_STEPS", 3)
     features, labels = separable(60, 3)
-    with pytest.warns(ConvergenceWarning, match="no solution of the head in 3 steps with C=1e"):
+    with pytest.warns(ConvergenceWarning, match="head did not converge in 3 steps with C=1e"):
         solve_head(features, labels, np.ones(60), 3, C=1e3)
 
 

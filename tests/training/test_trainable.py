@@ -374,7 +374,7 @@ def test_a_file_whose_tensors_were_exchanged_is_refused(pictures):
     model = classifier("norm").fit(X, y)
     record, tensors = model.net_.module_.to_record()
     less = {name: tensor for name, tensor in tensors.items() if name != "tail.7.weight"}
-    with pytest.raises(ValueError, match="are not those that their record names"):
+    with pytest.raises(ValueError, match="do not match their record"):
         sktransfer.restore_suffix(record, less)
     record, tensors = classifier().fit(X, y).net_.module_.to_record()
     less = {name: tensor for name, tensor in tensors.items() if name != "left.6.weight"}

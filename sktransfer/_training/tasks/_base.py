@@ -1,4 +1,4 @@
-"""What training asks of a target, whatever its kind."""
+"""What training needs of a target, whatever its kind."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Task(ABC):
-    """What is to be learned.
+    """Task to learn.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Task(ABC):
 
     @property
     def loss_weights(self) -> np.ndarray:
-        """What each sample counts in the loss, or each of its outputs."""
+        """Weight of each sample in the loss, or of each of its outputs."""
         return self.weights
 
     def of(self, source: "Activations", rows: np.ndarray) -> "ActivationDataset":

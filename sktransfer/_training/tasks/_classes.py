@@ -1,4 +1,4 @@
-"""One label a sample: logistic regression on features, cross-entropy in epochs."""
+"""One label per sample: logistic regression on features, cross-entropy in epochs."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from sktransfer._training.tasks._weights import check_lengths
 
 
 class ClassTask(Task):
-    """Which class a sample is of.
+    """Predict the class of a sample.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ class ClassTask(Task):
 
     metric: ClassVar[str] = "accuracy"
     nothing_to_choose_by: ClassVar[str] = (
-        'Got head_C="auto" and one sample of each class; expected two of one class at least, to choose the penalty by '
-        "samples that are held out."
+        'Got head_C="auto" and one sample of each class; expected at least two of one class, to choose the penalty on '
+        "held-out samples."
     )
 
     def __init__(self, classes: np.ndarray, labels: np.ndarray, weights: np.ndarray, label_smoothing: float = 0.0):

@@ -1,4 +1,4 @@
-"""Several labels a sample, as a person gives them, become an array of 0 and 1."""
+"""Turn several labels per sample, as users give them, into an array of 0 and 1."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def read_indicators(y: Any, name: str = "y") -> np.ndarray | None:
     Raises
     ------
     ValueError
-        If there are columns of anything but 0 and 1.
+        If there are columns with values other than 0 and 1.
     """
     if issparse(y):
         matrix = y.toarray()
@@ -61,7 +61,7 @@ def read_indicators(y: Any, name: str = "y") -> np.ndarray | None:
         if _continuous(numbers):
             raise ValueError(
                 f"{got}; expected labels: {name} should be a 1d array, or columns of 0 and 1. To predict several "
-                "numbers per sample, take FineTunedRegressor."
+                "numbers per sample, use FineTunedRegressor."
             )
         one = f"{name} should be a 1d array of one label per sample, or columns of 0 and 1"
         raise ValueError(f"{got}; expected labels: {one}. {ADVICE}")

@@ -1,4 +1,4 @@
-"""skorch's net of several labels a sample, for callbacks that let it predict."""
+"""skorch's net for several labels per sample, for callbacks that let it predict."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Several labels a sample: one logistic regression a label on the same features, binary cross-entropy in epochs.
+"""Several labels per sample: one logistic regression per label on the same features, binary cross-entropy in epochs.
 
 Samples are held out at random: which labels occur together says how one would stratify, and nobody has enough samples
 of each combination.
@@ -22,7 +22,7 @@ CERTAIN = 30.0
 
 
 class IndicatorTask(Task):
-    """Which labels a sample has.
+    """Predict the labels of a sample.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ class IndicatorTask(Task):
 
     metric: ClassVar[str] = "accuracy"
     nothing_to_choose_by: ClassVar[str] = (
-        'Got head_C="auto" and no label of which two samples have it, or two have not; expected one at least, to '
-        "choose the penalty by samples that are held out."
+        'Got head_C="auto", but no label that at least two samples have and two do not have; expected at least one, to '
+        "choose the penalty on held-out samples."
     )
 
     def __init__(
@@ -168,7 +168,8 @@ def indicator_task(
         return IndicatorTask(indicators, weights, None, label_smoothing)
     if isinstance(class_weight, list) and len(class_weight) != n_labels:
         raise ValueError(
-            f"Got class_weight with {len(class_weight)} dicts for {n_labels} labels; expected one for each, such as "
+            f"Got class_weight with {len(class_weight)} dicts for {n_labels} labels; expected one dict per label, "
+            "such as "
             '{0: 1, 1: 2}, or one dict for all, or "balanced".'
         )
     label_weights = np.empty(indicators.shape)
@@ -177,7 +178,7 @@ def indicator_task(
         present = np.unique(column)
         if isinstance(own, dict) and set(own) - {0, 1}:
             raise ValueError(
-                f"Got class_weight={shown(own)} for a label that a sample has (1) or has not (0); expected the "
+                f"Got class_weight={shown(own)} for a label that a sample has (1) or does not have (0); expected the "
                 "keys 0 and 1."
             )
         known = {key: weight for key, weight in own.items() if key in present} if isinstance(own, dict) else own

@@ -1,4 +1,4 @@
-"""Labels as a person gives them become indices of classes, and weights numbers. What is neither is refused at once."""
+"""Turn labels, as users give them, into indices of classes, and weights into numbers. Refuse anything else."""
 
 from numbers import Number, Real
 from typing import Any
@@ -47,8 +47,8 @@ def read_labels(y: Any) -> tuple[np.ndarray, np.ndarray]:
     assert_all_finite(y, input_name="y")
     if type_of_target(y).startswith("continuous"):
         raise ValueError(
-            "Unknown label type: continuous. Got y of numbers that are no classes, such as "
-            f"{shown(float(y[np.flatnonzero(y != np.floor(y))[0]]))}; expected labels. To predict numbers, take "
+            "Unknown label type: continuous. Got y with numbers that are not classes, such as "
+            f"{shown(float(y[np.flatnonzero(y != np.floor(y))[0]]))}; expected labels. To predict numbers, use "
             "FineTunedRegressor."
         )
     check_classification_targets(y)
@@ -79,7 +79,7 @@ def read_validation_labels(y: Any, classes: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If labels are none, or others than those of the training samples.
+        If they are not labels, or not labels of the training samples.
     """
     if issparse(y):
         raise ValueError(f"Got y_val as a sparse matrix; expected {_WANTED}, as y is.")
@@ -88,7 +88,7 @@ def read_validation_labels(y: Any, classes: np.ndarray) -> np.ndarray:
     strange = [label for label in np.asarray(y).tolist() if label not in known]
     if strange:
         raise ValueError(
-            f"Got {shown(strange[0])} in y_val; expected the labels of y alone: {shown(classes.tolist(), 100)}."
+            f"Got {shown(strange[0])} in y_val; expected only labels of y: {shown(classes.tolist(), 100)}."
         )
     return np.array([known[label] for label in np.asarray(y).tolist()], dtype=np.int64)
 
@@ -136,11 +136,11 @@ def check_class_weight(class_weight: Any) -> None:
     Raises
     ------
     ValueError
-        If one is negative, NaN or infinite, or something in a list is no dict.
+        If one is negative, NaN or infinite, or something in a list is not a dict.
     """
     for one in class_weight if isinstance(class_weight, list) else [class_weight]:
         if isinstance(class_weight, list) and not isinstance(one, dict):
-            raise ValueError(f"Got class_weight={shown(class_weight)}; expected a dict for each label in a list.")
+            raise ValueError(f"Got class_weight={shown(class_weight)}; expected one dict per label in a list.")
         values = one.values() if isinstance(one, dict) else []
         if not all(isinstance(weight, Real) and 0 <= float(weight) < np.inf for weight in values):
             raise ValueError(f"Got class_weight={shown(class_weight)}; expected finite numbers of at least 0.")
@@ -202,8 +202,8 @@ def _refuse_missing(column: np.ndarray, name: str) -> None:
         of_numbers = f"Input {name} contains NaN: got" if kind == "f" else "Got"
         label = shown(column[row : row + 1].tolist()[0])
         raise ValueError(
-            f"{of_numbers} {name}[{row}] = {label}; expected a label for each sample. "
-            f"Leave out rows without a label.{more}"
+            f"{of_numbers} {name}[{row}] = {label}; expected one label per sample. Leave out rows without a "
+            f"label.{more}"
         )
 
 

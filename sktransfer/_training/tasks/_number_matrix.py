@@ -1,4 +1,4 @@
-"""Numbers to be predicted, as a person gives them, become an array of float64."""
+"""Turn numbers to predict, as users give them, into an array of float64."""
 
 from decimal import Decimal
 from numbers import Real
@@ -32,7 +32,7 @@ def read_numbers(y: Any, name: str = "y") -> tuple[np.ndarray, bool]:
     float64 ndarray of shape (n_samples, n_outputs)
         Its values.
     bool
-        Whether it has one number a sample and no column of its own for it.
+        Whether it has one number per sample, without a column axis.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def _as_float(given: np.ndarray, name: str) -> np.ndarray:
             )
         if not isinstance(value, Real | Decimal):
             raise ValueError(
-                f"Got {got} of type {type(value).__name__}; expected {_WANTED}. To predict classes, take "
+                f"Got {got} of type {type(value).__name__}; expected {_WANTED}. To predict classes, use "
                 "FineTunedClassifier."
             )
     try:

@@ -1,4 +1,4 @@
-"""Numbers of a sample: ridge regression on features, squared, absolute or Huber's loss in epochs."""
+"""Numbers per sample: ridge regression on features, squared, absolute or Huber loss in epochs."""
 
 import warnings
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from sktransfer._training.tasks._weights import check_lengths, read_weights, ref
 # Of numbers with standard deviation 1; Huber's loss grows like the difference from one standard deviation on.
 LOSSES = {"squared_error": nn.MSELoss, "absolute_error": nn.L1Loss, "huber": nn.HuberLoss}
 
-# Parts of like numbers from each of which samples are held out.
+# Number of bins of similar numbers. Samples are held out from each bin.
 BINS = 10
 
 
@@ -34,7 +34,7 @@ class NumberTask(Task):
     mean, scale : float64 ndarray of shape (n_outputs,)
         What is taken from numbers, and what they are divided by then.
     is_flat : bool
-        Whether there is one number a sample, without a column of its own.
+        Whether there is one number per sample, without a column axis.
     """
 
     metric: ClassVar[str] = "r2"
@@ -161,9 +161,7 @@ def number_task(
     numbers, is_flat = read_numbers(y)
     check_lengths(n_samples, len(numbers))
     if len(numbers) < 2:
-        raise ValueError(
-            f"Got y with {len(numbers)} sample; expected at least two, between which there is a difference."
-        )
+        raise ValueError(f"Got y with {len(numbers)} sample; expected at least two samples with different values.")
     weights = read_weights(sample_weight, len(numbers))
     refuse_no_weight(weights)
     if units is not None and len(units[0]) == numbers.shape[1]:
@@ -173,11 +171,11 @@ def number_task(
     shares, relative = weights / weights.sum(), numbers / greatest
     mean = shares @ relative
     deviation = np.sqrt(shares @ np.square(relative - mean))
-    varies = deviation > 1e-12  # what is constant but for rounding is constant
+    varies = deviation > 1e-12  # constant up to rounding counts as constant
     if not varies.any():
         values = shown(numbers[0].tolist() if numbers.shape[1] > 1 else float(numbers[0, 0]))
         warnings.warn(
-            f"Got y that is {values} for all samples: every prediction will be that.", UserWarning, stacklevel=5
+            f"Got y that is {values} for all samples: every prediction will be the same.", UserWarning, stacklevel=5
         )
     scale = np.where(varies, deviation, 1.0) * greatest
     return NumberTask(numbers, weights, loss, mean * greatest, scale, is_flat)

@@ -1,4 +1,4 @@
-"""Weights of samples as a person gives them become numbers, and lengths are compared."""
+"""Turn sample weights, as users give them, into numbers, and compare lengths."""
 
 from numbers import Number
 from typing import Any

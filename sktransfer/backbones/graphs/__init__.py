@@ -1,1 +1,1 @@
-"""Where a network can be cut, and its parts made ready to run."""
+"""Find where a network can be cut, and make its parts ready to run."""

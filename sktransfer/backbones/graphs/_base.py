@@ -1,4 +1,4 @@
-"""What a kind of network owes to be cut: an order of cuts, the part between any two, and the blocks that they bound.
+"""What a kind of network must provide to be cut: an order of cuts, the part between any two, and blocks.
 
 Two files keep it: `_traced_graph.py` for networks whose operations can be traced, and `_layer_graph.py` for stacks of
 layers.
@@ -15,21 +15,21 @@ from sktransfer.backbones._identity import Description
 
 
 class UntraceableError(ValueError):
-    """The network cannot be written down as a line of operations, so there is no telling where to cut it."""
+    """The network cannot be traced as a sequence of operations, so it cannot be cut."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a network between two cut points that holds weights.
+    """Part of a network with weights, between two places where the network can be cut.
 
     Attributes
     ----------
     name : str
-        Path of the module whose weights the part ends with, such as `"layer3.1"`.
+        Path of the last module with weights in the block, such as `"layer3.1"`.
     parameter_names : tuple of str
         Qualified names of its parameters.
     buffer_names : tuple of str
-        Qualified names of its buffers, BatchNorm's running statistics among them.
+        Qualified names of its buffers, including the running statistics of BatchNorm layers.
     """
 
     name: str
@@ -64,7 +64,7 @@ Ready = dict[tuple[str, str, torch.device, bool], Any]
 
 
 class Graph(Protocol):
-    """Where a network can be cut, and its blocks."""
+    """Cuts of a network, and its blocks."""
 
     blocks: tuple[Block, ...]
     gives_maps: bool  # whether values may be maps; else they are tokens
@@ -112,7 +112,7 @@ class Graph(Protocol):
         """Forget what its layers were called with, which lies on the device where they ran."""
 
     def describe(self) -> Description:
-        """Write down what the network computes, but for its weights; raise `NotWritableError` where that cannot be."""
+        """Write down what the network computes, except for its weights; raise `NotWritableError` if it cannot."""
 
     def output_shapes(self, x: torch.Tensor) -> list[tuple[int, ...]]:
         """Run the network once and return the shape of each block's output, up to the features."""

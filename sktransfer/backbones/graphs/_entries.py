@@ -27,7 +27,7 @@ class Entry(Protocol):
     Attributes
     ----------
     tells_padding : bool
-        Whether the network is told which positions stand only for the length of others.
+        Whether the network receives a mask of the positions that are padding.
     """
 
     tells_padding: bool
@@ -122,7 +122,7 @@ class Tokens:
         padding: torch.Tensor | None,
         count: Callable[[dict[str, torch.Tensor]], int],
     ) -> dict[str, torch.Tensor]:
-        # Which tokens these are matters as little to layers as it does to masks, if only they are no padding.
+        # Which tokens these are matters as little to layers as it does to masks, if only they are not padding.
         numbers = torch.full_like(hidden[..., 0], self.other, dtype=torch.int64)
         return self._with_mask(numbers, padding)
 

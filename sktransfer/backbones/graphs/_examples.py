@@ -1,4 +1,4 @@
-"""What the values of a traced network look like, seen on examples that it takes: their shapes, and sizes as numbers.
+"""Learn from examples which shapes the values of a traced network have.
 
 Nobody says what shape of sample a network takes, so likely ones are tried: small networks run on random numbers, large
 ones on tensors that have a shape and no values, which takes torch longer for each operation.
@@ -29,7 +29,7 @@ _SMALL = 50_000_000
 
 @dataclass(frozen=True)
 class Seen:
-    """What is remembered of a tensor.
+    """Record of a tensor.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Parts of a network, made ready to be run or trained fast: the same function, with fewer and cheaper operations.
+"""Make parts of a network fast: the same function, with fewer and cheaper operations.
 
 In eval mode a BatchNorm is a scale and a shift, which the convolution in front of it can do by itself. Layers that are
 the same in two parts of a network are made ready once, so several parts cost the memory of one.
@@ -82,7 +82,8 @@ def scale_convolutions(part: nn.Module) -> nn.Module:
     Returns
     -------
     nn.Module
-        With the layers of `part`, under their names; not copies. A part that is no traced graph is returned as it is.
+        With the layers of `part`, under their names; not copies. A part that is not a traced graph is returned as it
+        is.
     """
     if not isinstance(part, fx.GraphModule):
         return part
@@ -143,7 +144,7 @@ def _folded_norms(part: fx.GraphModule) -> dict[fx.Node, fx.Node]:
         if source.op != "call_module" or calls[source.target] > 1 or len(source.users) > 1:
             continue
         layer = part.get_submodule(str(source.target))
-        # A weight that is no parameter is computed of others before each call, as weight_norm does.
+        # A weight that is not a parameter is computed from others before each call, as weight_norm does.
         own = "weight" in dict(layer.named_parameters(recurse=False))
         if type(layer) is _FOLDED[type(norm)] and own:
             folded[node] = source

@@ -355,7 +355,7 @@ def get_module(network: nn.Module, path: str) -> Any:
 
 
 def with_replaced(module: nn.Module, path: str, new: nn.Module) -> nn.Module:
-    """Return a module like this one but for what stands at a path; everything beside the path is shared."""
+    """Return a module like this one, except for the module at a path; everything beside the path is shared."""
     name, _, rest = path.partition(".")
     other = twin_of_one(module)
     other._modules[name] = with_replaced(module.get_submodule(name), rest, new) if rest else new

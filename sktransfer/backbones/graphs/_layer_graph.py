@@ -37,7 +37,7 @@ from sktransfer.backbones.graphs._layer_part import LayerPart
 from sktransfer.backbones.graphs._layer_relays import Relayed
 from sktransfer.backbones.graphs._own_vector import OwnVector
 
-# Lengths of which it is remembered what layers are given, and how much memory that may take.
+# Number of lengths for which the inputs of layers are remembered, and how much memory that may take.
 _LENGTHS_KEPT = 64
 _BYTES_KEPT = 2**28
 
@@ -76,7 +76,7 @@ class LayerGraph:
     Raises
     ------
     UntraceableError
-        If the network is no such stack.
+        If the network is not such a stack.
     """
 
     gives_maps = False
@@ -183,7 +183,7 @@ class LayerGraph:
         return part.requires_grad_(False)
 
     def describe(self) -> Description:
-        """Write down what the network computes, but for its weights."""
+        """Write down what the network computes, except for its weights."""
         after = " ".join(self._after) or None
         return describe_network(
             self.network, stack=self.stack, ends=self.ends, after=after, finish=self.finish, entry=self.entry
@@ -206,7 +206,7 @@ class LayerGraph:
         rows = hidden if self.by_rows or padding is not None else hidden[:1]
         if padding is not None or (is_traced() and self.entry.tells_padding):
             return self._call_again(rows, padding)
-        # All that they depend on: which values there are is no part of it, and the self-check saw that it need not.
+        # All that they depend on: which values there are is not part of it, and the self-check saw that it need not.
         key = (int(rows.shape[0]), int(rows.shape[1]), hidden.device)
         with self._lock:
             if key in self._known:

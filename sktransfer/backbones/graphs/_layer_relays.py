@@ -74,7 +74,7 @@ class Relayed:
         hidden : Tensor of shape (n, positions, features)
             Of whose shape the call's hidden states are.
         padded : bool
-            Whether layers are told of padding.
+            Whether layers receive a mask of padding.
 
         Returns
         -------

@@ -1,7 +1,7 @@
-"""How a network that takes samples of one size calls its modules, and which of their results all that follows needs.
+"""Record how a network calls its modules, and which of their results everything later depends on.
 
-It is run once without memory for its values, with gradients to follow: a result that every way from the output back to
-the samples passes is one at which the network can be cut.
+The network is run once without memory for its values, with gradients to follow: a result that every way from the output
+back to the samples passes is one at which the network can be cut.
 """
 
 import copy
@@ -80,7 +80,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Watched:
-    """How a network ran.
+    """Record of a run of a network.
 
     Attributes
     ----------
@@ -169,7 +169,7 @@ def watch(network: nn.Module, run: Callable[[nn.Module, int], tuple[torch.Tensor
     others, _, _ = _run_once(network, run, 3)
     if [event.name for event in calls] != [event.name for event in others]:
         raise UntraceableError(
-            f"Got a {type(network).__name__} that calls other layers for two samples than for three; expected the "
+            f"Got a {type(network).__name__} that calls different layers for two and for three samples; expected the "
             "same layers for any number of samples. It cannot be cut: use another network."
         )
     counts = Counter(event.name for event in calls)
@@ -307,7 +307,7 @@ def has_a_row_per_sample(result: Shaped) -> bool:
 
 
 class _Dataflow:
-    """What an output was computed from, as torch remembers it for gradients."""
+    """History of an output, as torch remembers it for gradients."""
 
     def __init__(self, output: torch.Tensor, x: torch.Tensor):
         if output.grad_fn is None:

@@ -1,4 +1,4 @@
-"""Networks that take samples of one size and run their own code: cut behind modules whose result is all that follows.
+"""Cut networks that run their own code on samples of one size, after modules that all later ones depend on.
 
 Nothing here knows one architecture from another, or traces operations: a run with gradients to follow says which
 results every way from the output back to the samples passes, and parts are seen to give the bits of the whole.
@@ -63,7 +63,7 @@ _SMALL = 50_000_000
 
 
 class SizedEntry(Protocol):
-    """How samples of one size are handed to a network, and its features taken out of what it returns."""
+    """Hand samples of one size to a network, and take its features out of the result."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,7 +75,7 @@ class SizedEntry(Protocol):
 
     @property
     def features(self) -> str:
-        """What the features are, in words."""
+        """Description of the features."""
 
     def arguments(self, x: torch.Tensor) -> dict[str, Any]:
         """Return what the network's forward takes."""
@@ -84,7 +84,7 @@ class SizedEntry(Protocol):
         """Choose what the features are, given what the network, or its like without values, has returned."""
 
     def found_special(self, special: torch.Tensor | None) -> None:
-        """Take note of which tokens are the same for any samples."""
+        """Remember the tokens that are the same for any samples."""
 
     def read(self, output: Any) -> torch.Tensor:
         """Return the features of what the network's forward returns."""
@@ -143,7 +143,7 @@ class ModuleGraph:
 
     @property
     def features(self) -> str | None:
-        """What the features are, in words; `None` where they are those of a layer that somebody chose."""
+        """Description of the features; `None` if the user chose the layer."""
         return self.entry.features if self._features == self._end else None
 
     def ending_at(self, cut: ModuleCut) -> "ModuleGraph":
@@ -226,7 +226,7 @@ class ModuleGraph:
         """Nothing is remembered from run to run."""
 
     def describe(self) -> Description:
-        """Write down what the network computes, but for its weights."""
+        """Write down what the network computes, except for its weights."""
         return describe_network(self.network, entry=self.entry, special=self.special)
 
     def output_shapes(self, x: torch.Tensor) -> list[tuple[int, ...]]:
@@ -397,7 +397,7 @@ class ModuleGraph:
             raise
         except Exception as error:  # networks raise what they please
             raise UntraceableError(
-                f"Got a {kind} that cannot be run on a picture alone ({first_line(error)}); expected a network that "
+                f"Got a {kind} that cannot be run on an image alone ({first_line(error)}); expected a network that "
                 f"takes pictures of shape {tuple(self.entry.shape)}. Use another network."
             ) from error
 
@@ -435,7 +435,7 @@ class ModuleGraph:
         except Exception as error:  # networks raise what they please
             raise UntraceableError(
                 f"Got a {kind} whose parts cannot be run one after another ({first_line(error)}); expected modules "
-                "whose results are all that later ones need. It cannot be cut: use another network."
+                "that need only the results of earlier modules. It cannot be cut: use another network."
             ) from error
         finally:
             self.poison = 0.0
@@ -448,8 +448,8 @@ class ModuleGraph:
             )
         if not torch.equal(value, whole):
             raise UntraceableError(
-                f"Got a {kind} whose modules, called one after another, do not give the network's result; expected "
-                "modules whose results are all that later ones need. It cannot be cut: use another network."
+                f"Got a {kind} whose modules, called one after another, do not reproduce the network's result; "
+                "expected modules that need only the results of earlier modules. It cannot be cut: use another network."
             )
         return tuple(whole.shape)
 

@@ -1,4 +1,4 @@
-"""The part between two cuts of a network that runs its own code: modules before the cut are stood in for.
+"""The part between two cuts of a network that runs its own code: stand-ins replace modules before it.
 
 The network is called as ever. What stands for a module before the cut returns zeros of the shape that the module would
 return, or what it was given; the module at the cut returns the value that enters; behind the last module wanted the run
@@ -22,7 +22,7 @@ class _Reached(Exception):  # noqa: N818
 
 
 class Parts(Protocol):
-    """What a part asks the graph of its network."""
+    """Questions of a part to the graph of its network."""
 
     network: nn.Module
     poison: float
@@ -46,7 +46,7 @@ class _Held(nn.Module):
 
 
 class Plan:
-    """What is done with each module of a network to run a part of it.
+    """Plan for running a part of a network: what to do with each module.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Plan:
 
 
 class _Shared:
-    """What copies of a part share: nothing of it is trained.
+    """State that copies of a part share. Nothing of it is trained.
 
     It stands under one name, since the network's own modules may bear any other.
     """
@@ -194,7 +194,7 @@ class _Run:
 
 
 class _StandIn(nn.Module):
-    """Stands where a module stood: its attributes can be asked for, and it returns what it is told to."""
+    """Stands where a module stood: its attributes can be asked for, and it returns what it is set to return."""
 
     def __init__(self, original: nn.Module, run: _Run, path: str, role: str):
         super().__init__()

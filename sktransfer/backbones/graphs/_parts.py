@@ -1,4 +1,4 @@
-"""Parts of a traced network as modules, which leave nothing behind when they are gone.
+"""Make parts of a traced network into modules that leave nothing in memory when they are deleted.
 
 torch.fx keeps the source text of every module that it generates for as long as the process lives, so that tracebacks
 can show it. A search generates thousands.

@@ -1,4 +1,4 @@
-"""From a block's output, a map or tokens, to one vector a sample."""
+"""Pool the output of a block, a map or tokens, to one vector per sample."""
 
 from abc import abstractmethod
 

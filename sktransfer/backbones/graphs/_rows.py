@@ -1,4 +1,4 @@
-"""Which values of a network are tensors of one row of floats for each sample, so that they can be kept by sample."""
+"""Find the values of a network that are one row of floats per sample, so that they can be cached by sample."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ from torch import fx, nn
 
 from sktransfer.backbones.graphs._examples import Seen, Values
 
-# Operations whose result may be no tensor, or no tensor of floats.
+# Operations whose result may not be a tensor, or not a tensor of floats.
 _OTHER_RESULTS = re.compile(r"fft|chunk|split|unbind|topk|sort|^mode$|^arg|long|^int$|bool|complex|unfold|^to$|^type$")
 
 
@@ -55,7 +55,7 @@ def may_lose_rows(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     numbers: Any = node.args[1] if node.args[1:] and isinstance(node.args[1], tuple | list) else node.args[1:]
     first = numbers[0] if numbers else None
     if name in ("view", "reshape"):
-        return not (isinstance(first, fx.Node) and first.args[-1:] == (0,))  # but for x.size(0) and x.shape[0]
+        return not (isinstance(first, fx.Node) and first.args[-1:] == (0,))  # except for x.size(0) and x.shape[0]
     if name == "permute":
         return bool(first != 0)
     if name in ("transpose", "swapaxes", "swapdims", "movedim"):

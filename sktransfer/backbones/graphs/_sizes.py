@@ -1,8 +1,8 @@
-"""Values that follow from the sizes of a sample alone, and how what lies behind a cut works them out anew.
+"""Compute, after a cut, the values that depend only on the sizes of a sample.
 
 A forward that reads `x.shape` at its start and uses it at its end does not keep x alive: what it needs are numbers.
 Behind a cut there is only one tensor, so each such number must follow from the shape of that tensor. Which of its axes
-it is, or which multiple of one, is seen on examples; and as examples are no proof, the part in front of the cut, which
+it is, or which multiple of one, is seen on examples; and as examples prove nothing, the part before the cut, which
 knows the number, compares it with what the part behind will take it for.
 """
 
@@ -134,7 +134,7 @@ def _reads_size(node: fx.Node) -> bool:
 
 
 class Behind:
-    """What of a network's sizes lies before a cut and is worked out anew behind it.
+    """Sizes that lie before a cut and are computed again after it.
 
     Parameters
     ----------
@@ -254,7 +254,7 @@ def _as_size(values: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> Writer
 
 
 def _as_side(values: Sequence[int], shapes: Sequence[tuple[int, ...]]) -> Writer | None:
-    """Return how to write numbers as the side of a square of as many positions as an axis has, but for a few."""
+    """Return how to write numbers as the side of a square of as many positions as an axis has, except for a few."""
     for axis in range(1, min(map(len, shapes))):
         positions = [shape[axis] for shape in shapes]
         spare = {n - value * value for n, value in zip(positions, values, strict=True)}

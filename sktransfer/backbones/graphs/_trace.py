@@ -1,4 +1,4 @@
-"""A network's forward as a graph of operations, with torch.fx.
+"""Trace the forward of a network as a graph of operations, with torch.fx.
 
 Every operation's result is read by those that need it, also after statements that work in place, so that a graph can
 be cut by who reads what.
@@ -23,7 +23,7 @@ Untraced = Collection[type[nn.Module] | Callable[..., Any]]
 class _ScopedTracer(fx.Tracer):
     """Traces into every module but torch's own layers, those named, and modules that hold neither weights nor modules.
 
-    The latter (stochastic depth, a dropout of one's own) may behave differently in training, which a trace of their
+    The latter (stochastic depth, your own dropout) may behave differently in training, which a trace of their
     inside would freeze.
 
     While it traces, torch hands it every call of every module in the process; those of other threads are let through.
@@ -90,8 +90,8 @@ def trace(network: nn.Module, untraced: Untraced) -> fx.Graph:
     except (TypeError, RuntimeError, ValueError, AssertionError) as error:
         raise UntraceableError(
             f"Got a {type(network).__name__} whose forward cannot be traced ({first_line(error)}); expected operations "
-            "that do not depend on the values of the input. Mark what branches with torch.fx.wrap, or put it in a "
-            "module of its own."
+            "that do not depend on the values of the input. Mark functions that branch with torch.fx.wrap, or put "
+            "them into their own module."
         ) from error
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     if not placeholders or any(spare.users for spare in placeholders[1:]):

@@ -1,4 +1,4 @@
-"""Where a network can be cut, and which of those cuts bound its blocks.
+"""Find the cuts of a traced network, and those of them that bound its blocks.
 
 A network is traced once into a graph of operations. Wherever exactly one tensor is alive the network can be cut, so
 cuts are found, never listed by hand: one rule serves every architecture.
@@ -192,7 +192,7 @@ class NetworkGraph:
         return make_ready(self.between(start, end, pooled), device, bfloat16, ready)
 
     def describe(self) -> Description:
-        """Write down what the network computes, but for its weights."""
+        """Write down what the network computes, except for its weights."""
         return describe_operations(self.network, self._slice(self._output, self._input))
 
     def block_ends(self) -> dict[fx.Node, int]:
@@ -226,7 +226,7 @@ class NetworkGraph:
         return sorted(needed, key=self._order.__getitem__)
 
     def _find_places(self, ends_in_classifier: bool | None) -> None:
-        """Find values that are the only one alive at some point of the run, but for sizes that can be had from them."""
+        """Find values that are the only one alive at some point of the run, except for sizes that follow from them."""
         order = [self._input, *self._slice(self._output, self._input)]
         strictly, at_most = self._alone(order, self._constants), self._alone(order, self._apart)
         self._cut_at(list(at_most), ends_in_classifier)
@@ -410,9 +410,9 @@ class NetworkGraph:
         _said.add(kind)
         found = f"{len(self.blocks)} block" + "s" * (len(self.blocks) > 1)
         warnings.warn(
-            f"Got a {kind.__name__} whose {count} layers with weights make {found}; expected at least {FEW_BLOCKS}. It "
-            "can be cut only where one tensor holds all that is needed further on, and nearly everywhere its forward "
-            f"needs more. So freeze_depth chooses among {found} alone, and a share such as 0.5 is rounded to one of "
+            f"Got a {kind.__name__} whose {count} layers with weights make {found}; expected at least {FEW_BLOCKS}. "
+            "It can be cut only where one tensor holds everything that later layers need, which is rare in its "
+            f"forward. So freeze_depth chooses among {found} only, and a share such as 0.5 is rounded to one of "
             "them. For finer steps, write its forward as modules that each take one tensor and return one.",
             UserWarning,
             stacklevel=2,

@@ -1,4 +1,4 @@
-"""Which layers with weights each operation of a traced network uses.
+"""Find the layers with weights that each operation of a traced network uses.
 
 A layer is a module with a matrix, or anything of more axes, among its own parameters. Its operation may be the module
 itself, a function that is handed its weights, or a function that is handed what was computed of them.

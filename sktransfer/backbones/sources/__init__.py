@@ -1,1 +1,1 @@
-"""Where networks come from: each place is one file."""
+"""Sources of networks: each is one file."""

@@ -1,4 +1,4 @@
-"""What a kind of backbone owes: enough to build its networks, and to build them again from a pickle."""
+"""What each source of networks provides: enough to build a network, and to build it again from a pickle."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ class TowerError(ValueError):
 
 
 class Source(Protocol):
-    """Where a backbone comes from: enough to build it again. Each kind of backbone has its own."""
+    """Source of a backbone, with enough to build it again. Each kind of backbone has its own."""
 
     @property
     def kind(self) -> str:
@@ -26,11 +26,11 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call the backbone."""
+        """Name of the backbone."""
 
     @property
     def weights_name(self) -> str:
-        """What to call its weights."""
+        """Name of its weights."""
 
     @property
     def keeps_network(self) -> bool:
@@ -38,18 +38,18 @@ class Source(Protocol):
 
     @property
     def key(self) -> Hashable | None:
-        """What tells, before it is loaded, that a network is the same as one loaded before; `None` where nothing can.
+        """Identity of the network, known before it is loaded; `None` if there is none.
 
         A file counts with its times of change and its size.
         """
 
     @property
     def record(self) -> dict[str, Any]:
-        """What it takes to build the source again, in words and numbers; a person's own network is not among them."""
+        """Plain values that rebuild the source, without a network of the user's own."""
 
     @property
     def origin(self) -> Origin:
-        """Where its weights come from, what they were trained on and their licence, as far as that is stated."""
+        """Origin of the weights, their training data and their licence, if stated."""
 
     def architecture(self) -> nn.Module:
         """Return the network with weights of no importance, or with its own where the source keeps it."""

@@ -1,4 +1,4 @@
-"""Networks that a person brings: a module, or a function that returns one."""
+"""Networks of the user's own: a module, or a function that returns one."""
 
 import copy
 import inspect
@@ -126,7 +126,7 @@ class CustomSource:
         if isinstance(own, ImagePreprocessing):
             raise ValueError(
                 f"Got a network whose attribute `preprocessing` is a {type(own).__name__}; expected ImagePreprocessing "
-                "itself, whose values a saved model holds. Put what else is to be done to a picture into the network."
+                "itself, whose values a saved model holds. Put any other processing of images into the network."
             )
         channels = _channels(network)
         if type(network).__module__.startswith("torchvision.models"):
@@ -155,7 +155,7 @@ def _copy(network: nn.Module) -> nn.Module:
     except (TypeError, RuntimeError, AttributeError) as error:  # locks, generators, open files
         raise ValueError(
             f"Got a {type(network).__name__} as backbone that cannot be copied ({first_line(error)}); expected layers, "
-            "tensors and plain values. Take what cannot be copied out of the network, or make it in forward."
+            "tensors and plain values. Remove what cannot be copied from the network, or create it in forward."
         ) from error
 
 

@@ -56,7 +56,7 @@ def without_code(value: Any) -> Any:
     Returns
     -------
     object
-        The same but for what is left out.
+        The same, without what is left out.
     """
     if isinstance(value, Mapping):
         return {name: without_code(held) for name, held in value.items() if not _is_dropped(str(name))}
@@ -103,7 +103,7 @@ def build_config(values: Mapping[str, Any], files: ModelFiles) -> Any:
     values : mapping
         As in config.json.
     files : ModelFiles
-        Whose they are, for messages.
+        Files of the model, used in error messages.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def build_config(values: Mapping[str, Any], files: ModelFiles) -> Any:
     Raises
     ------
     ValueError
-        If there is no such network here, or a number in it is no size.
+        If there is no such network here, or a number in it is not a size.
     """
     kind = values.get("model_type")
     _check_kind(kind, values, files)
@@ -255,7 +255,7 @@ def on_paper(config: Any, files: ModelFiles, tower: str = "auto") -> nn.Module:
     config : transformers.PreTrainedConfig
         As `build_config` returns it.
     files : ModelFiles
-        Whose it is, for messages.
+        Files of the model, used in error messages.
     tower : {"image", "text", "auto"}, default="auto"
         Which of two networks is wanted of it.
 
@@ -324,7 +324,7 @@ def check_memory(network: nn.Module, files: ModelFiles) -> None:
     network : nn.Module
         As `on_paper` returns it.
     files : ModelFiles
-        Whose it is, for messages.
+        Files of the model, used in error messages.
 
     Raises
     ------

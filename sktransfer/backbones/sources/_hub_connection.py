@@ -83,7 +83,7 @@ def _try_to_open(host: str, port: int) -> str | None:
             f"no connection to {host}:{port} within {seconds:g} s; on a slow network set HF_HUB_ETAG_TIMEOUT to more "
             "seconds"
         )
-    except (OSError, UnicodeError) as error:  # refused, no such host, no route, a name that is none
+    except (OSError, UnicodeError) as error:  # refused, no such host, no route, not a name
         return f"no connection to {host}:{port}: {getattr(error, 'strerror', None) or error}"
     return None
 

@@ -117,7 +117,7 @@ def fetch(repository: str, name: str, revision: str | None = None) -> Path | Non
     Raises
     ------
     ConnectionError
-        If the file is not here, and the hub cannot be reached, or its library is told to ask nobody.
+        If the file is not here, and the hub cannot be reached, or its library is in offline mode.
     Exception
         As huggingface_hub raises it; `in_our_words` says what it means.
     """

@@ -181,7 +181,7 @@ def _load_tokenizer(files: ModelFiles, config: Any) -> Any:
 
 
 def _tokenizer_of(names: Iterable[str], settings: Mapping[str, Any], files: ModelFiles, config: Any) -> Any:
-    """Return the library's tokenizer of copies of these files, with settings that name nothing but tokens.
+    """Return the library's tokenizer of copies of these files, with settings that name only tokens.
 
     The library opens, and imports, what tokenizer_config.json names; so it is shown a folder that was made here.
     """

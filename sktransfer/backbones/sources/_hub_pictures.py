@@ -36,7 +36,7 @@ _MOST_PIXELS = 4096
 # What networks return that are made to be a part of others, such as HGNetV2: one map for each stage that is asked for.
 _MAPS = "feature_maps"
 
-# Files of settings name things that are no settings of the pictures; words that are.
+# Files of settings also name things that are not settings of pictures. These words are.
 _WORDS = ("image_processor_type", "feature_extractor_type")
 _ENDINGS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
 
@@ -227,7 +227,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _load_processor(files: ModelFiles, settings: dict[str, Any], config: Any) -> Any:
-    """Return the library's image processor of settings that name nothing but itself, from a folder made here."""
+    """Return the library's image processor, loaded from settings that name only itself, in a folder made here."""
     import transformers
     from transformers import AutoImageProcessor
 

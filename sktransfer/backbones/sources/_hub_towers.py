@@ -31,7 +31,7 @@ def choose_tower(network: Any, tower: str, files: ModelFiles) -> str:
     tower : {"image", "text", "auto"}
         What is asked for.
     files : ModelFiles
-        Whose it is, for messages.
+        Files of the model, used in error messages.
 
     Returns
     -------
@@ -179,7 +179,7 @@ def vector_of_texts(
     prepared : TextPreprocessing
         Its tokenizer.
     files : ModelFiles
-        Whose it is, for messages.
+        Files of the model, used in error messages.
     whole : nn.Module
         The model that the network is a part of, as `on_paper` returns it.
 

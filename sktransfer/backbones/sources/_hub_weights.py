@@ -139,7 +139,7 @@ def by_library(
     Parameters
     ----------
     files : ModelFiles
-        Of the model, for messages.
+        Files of the model, used in error messages.
     config : transformers.PreTrainedConfig
         As `build_config` returns it.
     tower : {"image", "text", "auto"}

@@ -202,7 +202,7 @@ def settle(network: nn.Module, names: Iterable[str], loaded: Collection[str] = (
 
 
 def forget_others(network: nn.Module, states: Sequence[StateDict]) -> None:
-    """Make parameters zero that a file does not have behind any prefix, if it has most: untrained ones are no feature.
+    """Make parameters zero that a file has behind no prefix, if it has most: untrained ones are not features.
 
     Parameters
     ----------

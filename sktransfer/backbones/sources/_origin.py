@@ -1,4 +1,4 @@
-"""Where a network's weights come from, what they were trained on and under which licence, as far as that is stated.
+"""Report where the weights of a network come from, their training data and their licence, if stated.
 
 Nothing is asked over a network, and nothing is guessed: what is not stated is `None`.
 """
@@ -28,16 +28,16 @@ _DATA = {
 
 @dataclass(frozen=True)
 class Origin:
-    """Where weights come from.
+    """Origin of the weights of a network.
 
     Attributes
     ----------
     source : str or None
-        Who gave them and where they lie, such as a package and an address.
+        Who provides the weights, and where, such as a package and an address.
     data : str or None
-        What they were trained on.
+        Data that the weights were trained on.
     licence : str or None
-        The licence of the weights, or its address.
+        Licence of the weights, or its address.
     """
 
     source: str | None = None

@@ -1,6 +1,6 @@
 """Names of networks as people write them elsewhere: each is answered with the `backbone=` that means it here.
 
-Nothing is taken that is written otherwise, and nothing is asked over a network. A name is told by its form, by the
+Names in another form are refused, and nothing is asked over a network. A name is recognised by its form, by the
 files of this machine, and by the names that torchvision, timm and transformers know, as far as they are installed.
 """
 
@@ -276,7 +276,7 @@ def _of_hub_or_timm(bare: str, revision: str) -> str | None:
 
 
 def _spelt(name: str) -> str | None:
-    """Say how torchvision spells a name that is the same but for case, hyphens and the like, or that Keras has."""
+    """Say how torchvision spells a name that differs only in case, hyphens and the like, or that Keras has."""
     known = {_bare(one): one for one in _of_torchvision()}
     behind = "torchvision" in name or "applications" in name or name.startswith("models.")
     version = re.sub(r"(?<=\d)\.(?=\d)", "", name)  # squeezenet1.1

@@ -90,7 +90,7 @@ class UnitLength(nn.Module):
 
 
 _LAYERS: dict[str, Callable[..., nn.Module]] = dict(
-    zip(KINDS, (Dense, Norm, UnitLength, nn.Identity), strict=True)  # a dropout does nothing but in training
+    zip(KINDS, (Dense, Norm, UnitLength, nn.Identity), strict=True)  # a dropout works only in training
 )
 
 

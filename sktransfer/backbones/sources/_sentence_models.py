@@ -26,7 +26,7 @@ _POOLINGS = {
     "pooling_mode_lasttoken": "last", "lasttoken": "last",
 }  # fmt: skip
 
-# What the module of the network is called; all but the first are of old models.
+# What the module of the network is called; those after the first are of old models.
 _NETWORKS = ("Transformer", "BERT", "RoBERTa", "DistilBERT", "ALBERT", "CamemBERT", "XLMRoBERTa", "XLNet", "T5")
 _UNDERSTOOD = ("Transformer", "Pooling", *KINDS)
 
@@ -218,7 +218,7 @@ class SentenceModel:
         layers, width = [], None if width is None else width * len(self.poolings)
         for kind, files in self.layers:
             settings, width = read_layer(files, kind, width)
-            if kind != "Dropout":  # which does nothing but in training
+            if kind != "Dropout":  # which works only in training
                 layers.append({"kind": kind, "path": files.below, "settings": settings})
         return {**said, "layers": layers} if layers else said
 

@@ -1,4 +1,4 @@
-"""timm's networks, by name, with timm's own weights and preprocessing.
+"""Networks from timm, by name, with timm's own weights and preprocessing.
 
 A network is built with `num_classes=0`, so its features are what timm itself calls so: usually one pooled vector a
 picture, in a distilled DeiT the mean of its two tokens. Weights files are read here, as tensors alone; timm, which
@@ -302,7 +302,7 @@ class _HubFile:
             f"and copy the hub's folder of these weights to {str(folder)!r}."
         )
         if (scheme := url.partition(":")[0]) not in _weights.SCHEMES:
-            raise ValueError(f"Refused to download {url}, which comes by {scheme}; expected https. {by_hand}")
+            raise ValueError(f"Refused to download {url}, which uses {scheme}; expected https. {by_hand}")
         try:
             for name in self.names[:-1]:
                 if (place := _hub_downloads.fetch(self.repository, name, self.revision)) is not None:

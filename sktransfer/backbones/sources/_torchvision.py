@@ -1,4 +1,4 @@
-"""torchvision's classification networks, by name, with torchvision's own weights, downloads and preprocessing."""
+"""Classification networks from torchvision, by name, with its weights, downloads and preprocessing."""
 
 import os
 import warnings

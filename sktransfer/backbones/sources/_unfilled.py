@@ -1,6 +1,6 @@
-"""A network that is built without drawing its weights, which are about to be filled from a file.
+"""Build a network without drawing its weights, because a file will fill them.
 
-Libraries draw all of them first, which takes 1.2 s for VGG-16, and .3 s here. Parameters stand in every state dict, so
+Libraries draw all of them first, which takes 1.2 s for VGG-16, and 0.3 s here. Parameters stand in every state dict, so
 what is not drawn is filled, or the file is refused.
 """
 

@@ -126,14 +126,14 @@ def type_faults(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tenso
 
 
 def _type_fault(tensor: torch.Tensor, wanted: torch.dtype) -> str | None:
-    """Say why a tensor cannot be converted to a type and mean the same: whole numbers, for one, are no weights."""
+    """Say why a tensor cannot be converted to a type and mean the same: whole numbers, for one, are not weights."""
     given = tensor.dtype
     differ = f"{str(given)[6:]} for {str(wanted)[6:]}"
     if given == wanted or wanted.is_complex:
         return None
     if tensor.is_complex():
         return differ
-    if not wanted.is_floating_point:  # counters and masks, some of which were written as floats
+    if not wanted.is_floating_point:  # counters and masks, sometimes written as floats
         return differ if given.is_floating_point and not bool((tensor == tensor.round()).all()) else None
     if not given.is_floating_point:
         return differ
@@ -200,7 +200,7 @@ def fetch(weights: "WeightsEnum") -> None:
     if place.exists() and not place.is_file():  # a pipe would keep torch waiting
         raise ValueError(f"Got {shown(place)}, which is not a file. Delete it, then try again. {by_hand}")
     if scheme not in SCHEMES and not place.is_file():
-        raise ValueError(f"Refused to download {weights.url}, which comes by {scheme}; expected https. {by_hand}")
+        raise ValueError(f"Refused to download {weights.url}, which uses {scheme}; expected https. {by_hand}")
     try:
         weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (URLError, HTTPException, ConnectionError, TimeoutError) as error:

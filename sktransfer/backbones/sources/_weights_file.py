@@ -1,4 +1,4 @@
-"""What a weights file has to be: a file, whole, of plain and finite numbers. Each fault has its sentence.
+"""Check a weights file: it must be a whole file of plain and finite numbers. Each fault has its own message.
 
 Nothing is opened that another process would have to feed, and no memory is taken for what a file merely claims.
 """
@@ -74,9 +74,7 @@ def find_file(weights: str | os.PathLike[str]) -> Path:
         path = Path(weights).expanduser()
         found = path.stat()
     except RuntimeError as error:  # ~ of a user that the system does not know
-        raise FileNotFoundError(
-            f"{named}, and the home folder that it begins with is not known; {expected} Write the whole path."
-        ) from error
+        raise FileNotFoundError(f"{named}, whose home folder is not known; {expected} Give the full path.") from error
     except (OSError, ValueError) as error:  # not there, a circle of links, a name that is too long, a zero byte in it
         reason = getattr(error, "strerror", None) or str(error)
         refusal = PermissionError if isinstance(error, PermissionError) else FileNotFoundError
@@ -84,7 +82,7 @@ def find_file(weights: str | os.PathLike[str]) -> Path:
     if not stat.S_ISREG(found.st_mode):
         what = _NO_FILES.get(stat.S_IFMT(found.st_mode), "something else")
         raise FileNotFoundError(f"{named}, which is not a file but {what}; {expected}")
-    if not found.st_size:  # as those below /proc are too, some of which keep their readers waiting
+    if not found.st_size:  # files below /proc are empty too, and some keep their readers waiting
         raise ValueError(f"{named}, which is empty (0 bytes); expected the weights. Copy or download the file again.")
     try:
         with path.open("rb") as file:
@@ -92,7 +90,7 @@ def find_file(weights: str | os.PathLike[str]) -> Path:
     except OSError as error:
         kind = PermissionError if isinstance(error, PermissionError) else ValueError
         raise kind(
-            f"{named}, which cannot be read ({error.strerror}); expected a file that you may read. Change its "
+            f"{named}, which cannot be read ({error.strerror}); expected a readable file. Change its "
             "permissions, or copy it."
         ) from error
     if start.startswith(_POINTER):
@@ -144,10 +142,10 @@ def _check_archive(path: Path, size: int) -> None:
 
 
 def check_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuse tensors of which a network cannot be made, and numbers that are none.
+    """Refuse tensors that no network can use, and values that are not numbers.
 
-    Infinity is refused too, but for masks of zeros and minus infinity, which some layers add to their scores. The look
-    costs one sum of each tensor.
+    Infinity is refused too, except in masks of zeros and minus infinity, which some layers add to their scores. The
+    look costs one sum of each tensor.
 
     Parameters
     ----------
@@ -165,8 +163,8 @@ def check_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
     odd = [f"{name} ({what})" for name, tensor in state.items() if (what := _oddity(tensor))]
     if odd:
         raise ValueError(
-            f"{named}, which holds {count('tensor', odd)} that no layer can be given; expected dense tensors with "
-            "values. Convert them (to_dense(), dequantize()), or save the network's state_dict() again."
+            f"{named}, which holds {count('tensor', odd)} that no layer can use; expected dense tensors with values. "
+            "Convert them (to_dense(), dequantize()), or save the network's state_dict() again."
         )
     size = path.stat().st_size
     large = [
@@ -174,8 +172,8 @@ def check_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
     ]
     if large:
         raise ValueError(
-            f"{named}, which has {size} bytes and claims more in {count('tensor', large)}; expected tensors whose "
-            "values the file holds. Save the weights again, with contiguous() tensors."
+            f"{named}, which has {size} bytes but claims more in {count('tensor', large)}; expected tensors whose "
+            "values are in the file. Save the weights again, with contiguous() tensors."
         )
     wrong = [name for name, tensor in state.items() if not is_finite(tensor)]
     if wrong:
@@ -198,7 +196,7 @@ def check_versions(state: Any, path: Path) -> None:
     Raises
     ------
     ValueError
-        If they are anything but a dict of dicts, with a number as `version`.
+        If they are not a dict of dicts, with a number as `version`.
     """
     metadata = getattr(state, "_metadata", None)
     fine = metadata is None or (

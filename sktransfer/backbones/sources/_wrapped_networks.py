@@ -1,4 +1,4 @@
-"""Networks that a person brings in the wrapping of another library: unwrapped where that is safe, else refused.
+"""Unwrap networks that come in wrappers of other libraries where that is safe, and refuse the others.
 
 What a wrapping is called is looked up in the classes that the object has, so that no optional library is imported.
 """
@@ -81,13 +81,13 @@ def _check_tensor(name: str, tensor: torch.Tensor, network: str) -> None:
     computed = tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized
     if computed and tensor.dtype != torch.float32 and isinstance(tensor, nn.Parameter):
         raise ValueError(
-            f"Got a {network} as backbone whose {name!r} is of {tensor.dtype}; expected float32. Give network.float(); "
-            'to compute in bfloat16 all the same, set precision="bfloat16".'
+            f"Got a {network} as backbone whose {name!r} is of {tensor.dtype}; expected float32. Give "
+            'network.float(). To compute in bfloat16, set precision="bfloat16".'
         )
 
 
 def refuse_other(backbone: Any) -> None:
-    """Refuse what is no name, network or function, and names that are written otherwise here.
+    """Refuse what is not a name, network or function, and names that are written differently here.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Random changes to training images, by level: what stays the same thing to a person stays the same class."""
+"""Change training images at random, by level. The changes must not change the class."""
 
 from typing import Any
 
@@ -101,7 +101,7 @@ def augment_batch(batch: torch.Tensor, augmentation: Augmentation) -> torch.Tens
     Raises
     ------
     ValueError
-        If the callable returns anything but a sample of the same shape, or cannot take as many channels.
+        If the callable does not return a sample of the same shape, or cannot take as many channels.
     """
     changed = [_changed(sample, augmentation) for sample in batch]
     for sample in changed:

@@ -1,7 +1,7 @@
-"""How many channels the images of `fit` have, where a network is to be adapted to them.
+"""Count the channels of the images in `fit`, to adapt a network to them.
 
-Grey, colours and colours with transparency are what every network of pictures takes, so only other counts are told. No
-axis is guessed: where a shape could be read in two ways, a person is asked.
+Every network for images takes grey, colours and colours with transparency, so only other numbers of channels are
+reported. No axis is guessed: if a shape could be read in two ways, the user has to say which.
 """
 
 import os
@@ -108,8 +108,8 @@ def _of_header(header: TiffHeader, file: "str | EncodedFile", row: int) -> int |
 
 def _warn(got: str, what: str, count: int) -> None:
     warnings.warn(
-        f"Got {got}; expected grey or colours: {what}. If all of them are channels, say n_channels={count}; if not, "
-        "say n_channels=3, which stops this warning.",
+        f"Got {got}; expected grey or colours: {what}. If all of them are channels, set n_channels={count}. If not, "
+        "set n_channels=3, which stops this warning.",
         UserWarning,
         stacklevel=2,
     )
@@ -162,6 +162,6 @@ def _is_square(reading: tuple[int, tuple[int, ...]]) -> bool:
 def _unclear(sides: tuple[int, ...], name: str, shape: tuple[int, ...]) -> ValueError:
     return ValueError(
         f"Got {name} of shape {shape}, which does not tell whether it has {sides[0]} or {sides[2]} channels; expected "
-        f"(height, width, channels) or (channels, height, width), with at most {MOST_CHANNELS} channels. Say how many: "
+        f"(height, width, channels) or (channels, height, width), with at most {MOST_CHANNELS} channels. Give "
         "n_channels=..."
     )

@@ -1,4 +1,4 @@
-"""Mean and deviation of each channel: the network's own for those it knows, learned in `fit` for others, or given.
+"""Mean and deviation of each channel: the network's own, learned in `fit`, or given.
 
 What is learned depends on the images of `fit`, so folds of a search differ in it; what is given does not.
 """
@@ -20,7 +20,7 @@ _LEAST = 1e-6
 
 
 def check_stats(channel_stats: Any) -> None:
-    """Raise if these are no means and deviations of channels.
+    """Raise if these are not means and deviations of channels.
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ def given_stats(
     if min(deviations) < _LEAST * (high - low):
         raise ValueError(
             f"Got channel_stats with a deviation of {min(deviations):g} for values from {low:g} to {high:g}; expected "
-            "at least a millionth of this span. Give means and deviations in the units of X, or say what black and "
-            "white are: pixel_range=(low, high)."
+            "at least a millionth of this span. Give means and deviations in the units of X, or give the values of "
+            "black and white: pixel_range=(low, high)."
         )
     return {
         "mean": tuple((float(mean) - low) / (high - low) for mean in means),

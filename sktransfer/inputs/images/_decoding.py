@@ -1,4 +1,4 @@
-"""Pictures and image files, of any mode and any way up, become upright RGB or grey; more than 8 bits become arrays.
+"""Decode image files and PIL images of any mode into upright RGB or grey; more than 8 bits become arrays.
 
 Files that Pillow does not read, or not with all bands, are given to the readers of TIFF and DICOM.
 
@@ -69,7 +69,7 @@ def decode(
     Raises
     ------
     UnreadableSampleError
-        If it is no image, is truncated, has other channels, or holds more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
+        If it is not an image, is truncated, has other channels, or holds more pixels than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     with ExitStack() as opened:
         if isinstance(image, Image.Image):
@@ -221,7 +221,7 @@ class WrongChannelsError(ValueError):
 
     def __init__(self, got: str, channels: int, bands: int | None = None):
         if bands is not None:
-            advice = f"Say n_channels={bands} in a new fit, or give files of {channels}."
+            advice = f"Set n_channels={bands} and fit again, or give files of {channels}."
             super().__init__(f"{got}; expected {channels}, for a network that takes {channels} channels. {advice}")
             return
         wanted = "a picture with transparency (RGBA)" if channels == 4 else f"an array of {channels} channels"
@@ -344,7 +344,8 @@ def check_size(picture: Image.Image, name: str) -> None:
     """
     if 0 in picture.size:
         raise UnreadableSampleError(
-            f"Got {name}, which has {picture.width} x {picture.height} pixels; expected some. Leave its row out."
+            f"Got {name}, which has {picture.width} x {picture.height} pixels; expected at least one. Leave its row "
+            "out."
         )
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and picture.width * picture.height > limit:
@@ -367,7 +368,7 @@ def header_of(image: "str | EncodedFile", row: int) -> TiffHeader | None:
     Returns
     -------
     TiffHeader or None
-        `None` where it is no TIFF, or cannot be read, which is said when it is loaded.
+        `None` if it is not a TIFF, or cannot be read. Loading it then says so.
     """
     with suppress(Exception), open_content(opened_by(image, row)) as file:
         return read_header(file)

@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits: grey of 16 bits, 32 bits or floats, and colours of 16 bits, as the arrays they hold.
+"""Read images with more than 8 bits as arrays: grey of 16 bits, 32 bits or floats, and colours of 16 bits.
 
 Pillow keeps 8 bits of colours of 16, and scales some grey to 16 bits by the white that the file states. Here the other
 8 bits are fetched too, and the scale is undone where somebody else says what white is.

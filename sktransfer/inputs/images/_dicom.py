@@ -204,7 +204,7 @@ def _colours(found: Any, pixels: np.ndarray) -> np.ndarray:
 def _in_units(found: Any, pixels: np.ndarray, span: tuple[float, float]) -> np.ndarray:
     """Return values in the file's units, as far as they lie within a span; as a window, it hides the others."""
     values, (low, high) = _rescaled(found, pixels), span
-    if values.max() >= low and values.min() <= high:  # else they are of another scale, which is told
+    if values.max() >= low and values.min() <= high:  # else they have another scale, which is reported
         values = values.clip(low, high)
     return low + high - values if found.PhotometricInterpretation == "MONOCHROME1" else values
 

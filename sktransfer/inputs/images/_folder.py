@@ -1,6 +1,6 @@
-"""A folder of class folders, read as scikit-learn's `load_files` reads one, but for images and without opening them.
+"""List a folder of class folders, as scikit-learn's `load_files` does, with images that are not opened.
 
-Linked folders are followed. What is left out is counted and told.
+Linked folders are followed. What is left out is counted in a warning.
 """
 
 import os
@@ -30,7 +30,7 @@ _CLASSES_SHOWN = 6
 
 
 class ImageFolder(Bunch):
-    """What `load_image_folder` found: the keys of a `Bunch`, and a repr that fits a screen.
+    """Result of `load_image_folder`: a `Bunch` with a short repr.
 
     Parameters
     ----------
@@ -80,24 +80,24 @@ def load_image_folder(
     return_X_y: bool = False,
     as_frame: bool = False,
 ) -> ImageFolder | tuple[Any, Any]:
-    """List the images of a folder that holds one folder for each class.
+    """List the images in a folder that contains one folder per class.
 
-    Linked folders are followed, each folder once in a class, and none back to `path` or above it. Files and folders
-    that begin with a dot, and `__MACOSX`, `Thumbs.db` and the like, count for nothing.
+    Symbolic links to folders are followed: each folder once per class, and never back to `path` or above it. Files and
+    folders whose names start with a dot are ignored, and so are `__MACOSX`, `Thumbs.db` and the like.
 
     Parameters
     ----------
     path : path-like
-        Holds a folder for each class, whose images may lie at any depth. Files whose names do not end as those of
-        images that this package reads are left out, and so are files that lie beside the class folders.
+        Folder that contains one folder per class. Images may lie at any depth in these. Files next to the class folders
+        are skipped, and so are files whose names do not end like those of images that this package reads.
     split : str or list of str, default=None
-        The folder below `path` that holds the class folders, such as `"train"`; of several, the images are joined, and
-        a class may be in one of them alone.
+        Name of the folder below `path` that contains the class folders, such as `"train"`. With several names, the
+        images are joined. A class may be missing in some of them.
     return_X_y : bool, default=False
-        Whether to return `data` and `target` alone, as a pair.
+        Whether to return only the pair `(data, target)`.
     as_frame : bool, default=False
-        Whether `data` is a DataFrame of one column, `"path"`, `target` and `target_index` are Series, and there is a
-        `frame` with all three. Needs pandas.
+        Whether to return pandas objects: `data` as a DataFrame with one column, `"path"`, `target` and `target_index`
+        as Series, and all three as the DataFrame `frame`. This needs pandas.
 
     Returns
     -------
@@ -109,23 +109,24 @@ def load_image_folder(
         `target_names`: list of str, the class folders, sorted;
         `filenames`: str ndarray of shape (n_samples,), the same paths as in `data`;
         `skipped`: list of str, the paths of the files that were left out, sorted.
-        Printed, it says how many images each class has. With `return_X_y=True` the pair (`data`, `target`).
+        It prints as the number of images per class. With `return_X_y=True`, only the pair (`data`, `target`).
 
     Raises
     ------
     ImportError
         If `as_frame=True` and pandas is not installed.
     FileNotFoundError
-        If there is no such folder.
+        If the folder does not exist.
     PermissionError
-        If a folder may not be read.
+        If a folder cannot be read.
     ValueError
-        If it holds no class folders, or one of them no image, or if its folders are splits such as train and val.
+        If there are no class folders, if one of them contains no image, or if the folders are splits such as train and
+        val.
 
     Warns
     -----
     UserWarning
-        If files were left out: how many, by the endings of their names.
+        If files were skipped. The message counts them by the endings of their names.
 
     Examples
     --------
@@ -133,12 +134,12 @@ def load_image_folder(
     >>> load_image_folder("nowhere")
     Traceback (most recent call last):
     ...
-    FileNotFoundError: Got 'nowhere', which is not a folder; expected a folder that holds one folder for each class.
+    FileNotFoundError: Got 'nowhere', which is not a folder; expected a folder that holds one folder per class.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(
-            f"Got {_short(str(path))}, which is not a folder; expected a folder that holds one folder for each class."
+            f"Got {_short(str(path))}, which is not a folder; expected a folder that holds one folder per class."
         )
     skipped: list[str] = []
     classes: dict[str, list[str]] = {}
@@ -146,8 +147,8 @@ def load_image_folder(
         folders = _class_folders(top, skipped)
         if split is None and {name.lower() for name in folders} <= _SPLITS:
             raise ValueError(
-                f"Got {_short(str(top))}, whose folders are {_listed(folders)}; expected one folder for each class. "
-                f"Take one of them, or several: split={folders[0]!r} or split={folders[:2]!r}."
+                f"Got {_short(str(top))}, whose folders are {_listed(folders)}; expected one folder per class. "
+                f"Choose one or several of them: split={folders[0]!r} or split={folders[:2]!r}."
             )
         for name in folders:
             classes.setdefault(name, []).extend(_images_of(top, name, skipped))
@@ -190,7 +191,7 @@ def _class_folders(top: Path, skipped: list[str]) -> list[str]:
     there, around = _folders(top), _around(top)
     names = [name for name in there if (top / name).resolve() not in around]
     if not names:
-        raise ValueError(f"Got {_short(str(top))}, which holds no folders; expected one folder for each class.")
+        raise ValueError(f"Got {_short(str(top))}, which holds no folders; expected one folder per class.")
     skipped += [str(top / name) for name in _entries(top) if name not in there]
     return names
 
@@ -205,7 +206,7 @@ def _entries(folder: Path) -> list[str]:
         names = [entry.name for entry in folder.iterdir()]
     except PermissionError as error:
         raise PermissionError(
-            f"Got {_short(str(folder))}, which may not be read; expected folders that may. Change its permissions, or "
+            f"Got {_short(str(folder))}, which may not be read; expected readable folders. Change its permissions, or "
             "move it away."
         ) from error
     return sorted(name for name in names if not name.startswith(".") and name.lower() not in _LEFT_BEHIND)
@@ -256,9 +257,9 @@ def image_endings() -> set[str]:
 def _tell(skipped: list[str], n_found: int) -> None:
     if skipped:
         warnings.warn(
-            f"Left out {len(skipped)} of {len(skipped) + n_found} files ({_counted(skipped)}): their names do not end "
-            "as those of images that this package reads, they lie in no class folder, or they are links that lead "
-            "nowhere. Convert or move them. Their paths are in `skipped`.",
+            f"Left out {len(skipped)} of {len(skipped) + n_found} files ({_counted(skipped)}): their names do not "
+            "end like those of images that this package reads, they are not in a class folder, or they are broken "
+            "links. Convert or move them. Their paths are in `skipped`.",
             UserWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""What Pillow lets pass: files that end early, or hold less than they claim, and come out as other pixels.
+"""Detect damage that Pillow lets pass: files that end early, or hold less than they claim.
 
 Each check looks at a file's own account of itself, never at pixels.
 """

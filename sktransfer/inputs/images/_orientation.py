@@ -1,4 +1,4 @@
-"""Which way up a picture lies: one tag of its metadata is read here, and Pillow is shown none of the others.
+"""Find which way up an image lies: read one tag of its metadata, and hide all others from Pillow.
 
 Photos are whole though their metadata is damaged. Pillow reads all of it when it opens a JPEG or a TIFF, warns or
 raises where a tag is damaged, and writes all of it anew when it turns a picture.
@@ -167,7 +167,7 @@ class BareFile(io.BufferedReader):
             self.says = _in_xmp({"xmp": xmp})
 
     def _look_at_tiff(self) -> None:
-        """Blank the entries that do not say how pixels are stored, and an orientation that is none."""
+        """Blank the entries that do not say how pixels are stored, and an invalid orientation."""
         self.seek(0, os.SEEK_END)
         size = self.tell()
         for entry in list(_entries(self)):

@@ -1,4 +1,4 @@
-"""One thread at a time decodes a picture object, or reads the file handle that several of them share.
+"""Let one thread at a time decode an image object, or read a file handle that several images share.
 
 Pillow decodes an opened picture when it is first used, changes the object while it does, and moves the handle.
 """

@@ -1,4 +1,4 @@
-"""Which values stand for black and white: said by a person, learned once, or told by the type alone.
+"""Find the values that stand for black and white: given, learned once, or known from the type.
 
 What is learned holds for all later images, so that none is read otherwise for what stands beside it. Arrays, and
 pictures of more than 8 bits, follow the same rules; pictures of 8 bits say themselves what white is.
@@ -31,7 +31,7 @@ _MOST_FILES = 2**16
 
 
 class Values(NamedTuple):
-    """What an image's values are.
+    """Values of an image.
 
     Parameters
     ----------
@@ -106,8 +106,8 @@ def learn_range(values: Sequence[Values], pixel_range: str | Sequence[float], ba
         return 0.0, 65535.0
     if not math.isfinite(high - low):
         raise ValueError(
-            f"Got image values from {low:g} to {high:g}, a span that no float holds; expected 0 to 1 or 0 to 255. "
-            "Scale them so, and say what black and white are: pixel_range=(low, high)."
+            f"Got image values from {low:g} to {high:g}, a range too large for floats; expected 0 to 1 or 0 to 255. "
+            "Scale them, and give the values of black and white: pixel_range=(low, high)."
         )
     _warn(low, high, "they are read as black and white")
     return (low, high) if high > low else (low, low + max(1.0, abs(low)))
@@ -139,8 +139,8 @@ def range_of_types(values: Sequence[Values], pixel_range: str | Sequence[float])
         types = ", ".join(sorted({str(image.kind) for image in values}))
         low, high = _span(values)
         raise ValueError(
-            f"Got images of {types} with values from {low:g} to {high:g}, after a fit that saw none such; expected "
-            "all of uint8, all of uint16, or all within 0 to 1. Scale them so, or say what black and white are: "
+            f"Got images of {types} with values from {low:g} to {high:g}, which fit did not see; expected "
+            "all of uint8, all of uint16, or all within 0 to 1. Scale them, or give the values of black and white: "
             "pixel_range=(low, high)."
         )
     return found
@@ -169,9 +169,9 @@ def check_range(values: Sequence[Values], known: Range, pixel_range: str | Seque
         f"{'in fit' if isinstance(pixel_range, str) else 'pixel_range says'}."
     )
     if least < low - (high - low) or most > high + (high - low):
-        raise ValueError(f"{got} Scale them so, or say what black and white are: pixel_range=(low, high).")
+        raise ValueError(f"{got} Scale them, or give the values of black and white: pixel_range=(low, high).")
     if _looks_black(values, known):
-        warnings.warn(f"{got} They become almost black: scale them so.", UserWarning, stacklevel=2)
+        warnings.warn(f"{got} They become almost black. Scale them.", UserWarning, stacklevel=2)
 
 
 def _looks_black(values: Sequence[Values], known: Range) -> bool:
@@ -182,7 +182,7 @@ def _looks_black(values: Sequence[Values], known: Range) -> bool:
 def _warn(low: float, high: float, reading: str) -> None:
     warnings.warn(
         f"Got image values from {low:g} to {high:g}; expected 0 to 1, 0 to 255, or 0 to 65535 of 16 bits. With "
-        f"pixel_range='auto' {reading}. Say what black and white are: pixel_range=(low, high).",
+        f"pixel_range='auto' {reading}. Give the values of black and white: pixel_range=(low, high).",
         UserWarning,
         stacklevel=2,
     )

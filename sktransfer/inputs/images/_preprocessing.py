@@ -1,4 +1,4 @@
-"""How a network wants its images: the size, the crop and the normalisation that travel with its weights.
+"""How a network expects its images: the size, the crop and the normalisation that travel with its weights.
 
 The operations, and their order, are those of torchvision's own presets.
 """
@@ -15,33 +15,33 @@ from sktransfer.inputs._base import Preprocessing
 
 @dataclass(frozen=True)
 class ImagePreprocessing(Preprocessing):
-    """How a network wants its images: travels with its weights.
+    """How a network expects its images. It belongs to the weights of the network.
 
-    A network of one's own may carry one as its attribute `preprocessing`.
+    Your own network may have one as its attribute `preprocessing`.
 
     Parameters
     ----------
     resize : int, tuple of int or None, default=None
-        Length of the shorter side after resizing, in pixels, or height and width, whatever the picture's shape. `None`
-        resizes to `crop` directly.
+        Length of the shorter side after resizing, in pixels. A tuple is height and width, for images of any shape.
+        `None` resizes to `crop` directly.
     crop : tuple of int or None, default=None
-        Height and width cut from the centre, in pixels. `None` takes arrays of one size at that size, and all
-        else at 224 x 224 out of 256.
+        Height and width of the crop from the centre, in pixels. `None` keeps arrays of one size as they are, and crops
+        everything else to 224 x 224 from 256.
     interpolation : str, default="bilinear"
         `"nearest"`, `"bilinear"`, `"bicubic"` or `"lanczos"`, with antialiasing.
     mean, std : tuple of float, default=(0.0,), (1.0,)
-        Of each channel, for values in [0, 1]; one value stands for all channels.
+        Mean and standard deviation of each channel, for values in [0, 1]. A single value holds for all channels.
     channels : int, default=3
-        3 for RGB, 1 for grey, 4 for RGB and transparency in pictures and files. Arrays of 4 channels, or of another
-        number, hold whatever the network was made for.
+        Number of channels. For images and files: 3 is RGB, 1 is grey, and 4 is RGB with transparency. Arrays with 4
+        channels or other numbers hold what the network was made for.
     manner : {"torchvision", "transformers"}, default="torchvision"
-        Whose values come out, to one of 255 levels. `"transformers"` resizes the whole picture before the crop, and
-        rounds the crop's corner down.
+        Which library to reproduce, to one of 255 levels. `"transformers"` resizes the whole image before cropping it,
+        and rounds the corner of the crop down.
 
     Raises
     ------
     ValueError
-        If there are neither one mean and deviation nor one for each channel.
+        If the number of means or deviations is neither 1 nor the number of channels.
     """
 
     resize: int | tuple[int, int] | None = None
@@ -73,7 +73,7 @@ class ImagePreprocessing(Preprocessing):
 
     @classmethod
     def from_torchvision(cls, preset: Any) -> "ImagePreprocessing":
-        """Read the preset that torchvision's `weights.transforms()` returns.
+        """Create it from a preset that torchvision's `weights.transforms()` returns.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class ImagePreprocessing(Preprocessing):
         Returns
         -------
         ImagePreprocessing
-            The same, as a record.
+            The same settings.
         """
         height, width = (preset.crop_size * 2)[:2]
         return cls(
@@ -95,17 +95,18 @@ class ImagePreprocessing(Preprocessing):
         )
 
     def with_channels(self, n_channels: int) -> "ImagePreprocessing":
-        """Return the same for a network whose first layer was adapted to other channels.
+        """Return the preprocessing for a network whose first layer was adapted to another number of channels.
 
         Parameters
         ----------
         n_channels : int
-            Those of the adapted network.
+            Number of channels of the adapted network.
 
         Returns
         -------
         ImagePreprocessing
-            With mean and deviation of the first channels as they were; others have their average. So has a single one.
+            Mean and deviation of the first channels do not change. Additional channels, or a single one, get the
+            average of them.
         """
         if self.channels == n_channels:
             return self
@@ -119,21 +120,21 @@ class ImagePreprocessing(Preprocessing):
         return replace(self, channels=n_channels, mean=spread(self.mean), std=spread(self.std))
 
     def fit_size(self, image: Any) -> Any:
-        """Resize and crop one picture or tensor.
+        """Resize and crop one image or tensor.
 
-        Of a picture, only what the crop leaves is resized. Values may differ from the crop of the whole resized
-        picture, which torchvision takes: of upright photos one in seven by one of 255, and with bicubic filters, whose
-        intermediate values Pillow clips, one in 10,000 by more than two, up to five.
+        For an image, only the area of the crop is resized. Values may differ from those of torchvision, which crops the
+        whole resized image. In upright photos, one value in seven differs by one of 255 levels. With bicubic filters,
+        whose intermediate values Pillow clips, one in 10,000 differs by more than two levels, up to five.
 
         Parameters
         ----------
         image : PIL.Image.Image or float Tensor of shape (channels, height, width)
-            Of any size.
+            Image of any size.
 
         Returns
         -------
         PIL.Image.Image or Tensor
-            Of `crop` size.
+            Image of `crop` size.
         """
         if self.crop is None:
             return image
@@ -154,7 +155,7 @@ class ImagePreprocessing(Preprocessing):
 
     @property
     def shorter_side(self) -> int | None:
-        """Length of the shorter side after resizing, in pixels; `None` where all that a file holds counts."""
+        """Length of the shorter side after resizing, in pixels. `None` if the full resolution of a file is needed."""
         if self._rounds_down:
             return None
         resized = self.crop if self.resize is None else self.resize
@@ -209,12 +210,12 @@ class ImagePreprocessing(Preprocessing):
         Parameters
         ----------
         batch : uint8 or float32 Tensor of shape (n, channels, height, width)
-            8 bits, or already within [0, 1].
+            Values of 8 bits, or already within [0, 1].
 
         Returns
         -------
         float32 Tensor
-            Of the same shape.
+            Normalised values, of the same shape.
         """
         if batch.dtype == torch.uint8:
             batch = batch.to(torch.float32).div_(255)

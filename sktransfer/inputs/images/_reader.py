@@ -1,4 +1,4 @@
-"""Images in any form (arrays, flat rows, pictures, paths) become tensors of the size a network was trained on.
+"""Turn images in any form (arrays, flat rows, images, paths) into tensors of the size that a network needs.
 
 Pictures of 8 bits stay 8 bits until they are on the network's device; only then are they scaled and normalised, with
 the same operations, in the same order, as torchvision's own presets.

@@ -1,4 +1,4 @@
-"""The rows of X as images, checked one by one before anything is read: paths, files, pictures and arrays."""
+"""Check the rows of X as images before anything is read: paths, files, images and arrays."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which axis of an array holds the channels, and how many of them a network takes.
+"""Find the axis of an array that holds the channels, and their number.
 
 Networks of 1 or 3 channels take grey, colours, and colours with transparency; others take what they were made for, or
 what their first layer is adapted to.
@@ -51,7 +51,7 @@ def check_n_channels(n_channels: object) -> int:
 
 
 def check_image_shape(image_shape: Sequence[int]) -> tuple[int, ...]:
-    """Raise if this is no shape of an image.
+    """Raise if this is not the shape of an image.
 
     Parameters
     ----------
@@ -206,9 +206,9 @@ def warn_of_transparency(arrays: list[np.ndarray], channels: int) -> None:
     """
     if channels in (1, 3) and any(array.shape[-1] == 4 for array in arrays):
         warnings.warn(
-            f"Got arrays of 4 channels, and the network takes {channels}: the fourth is taken for transparency and "
-            "dropped. If it is something else, such as near infrared, say n_channels=4, or give a network whose first "
-            "layer takes 4 channels. If it is transparency, leave it out: X[..., :3].",
+            f"Got arrays of 4 channels, but the network takes {channels}: the fourth is treated as transparency and "
+            "dropped. If it is something else, such as near infrared, set n_channels=4, or use a network whose first "
+            "layer takes 4 channels. If it is transparency, remove it: X[..., :3].",
             UserWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""TIFF files of any number of bands, read by tifffile: what Pillow does not read, or of which it would drop bands.
+"""TIFF files of any number of bands, read by tifffile: those that Pillow does not read, or whose bands it drops.
 
 Bands lie beside each other or one after another in a page, or each has a page of its own. A file is looked at before it
 is decoded: one that ends early, or claims more than it holds, is refused.

@@ -1,7 +1,7 @@
-"""What a TIFF says of its bands, by the few numbers of its first directories: no library is asked, no pixel decoded.
+"""Read what a TIFF says about its bands from its first directories, without decoding pixels.
 
-Pillow reads grey and colours, with or without transparency. What has more bands, or bands of another meaning, is told
-here, before anything is decoded.
+Pillow reads grey and colours, with or without transparency. Files with more bands, or bands of another meaning, are
+recognised here, before anything is decoded.
 """
 
 import os
@@ -22,7 +22,7 @@ _MOST_ENTRIES, _MOST_PAGES = 4096, 65
 
 
 class TiffHeader(NamedTuple):
-    """What the directories of a TIFF say.
+    """Content of the directories of a TIFF.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def read_header(file: IO[bytes]) -> TiffHeader | None:
     Returns
     -------
     TiffHeader or None
-        `None` where it is no TIFF, or its first directory is damaged.
+        `None` if it is not a TIFF, or its first directory is damaged.
     """
     file.seek(0)
     head = file.read(16)

@@ -1,4 +1,4 @@
-"""Random changes to training sounds, by level: louder or softer, sooner or later, and with a little noise."""
+"""Change training sounds at random, by level: louder or softer, earlier or later, and with a little noise."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Sound files, whatever their rate and number of channels, are read block by block into one channel.
+"""Read sound files of any rate and number of channels, block by block, into one channel.
 
 libsndfile decodes. What it would not decode whole is refused by name, and so is what claims to be endless; memory grows
 with what a file holds, not with what it claims.
@@ -32,7 +32,7 @@ _BLOCK = 2**16
 
 
 class Length(NamedTuple):
-    """How long a sound is: samples of each channel, and samples a second."""
+    """How long a sound is: samples of each channel, and samples per second."""
 
     n_samples: int
     rate: int
@@ -83,8 +83,8 @@ def check_sound(length: Length, channels: int, name: str) -> Length:
     low, high = RATES
     if not low <= length.rate <= high:
         raise UnreadableSampleError(
-            f"Got {name} with {length.rate} samples a second; expected {low} to {high}. Correct the rate, or leave its "
-            "row out."
+            f"Got {name} with {length.rate} samples per second; expected {low} to {high}. Correct the rate, or leave "
+            "its row out."
         )
     if channels > MOST_CHANNELS:
         raise UnreadableSampleError(
@@ -96,13 +96,13 @@ def check_sound(length: Length, channels: int, name: str) -> Length:
         )
     if length.seconds < SHORTEST_SOUND:
         raise UnreadableSampleError(
-            f"Got {name}, which is {length.seconds:.2g} seconds long ({length.n_samples} samples at {length.rate} a "
-            f"second); expected at least {SHORTEST_SOUND}. Correct its sampling rate, or leave its row out."
+            f"Got {name}, which is {length.seconds:.2g} seconds long ({length.n_samples} samples at {length.rate} "
+            f"per second); expected at least {SHORTEST_SOUND}. Correct its sampling rate, or leave its row out."
         )
     if length.seconds > LONGEST_SOUND:
         raise UnreadableSampleError(
             f"Refused {name}: it claims {length.seconds:.6g} seconds, and the limit is {LONGEST_SOUND:.0f}. Cut it "
-            "into several, or write it anew if it is not that long."
+            "into several, or write the file again if it is not that long."
         )
     return length
 
@@ -201,7 +201,7 @@ def read_array(values: np.ndarray, name: str, given: int, rate: int) -> np.ndarr
         return to_waveform(map(_as_floats, parts), given, rate)
     except ValueError as error:
         raise UnreadableSampleError(
-            f"Got {name}, of which {error}; expected integers, or floats within [-1, 1]. Divide floats by full scale, "
+            f"Got {name}, in which {error}; expected integers, or floats within [-1, 1]. Divide floats by full scale, "
             "such as 32768, or leave its row out."
         ) from error
 
@@ -224,7 +224,7 @@ def to_waveform(blocks: Iterable[np.ndarray], given: int, rate: int) -> np.ndarr
     Raises
     ------
     ValueError
-        If there is a value that is no number, or far beyond full scale.
+        If there is a value that is not a number, or far beyond full scale.
     """
     mono = (_checked(block).mean(axis=1, dtype=np.float32) for block in blocks)
     if given == rate:
@@ -252,7 +252,7 @@ def import_reader(name: str) -> Any:
     ImportError
         If it is not installed.
     """
-    with named_extra(f"Sounds are read by the package {name}", "audio"):
+    with named_extra(f"Reading sounds needs the package {name}", "audio"):
         if name == "soundfile":
             import soundfile
 

@@ -1,4 +1,4 @@
-"""What libsndfile lets pass: sound files that end early, or are damaged, and come out shorter without a word.
+"""Detect damage that libsndfile lets pass: sound files that end early or are damaged, and come out shorter.
 
 Each check looks at a file's own account of itself, never at what it sounds like. Two kinds of damage cannot be seen:
 changed samples in a WAV or AIFF, and changed bits within a frame of an MP3, which have no checksums.
@@ -43,7 +43,7 @@ def opened(sound: str | bytes) -> IO[bytes]:
 
 
 def check_whole(sound: str | bytes) -> None:
-    """Refuse a file that is no sound, is shorter than it says, or whose checksums are wrong.
+    """Refuse a file that is not a sound, is shorter than it says, or whose checksums are wrong.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How a network of transformers wants its sounds: what its feature extractor says, as a record of plain values.
+"""How a network of transformers expects its sounds: what its feature extractor says, as a record of plain values.
 
 The extractor itself is built where it is needed, and prepares one window at a time.
 """
@@ -35,20 +35,20 @@ _PADS_ITSELF = ("ASTFeatureExtractor", "Wav2Vec2FeatureExtractor", "WhisperFeatu
 
 @dataclass(frozen=True)
 class SoundPreprocessing(Preprocessing):
-    """How a network wants its sounds: its feature extractor, and the rate and the length of its window.
+    """How a network expects its sounds: its feature extractor, its sampling rate and the length of its window.
 
     Parameters
     ----------
     extractor : str
-        Name of the feature extractor of transformers.
+        Name of the feature extractor in transformers.
     settings : str
-        Its settings, as JSON.
+        Settings of the feature extractor, as JSON.
     argument : str
-        Name under which it returns what the network takes.
+        Name under which the feature extractor returns the input of the network.
     sampling_rate : int
-        Samples a second that the network takes.
+        Samples per second that the network takes.
     window : int or None
-        Length of a window in samples at this rate; `None` is learned in `fit`: that of the longest sound, of at most
+        Length of a window, in samples at this rate. `None` is learned in `fit`: the length of the longest sound, up to
         10 seconds.
     """
 
@@ -61,26 +61,26 @@ class SoundPreprocessing(Preprocessing):
 
     @classmethod
     def from_settings(cls, extractor: Any, settings: Mapping[str, Any], argument: str) -> "SoundPreprocessing":
-        """Read what a feature extractor of transformers says.
+        """Create it from the settings of a feature extractor in transformers.
 
         Parameters
         ----------
         extractor : str
-            Its name.
+            Name of the feature extractor.
         settings : mapping
-            As in preprocessor_config.json, of anybody's making.
+            Content of preprocessor_config.json, from any source.
         argument : str
             Name under which the network takes samples.
 
         Returns
         -------
         SoundPreprocessing
-            The same, as a record.
+            The same settings.
 
         Raises
         ------
         ValueError
-            If it is none for sounds that is known, or a number in it is none that sounds have.
+            If the feature extractor is not a known one for sounds, or if a number in it is impossible for sounds.
         """
         if extractor not in EXTRACTORS:
             raise ValueError(
@@ -100,7 +100,7 @@ class SoundPreprocessing(Preprocessing):
         if extractor == "ASTFeatureExtractor":
             window = int(built.max_length * 0.010 * rate)  # a frame every 10 ms
         if window is not None and not 1 <= window <= 3600 * rate:
-            raise ValueError(f"Got windows of {window} samples at {rate} a second; expected at most an hour.")
+            raise ValueError(f"Got windows of {window} samples at {rate} per second; expected at most an hour.")
         text = json.dumps(held, sort_keys=True, default=str)
         return cls(extractor, text, argument, rate, None if window is None else int(window))
 
@@ -112,20 +112,21 @@ class SoundPreprocessing(Preprocessing):
         return torch.rand(n_samples, *shape, generator=generator) - 0.5
 
     def extract(self, waveform: np.ndarray) -> torch.Tensor:
-        """Turn one window into what the network takes.
+        """Turn one window into the input of the network.
 
-        Digital silence at its end is what follows a short sound. The extractor gets the sound without it, but for a
-        tenth of a second, and adds what the network takes for nothing: so a waveform is normalised by what sounds.
+        Digital silence at the end of a window is padding after a short sound. It is cut off, except for a tenth of a
+        second, before the feature extractor runs, and the extractor adds the padding that the network expects. So
+        padding does not affect the normalisation of a waveform.
 
         Parameters
         ----------
         waveform : float32 ndarray of shape (n_samples,)
-            At the network's rate.
+            Waveform at the sampling rate of the network.
 
         Returns
         -------
         float32 Tensor
-            Of the shape that the network takes, without the axis of samples.
+            Input of the network for one sample, without the sample axis.
         """
         extractor = _build_extractor(self.extractor, self.settings)
         heard = waveform
@@ -146,7 +147,7 @@ def _build_extractor(name: str, settings: str) -> Any:
     check_choice("feature extractor", name, EXTRACTORS)
     values = json.loads(settings)
     _check_sizes(values)
-    with named_extra("Sounds are prepared by the package transformers", "audio"):
+    with named_extra("Preparing sounds needs the package transformers", "audio"):
         import transformers
     return getattr(transformers, name)(**values)
 

@@ -1,8 +1,8 @@
-"""Sounds, in files or as arrays, become windows of what a network listens to: one channel, at the network's own rate.
+"""Turn sounds, in files or arrays, into windows for a network: one channel, at the network's own rate.
 
-A sound that is longer than a window is read in several, of equal length and evenly spread, the last of which ends where
-the sound ends; a shorter one is followed by silence. The network hears each window by itself, and what it makes of them
-is pooled.
+A sound that is longer than a window is read in several windows, of equal length and evenly spread. The last one ends
+where the sound ends. A shorter sound is followed by silence. The network hears each window by itself, and what it makes
+of them is pooled.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ LONGEST_WINDOW = 10.0
 # Seconds by which a sound may exceed its windows: so little is cut off, rather than that all else is heard twice.
 SPARE = 0.01
 
-# Types of arrays. Integers of 64 bits are no samples of any sound: what their full scale is, nobody knows.
+# Types of arrays. Integers of 64 bits are not among them: nobody knows their full scale.
 _TYPES = ("uint8", "int8", "int16", "int32", "float16", "float32", "float64")
 _SOUND = (
     "a path, or an array of shape (n_samples,), (n_samples, n_channels) or (n_channels, n_samples), or a file as bytes"
@@ -45,7 +45,7 @@ class SoundReader(Reader):
 
     X is a list, array, Series or one-column table of paths, of arrays, or of both; an array of shape
     (n, n_samples), (n, n_samples, n_channels) or (n, n_channels, n_samples) will do. Of the two sides of a sound, the
-    shorter one is its channels, of which the mean is taken. Arrays are of the types uint8 (with 128 as silence), int8,
+    shorter one is its channels, and their mean is taken. Arrays are of the types uint8 (with 128 as silence), int8,
     int16 or int32, each with its own full scale, or floats within [-1, 1]: somewhat beyond is left as it is, and beyond
     16 refused. Sounds last from 10 milliseconds to an hour.
 
@@ -69,8 +69,8 @@ class SoundReader(Reader):
         low, high = RATES
         if sampling_rate is not None and not low <= sampling_rate <= high:
             raise ValueError(
-                f"Got sampling_rate={shown(sampling_rate)}; expected the samples a second of the arrays in X, {low} to "
-                f"{high}, such as 16000, or None where X holds paths alone."
+                f"Got sampling_rate={shown(sampling_rate)}; expected the samples per second of the arrays in X, "
+                f"{low} to {high}, such as 16000, or None if X holds only paths."
             )
         self.preprocessing = preprocessing
         self.sampling_rate = sampling_rate
@@ -266,8 +266,8 @@ def _check(sound: Any, row: int, sampling_rate: int | None, files: FilesOfRows) 
         return UnreadableSampleError(str(error)), None
     if sampling_rate is None:
         raise ValueError(
-            "Got sounds as arrays, and sampling_rate=None; expected the number of samples a second that they were "
-            "recorded with, such as sampling_rate=16000, when the estimator is fitted."
+            "Got sounds as arrays, and sampling_rate=None; expected their samples per second, such as "
+            "sampling_rate=16000. Set it before fit."
         )
     return checked, sampling_rate
 
@@ -276,8 +276,8 @@ def _rate_of(cell: Mapping[str, Any], row: int) -> int:
     rate = cell.get("sampling_rate")
     if isinstance(rate, bool) or not isinstance(rate, int | float | np.number) or not float(rate).is_integer():
         raise UnreadableSampleError(
-            f"Got X[{row}] with an array and sampling_rate={shown(rate)}; expected the samples a second that it was "
-            "recorded with. Put them into each cell, or give arrays alone and sampling_rate when the estimator is made."
+            f"Got X[{row}] with an array and sampling_rate={shown(rate)}; expected its samples per second. Put them "
+            "into each dict, or give only arrays, and set sampling_rate on the estimator."
         )
     return int(rate)
 
@@ -288,8 +288,8 @@ def _check_array(sound: Any, row: int) -> np.ndarray:
         raise UnreadableSampleError(f"Got X[{row}] = {shown(sound)}; expected {_SOUND}. Leave its row out.")
     if sound.dtype.name not in _TYPES:
         raise UnreadableSampleError(
-            f"Got X[{row}] of type {sound.dtype}; expected {', '.join(_TYPES)}, whose full scale is known. Convert it, "
-            "such as with X.astype(numpy.int16) where 32767 is the loudest."
+            f"Got X[{row}] of type {sound.dtype}; expected {', '.join(_TYPES)}, whose full scale is known. Convert "
+            "it, for example with X.astype(numpy.int16) if 32767 is full scale."
         )
     if sound.ndim == 1 or not sound.size:
         return sound.reshape(-1, 1)

@@ -528,5 +528,5 @@ def test_models_for_pictures_and_texts_together_are_refused(tmp_path):
 
 def test_networks_that_want_more_than_a_picture_are_refused(tmp_path):
     folder = save_config(tmp_path, "siglip2_vision_model", **PICTURE_FAMILIES["vit"])
-    with pytest.raises(UntraceableError, match="cannot be run on a picture alone"):
+    with pytest.raises(UntraceableError, match="cannot be run on an image alone"):
         load_backbone(folder, None)

@@ -525,7 +525,7 @@ def test_without_a_network_the_error_says_what_to_do(case: str, said: Said):
 
 def test_weights_are_not_downloaded_in_the_clear(said: Said):
     url = said.address + place("test_resnet", "model.safetensors")
-    assert said.lines["in the clear"].startswith(f"ValueError Refused to download {url}, which comes by http;")
+    assert said.lines["in the clear"].startswith(f"ValueError Refused to download {url}, which uses http;")
 
 
 def test_weights_that_timm_keeps_elsewhere_come_through_torchs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -355,9 +355,7 @@ def test_weights_are_downloaded_once_and_kept(hub: Path, published: Path, server
 def test_only_https_is_downloaded_from(scheme: str, hub: Path, published: Path, server, monkeypatch):
     monkeypatch.setattr("sktransfer.backbones.sources._weights.SCHEMES", SCHEMES)
     url = address(server, published.name) if scheme == "http" else published.as_uri()
-    with pytest.raises(
-        ValueError, match=rf"Refused to download {scheme}:.*comes by {scheme}; expected https"
-    ) as caught:
+    with pytest.raises(ValueError, match=rf"Refused to download {scheme}:.*uses {scheme}; expected https") as caught:
         fetch(weights_at(url))
     assert "weights=PATH" in str(caught.value)
     assert server.asked == []

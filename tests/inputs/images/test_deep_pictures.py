@@ -256,7 +256,7 @@ def test_after_a_fit_on_8_bits_the_type_of_a_picture_tells(tmp_path):
     assert torch.equal(prepared([wide], "auto", shallow)[0], found[0])
     assert torch.equal(prepared([shallow[0]], "auto", shallow)[0], found[2])
     unknown = write(tmp_path, "unknown.tif", encode(to_type(GREY, 300, np.float32), "TIFF"))
-    with pytest.raises(ValueError, match=r"after a fit that saw none such.*pixel_range=\(low, high\).*unknown\.tif"):
+    with pytest.raises(ValueError, match=r"which fit did not see.*pixel_range=\(low, high\).*unknown\.tif"):
         prepared([unknown], "auto", shallow)
 
 

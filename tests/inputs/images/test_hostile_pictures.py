@@ -366,7 +366,7 @@ def test_what_is_no_file_is_a_file_not_found_and_never_hangs(name, good, fitted,
         classifier.predict_proba,
         lambda X: FineTunedClassifier(small_cnn).fit(X, [0, 1, 0, 1, 0]),
     ):
-        with pytest.raises(FileNotFoundError, match=r"^Got 1 of 5 paths that are no files") as caught:
+        with pytest.raises(FileNotFoundError, match=r"^Got 1 of 5 paths that are not files") as caught:
             within(20, lambda result_of=result_of: result_of(X))
         assert is_named(path, str(caught.value))
 
@@ -382,7 +382,7 @@ def test_what_is_no_file_is_a_row_of_nan_where_that_is_wanted(name, good, tmp_pa
     message = str(caught[0].message)
     assert message.startswith("1 of 5 samples could not be read; their rows are NaN. The first: Got ")
     assert is_named(path, message)
-    assert " (row 3), which is no file" in message
+    assert " (row 3), which is not a file" in message
     assert np.isnan(features[3]).all()
     np.testing.assert_allclose(features[[0, 1, 2, 4]], expected[:4], rtol=1e-5, atol=1e-5)
 
@@ -406,7 +406,7 @@ NAMES = {
     "a new line": b"two\nlines.png",
     "a tab and a return": b"a\tb\rc.png",
     "quotes and braces": b"'\"{0}%s$HOME`x`.png",
-    "bytes that are no UTF-8": b"caf\xe9\xff.png",
+    "bytes that are not valid UTF-8": b"caf\xe9\xff.png",
     "a star": b"*.png",
     "a leading dash": b"--help",
     "no ending": b"picture",

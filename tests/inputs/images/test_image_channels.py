@@ -188,8 +188,8 @@ def test_the_fourth_channel_of_an_array_is_dropped_with_one_warning_a_call(form,
     extractor = extractor_of(channels)
     for call in (extractor.fit, extractor.transform):
         (message,) = told(call, X)
-        assert message.startswith(f"Got arrays of 4 channels, and the network takes {channels}: the fourth is taken")
-        assert "say n_channels=4, or give a network whose first layer takes 4" in message
+        assert message.startswith(f"Got arrays of 4 channels, but the network takes {channels}: the fourth is treated")
+        assert "set n_channels=4, or use a network whose first layer takes 4" in message
         assert "X[..., :3]" in message
     without = arrays(4)[..., :3]
     colours = extractor_of(channels).fit_transform((without / 255).astype(np.float32) if form == "floats" else without)

@@ -270,7 +270,7 @@ def test_a_class_without_images_is_refused_by_name(folder):
 
 def test_a_folder_without_class_folders_is_refused(tmp_path):
     touch(tmp_path, "a.png")
-    with pytest.raises(ValueError, match="which holds no folders; expected one folder for each class"):
+    with pytest.raises(ValueError, match="which holds no folders; expected one folder per class"):
         load_image_folder(tmp_path)
 
 

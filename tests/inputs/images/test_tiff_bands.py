@@ -163,7 +163,7 @@ def test_what_only_the_near_infrared_tells_is_learned_from_files_with_n_channels
     paths = files_of(tmp_path, pixels, photometric="rgb", extrasamples=["unspecified"])
     four = FineTunedClassifier(tiny_sized, n_channels=4, random_state=0).fit(paths[:16], y[:16])
     assert four.score(paths[16:], y[16:]) == 1.0
-    with pytest.warns(UserWarning, match=r"^Got .*0\.tif' \(row 0\), a TIFF of 4 bands; .*dropped.*say n_channels=4"):
+    with pytest.warns(UserWarning, match=r"^Got .*0\.tif' \(row 0\), a TIFF of 4 bands; .*dropped.*set n_channels=4"):
         three = FineTunedClassifier(tiny_sized, random_state=0).fit(paths[:16], y[:16])
     assert three.score(paths[16:], y[16:]) < 0.9
 
@@ -191,7 +191,7 @@ def test_further_pages_of_colours_are_told(bands, tmp_path):
 
 def test_pages_are_told_and_taken_as_bands_where_n_channels_says_so(tmp_path):
     paths = files_of(tmp_path, np.stack([first(BANDS)] * 3))
-    with pytest.warns(UserWarning, match="a TIFF of 13 pages; .*only the first is read.*say n_channels=13"):
+    with pytest.warns(UserWarning, match="a TIFF of 13 pages; .*only the first is read.*set n_channels=13"):
         PretrainedFeatureExtractor(tiny_sized).fit(paths)
     assert PretrainedFeatureExtractor(tiny_sized, n_channels=13).fit(paths).transform(paths).shape == (3, 16)
 
@@ -227,8 +227,8 @@ def refused(content, channels=13):
 @pytest.mark.parametrize(
     ("content", "channels", "why"),
     [
-        (contiguous(), 12, "a file of 13 bands; expected 12.*Say n_channels=13"),
-        (contiguous(), 3, "a file of 13 bands; expected 3.*Say n_channels=13"),
+        (contiguous(), 12, "a file of 13 bands; expected 12.*Set n_channels=13"),
+        (contiguous(), 3, "a file of 13 bands; expected 3.*Set n_channels=13"),
         (tiff(first(BANDS)), 12, "it holds 13 pages.*expected one page of 12 bands, or 12 pages"),
         (tiff(BANDS[..., :3].copy(), photometric="rgb"), 13, "a picture of mode RGB; expected an array of 13 channels"),
         (contiguous(np.where(BANDS == 7, np.nan, BANDS).astype(np.float32)), 13, "it holds NaN or infinity"),

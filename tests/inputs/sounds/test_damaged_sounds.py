@@ -96,7 +96,7 @@ WRONG = {
     "4 GB in few bytes": (claiming(WAV[:100], 0xFFFFFFF0), "it holds 56 of 4294967280 bytes"),
     "another format": (MATLAB.getvalue(), "it is of type MAT5|does not begin like a sound"),
     "rate of nothing": (WAV[:24] + bytes(4) + WAV[28:], "row 0"),
-    "rate of 1": (WAV[:24] + b"\1\0\0\0" + WAV[28:], "with 1 samples a second; expected 100 to 1000000"),
+    "rate of 1": (WAV[:24] + b"\1\0\0\0" + WAV[28:], "with 1 samples per second; expected 100 to 1000000"),
     "rate of 4e9": (WAV[:24] + b"\0\xff\xff\x7f" + WAV[28:], "row 0"),
     "a few samples": (encode("WAV of 16 bits", 0.005), r"which is 0.005 seconds long \(80 samples"),
     "an hour and a half": (
@@ -170,7 +170,7 @@ def test_missing_files_folders_and_pipes_are_counted_and_never_opened(tmp_path):
     (tmp_path / "x.wav").write_bytes(WAV)
     os.mkfifo(tmp_path / "pipe.wav")
     with pytest.raises(
-        FileNotFoundError, match=r"Got 3 of 4 paths that are no files; expected paths of sounds.*y\.wav"
+        FileNotFoundError, match=r"Got 3 of 4 paths that are not files; expected paths of sounds.*y\.wav"
     ):
         make_reader("sounds", SETTINGS).learn([tmp_path / "x.wav", tmp_path / "y.wav", tmp_path, tmp_path / "pipe.wav"])
 

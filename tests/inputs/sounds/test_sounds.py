@@ -128,10 +128,10 @@ def test_floats_somewhat_beyond_full_scale_stay_as_they_are():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (tone(0.3) * 32768, r"Got X\[0\], of which floats reach 163.*; expected integers, or floats within \[-1, 1\]"),
-        (tone(0.3) * np.nan, r"Got X\[0\], of which values are NaN or infinite"),
-        (np.where(np.arange(4800) == 4799, -np.inf, 0.1), r"Got X\[0\], of which values are NaN or infinite"),
-        (np.full(4800, 1e300), r"Got X\[0\], of which values are NaN or infinite"),
+        (tone(0.3) * 32768, r"Got X\[0\], in which floats reach 163.*; expected integers, or floats within \[-1, 1\]"),
+        (tone(0.3) * np.nan, r"Got X\[0\], in which values are NaN or infinite"),
+        (np.where(np.arange(4800) == 4799, -np.inf, 0.1), r"Got X\[0\], in which values are NaN or infinite"),
+        (np.full(4800, 1e300), r"Got X\[0\], in which values are NaN or infinite"),
         (np.zeros(4800, dtype=np.int64), r"Got X\[0\] of type int64; expected uint8, int8, int16"),
         (np.zeros(4800, dtype=np.uint16), r"Got X\[0\] of type uint16; expected"),
         (np.zeros(4800, dtype=bool), r"Got X\[0\] of type bool; expected"),
@@ -140,11 +140,17 @@ def test_floats_somewhat_beyond_full_scale_stay_as_they_are():
         (np.zeros((4800, 65)), r"Got X\[0\] of shape \(4800, 65\) with 65 channels; expected at most 64"),
         (np.zeros(0), r"Got X\[0\] of shape \(0, 1\), which holds no sound; expected at least 0.01 seconds"),
         (np.zeros((0, 2)), r"Got X\[0\] of shape .*, which holds no sound"),
-        (np.zeros(1), r"is 6.3e-05 seconds long \(1 samples at 16000 a second\); expected at least 0.01. Correct its"),
+        (
+            np.zeros(1),
+            r"is 6.3e-05 seconds long \(1 samples at 16000 per second\); expected at least 0.01. Correct its",
+        ),
         (None, r"Got X\[0\] = None; expected a path, or an array"),
-        (b"a.wav", r"Got the file in row 0, which is not a whole sound \(it does not begin like a sound\); expected"),
+        (
+            b"a.wav",
+            r"Got the file in row 0, which is not a whole sound \(it does not begin like a sound\); expected",
+        ),
         (np.bytes_(b"a.wav"), r"Got X\[0\] in an array of NumPy's type 'S', which drops zero bytes.*list of bytes"),
-        ({"array": [0.1]}, r"Got X\[0\] with an array and sampling_rate=None; expected the samples a second"),
+        ({"array": [0.1]}, r"Got X\[0\] with an array and sampling_rate=None; expected its samples per second"),
         ({"array": [0.1], "sampling_rate": 0.5}, r"Got X\[0\] with an array and sampling_rate=0.5; expected"),
         ({"array": [[[0.1]]], "sampling_rate": 9}, r"Got X\[0\] = array.*; expected a path, or an array"),
         ({"bytes": None, "path": None}, r"Got X\[0\] = {'bytes': None.*; expected a path, or an array"),
@@ -186,12 +192,14 @@ def test_arrays_need_a_sampling_rate_and_files_do_not(waves, files):
 
 @pytest.mark.parametrize("rate", [1, 99, 10**6 + 1, 10**9])
 def test_an_impossible_rate_is_refused(rate):
-    with pytest.raises(ValueError, match=rf"Got sampling_rate={rate}; expected the samples a second .* 100 to 1000000"):
+    with pytest.raises(
+        ValueError, match=rf"Got sampling_rate={rate}; expected the samples per second .* 100 to 1000000"
+    ):
         read([tone(0.3)], sampling_rate=rate)
 
 
 def test_a_rate_that_leaves_next_to_nothing_of_a_sound_is_refused():
-    with pytest.raises(ValueError, match=r"is 0.0048 seconds long \(4800 samples at 1000000 a second\); expected"):
+    with pytest.raises(ValueError, match=r"is 0.0048 seconds long \(4800 samples at 1000000 per second\); expected"):
         read([tone(0.3)], sampling_rate=1_000_000)
 
 
