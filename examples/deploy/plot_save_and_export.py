@@ -77,7 +77,7 @@ if find_spec("onnxruntime") and find_spec("onnx"):
     preprocessing = model.backbone_.preprocessing
 
     def prepare(pictures):
-        """Return pictures as the network wants them: float32 ndarray of shape (n_samples, 3, 224, 224)."""
+        """Return pictures as the network expects them: float32 ndarray of shape (n_samples, 3, 224, 224)."""
         from PIL import Image
 
         sized = np.stack([np.asarray(preprocessing.fit_size(Image.fromarray(picture))) for picture in pictures])

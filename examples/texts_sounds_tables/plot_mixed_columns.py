@@ -105,7 +105,7 @@ def make_model(parts):
 # --------------------------
 
 some = {f"{part[0]} alone": [part] for part in parts}
-some |= {f"all but {part[0]}": [other for other in parts if other is not part] for part in parts}
+some |= {f"all except {part[0]}": [other for other in parts if other is not part] for part in parts}
 some["all columns"] = parts
 table = {
     name: cross_val_score(make_model(these), goods, kinds, cv=5, error_score="raise") for name, these in some.items()

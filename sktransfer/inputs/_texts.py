@@ -85,7 +85,7 @@ class TextPreprocessing(Preprocessing):
         Returns
         -------
         list of list of int
-            With those of the prompt, special ones, and padding where the network wants it.
+            With those of the prompt, special ones, and padding where the network needs it.
         """
         given = [self.prompt + text for text in texts]
         given = [text.lower() for text in given] if self.lower_case else given

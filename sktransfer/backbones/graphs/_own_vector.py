@@ -10,7 +10,7 @@ from sktransfer.backbones.graphs._pooling import pool
 
 
 class OwnVector(nn.Module):
-    """Takes the token of which a module of the network makes its vector.
+    """The token from which a module of the network makes its vector.
 
     Parameters
     ----------

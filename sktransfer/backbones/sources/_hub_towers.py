@@ -97,7 +97,7 @@ def reads_padding(network: nn.Module) -> bool:
     Parameters
     ----------
     network : nn.Module
-        The network for texts, on the device "meta": that a tensor is a part of another is told by where it lies in it.
+        The network for texts, on the device "meta", where the place of a tensor in another shows what it is a part of.
 
     Returns
     -------
@@ -215,7 +215,7 @@ _Way = tuple[str, str | None, bool]
 
 
 def _tried(prepared: TextPreprocessing) -> Iterator[tuple[torch.Tensor, int]]:
-    """Yield a text each, and how many tokens at its end are padding that the network is told of."""
+    """Yield a text each, and how many tokens at its end the attention mask marks as padding."""
     samples = TextReader(prepared).read([_TEXT, _TEXT.split()[0]])
     text, short = (samples.load(row)[None] for row in range(2))
     yield text, 0

@@ -47,7 +47,7 @@ def known_elsewhere(name: str) -> str | None:
     Returns
     -------
     str or None
-        `None` where it is no such name.
+        `None` if it is another name.
     """
     if (found := _KERAS.get(letters(name))) is not None:
         return found
@@ -95,7 +95,7 @@ def of_family(name: str) -> str | None:
     Returns
     -------
     str or None
-        Its name on the Hugging Face Hub; `None` where it is no name of a family.
+        Its name on the Hugging Face Hub; `None` if it does not name a family.
     """
     of_class = re.fullmatch(r"(?:TF|Flax)?([A-Z]\w*?)(?:Model|Config|Tokenizer|For[A-Z]\w*)", name)
     return _FAMILIES.get(letters(of_class[1] if of_class else name))

@@ -1,6 +1,6 @@
 """Why the tensors of a file are not a network's, where more can be said than which names differ.
 
-Files of quantized weights, of numpy arrays or of nothing are told as what they are. Tensors of the same shapes under
+The message says if a file holds quantized weights, numpy arrays or nothing. Tensors of the same shapes under
 other names are refused too, because shapes do not prove what a tensor is; but the message says how to rename them.
 """
 
@@ -23,7 +23,7 @@ _QUANTIZED = re.compile(
 
 
 def explain_misfit(own: Mapping[str, torch.Tensor], needed: Sequence[str], state: StateDict, source: str) -> str:
-    """Say what keeps tensors from being a network's, or raise where that is no matter of names.
+    """Say what keeps tensors from being a network's, or raise if names have nothing to do with it.
 
     Parameters
     ----------

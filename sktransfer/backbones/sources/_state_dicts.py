@@ -49,7 +49,7 @@ class StateDict:
     wrappers : tuple of str
         Parts of their names that were left out.
     packed, arrays : tuple of str
-        Names among theirs of what is no tensor: several tensors at once, and numpy arrays.
+        Those of their names that hold something else: several tensors at once, or numpy arrays.
     """
 
     where: str
