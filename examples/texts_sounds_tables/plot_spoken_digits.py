@@ -155,7 +155,7 @@ for position, (scores, colour) in enumerate(
 ):
     axes.barh(position, scores.mean(), color=colour)
     axes.plot(scores, [position] * len(scores), "o", color="black", markersize=4)
-    axes.text(0.02, position, f"{scores.mean():.2f}", va="center", weight="bold", fontsize=13)
+    axes.text(0.13, position, f"{scores.mean():.2f}", va="center", weight="bold", fontsize=13)
 axes.axvline(1 / len(set(y)), color="black", linestyle=":", label="guessing")
 axes.set_yticks(range(len(table)), list(table), fontsize=11)
 axes.invert_yaxis()
