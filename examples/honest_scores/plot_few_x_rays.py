@@ -133,11 +133,12 @@ axes.spines[["top", "right"]].set_visible(False)
 # %%
 # What did it learn?
 # ------------------
-# A grey square slides over pictures from the other hospital. Hiding the mark changes the answer most: the model has
-# learned which machine took the picture. With real X-rays, look before you believe.
+# A grey square slides over two pictures of the other hospital. They show no finding, and the model says that they do.
+# Hiding the mark changes its mind: it has learned which machine took the picture. With real X-rays, look before you
+# believe.
 
-marked = np.flatnonzero((X_else[:, 8, 7] == 255) & (elsewhere == "finding"))[::2][:2]
-display = SaliencyDisplay.from_estimator(model, X_else[marked], target="finding")
+misled = np.flatnonzero((X_else[:, 8, 7] == 255) & (y_else == "none") & (elsewhere == "finding"))[::2][:2]
+display = SaliencyDisplay.from_estimator(model, X_else[misled], target="finding")
 folder.cleanup()
 
 # %%

@@ -30,6 +30,8 @@ import sktransfer
 from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
 
 SIDE = 16  # pixels
+n_threads = torch.get_num_threads()
+torch.set_num_threads(1)  # for so small a network, a second thread costs more than it brings
 
 
 def turn(digits, largest_angle, seed):
@@ -150,4 +152,5 @@ axes.plot(y[others, 0], predicted[:, 0], ".", color="#0072B2", alpha=0.5)
 axes.plot([-60, 60], [-60, 60], color="black", linestyle=":")
 axes.set(xlabel="angle, in degrees", ylabel="predicted angle, in degrees", title=f"{len(few)} labelled pictures")
 axes.spines[["top", "right"]].set_visible(False)
+torch.set_num_threads(n_threads)
 folder.cleanup()
