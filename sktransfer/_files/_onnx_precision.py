@@ -96,7 +96,7 @@ def convert(file: Path, precision: str, samples: torch.Tensor, batches: Iterable
     with _ONE_AT_A_TIME, TemporaryDirectory(dir=file.parent) as folder:
         try:
             if precision == "float16":
-                _to_float16(file)
+                _to_float16(file, name)
             else:
                 _to_int8(file, Path(folder), batches, name)
             (found,) = open_session(file).run(None, {name: samples.numpy()})
@@ -185,13 +185,17 @@ def measure_change(
 # The two ways
 
 
-def _to_float16(file: Path) -> None:
+def _to_float16(file: Path, name: str) -> None:
     onnx = import_onnx()
     with _folder_on_path():
         from onnxruntime.transformers.float16 import convert_float_to_float16
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the float32 number")  # of numbers that become 0 or infinite
         model = convert_float_to_float16(onnx.load(file), keep_io_types=True)
+    # The conversion of the input is written last, behind what takes it.
+    nodes = sorted(model.graph.node, key=lambda node: node.op_type != "Cast" or node.input[0] != name)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     weights = file.with_name(f"{file.name}.data")
     weights.unlink(missing_ok=True)
     file.unlink()
