@@ -97,8 +97,8 @@ def main():
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnx", "onnxruntime"))
     lines += [
         "",
-        "Features, without a classification layer; one prepared picture of 3 x 224 x 224, one thread of onnxruntime, "
-        f"the fastest of {TURNS} turns. Weights are random, so accuracies are not shown: measure what int8 changes with "
+        "Features, without a classification layer; one prepared picture of 3 x 224 x 224, one thread, "
+        f"the fastest of {TURNS} turns. Weights are random: accuracies are not shown. Measure what int8 changes with "
         "`calibration=` on your own pictures.",
         "",
         f"{here['processor']}, {packages}. `python benchmarks/small_devices.py`",
