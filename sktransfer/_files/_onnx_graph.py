@@ -1,6 +1,5 @@
 """Operations of ONNX, written one after another: each is given names or numbers, and returns the name of its result."""
 
-from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -100,23 +99,3 @@ class Graph:
         names = [f"{self._prefix}/half_{number}_{part}" for part in range(2)]
         self.nodes.append(self._onnx.helper.make_node("Split", [value], names, axis=axis, num_outputs=2))
         return names
-
-    def branch(self, write: Callable[["Graph"], str]) -> Any:
-        """Return a graph for one branch of an `If`.
-
-        Parameters
-        ----------
-        write : callable
-            Adds operations to the graph that it is given, and returns the name of the result, which is float32. It may
-            use names of the graph around.
-
-        Returns
-        -------
-        onnx.GraphProto
-            Without inputs.
-        """
-        inner = Graph(self._onnx, self._prefix)
-        inner._numbers = self._numbers
-        result = self._onnx.helper.make_tensor_value_info(write(inner), self._onnx.TensorProto.FLOAT, None)
-        name = f"{self._prefix}/branch_{next(self._numbers)}"
-        return self._onnx.helper.make_graph(inner.nodes, name, [], [result], inner.constants)

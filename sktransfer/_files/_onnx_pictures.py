@@ -20,7 +20,7 @@ PICTURES = "pictures"
 _REACH = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 # The parameter of its bicubic filter.
 _CUBIC = -0.5
-# Weights are integers there, of so many bits behind the point. A float32 holds exact sums of half of the bits each.
+# Weights are integers there, of so many bits behind the point. A float32 holds exact sums of half of the bits.
 _BITS, _LOWER_BITS = 22, 11
 # Columns of the result that are computed in one product: each needs but a part of the picture.
 _COLUMNS_AT_ONCE = 32
@@ -131,12 +131,7 @@ def _prepare(preprocessing: Mapping[str, Any], prepared: str) -> Graph:
         for side, size, inner in zip(sides, sizes, crop, strict=True)
     ]
     rows, columns = (axis.weighed_by(preprocessing["interpolation"]) for axis in axes)
-    resized = graph.op(
-        "If",
-        _down_comes_first(graph, sides, sizes if whole else [np.int64(side) for side in crop]),
-        then_branch=graph.branch(lambda inner: _down_then_across(inner, rows, columns, crop)),
-        else_branch=graph.branch(lambda inner: _across_then_down(inner, rows, columns, crop)),
-    )
+    resized = _resized(graph, sides, sizes if whole else [np.int64(side) for side in crop], rows, columns, crop)
     mean, std = (np.array(preprocessing[name], np.float32).reshape(1, -1, 1, 1) for name in ("mean", "std"))
     graph.op("Div", graph.op("Sub", graph.op("Div", resized, np.float32(255)), mean), std, name=prepared)
     return graph
@@ -166,36 +161,41 @@ def _first(graph: Graph, size: Any, inner: int, manner: str) -> str:
     return graph.cast(graph.op("Where", outside, graph.op("Ceil", half), graph.op("Round", half)), np.int64)
 
 
-def _down_comes_first(graph: Graph, sides: list[str], sizes: list[Any]) -> Any:
-    """Tell which axis is first: values are rounded in between. Since Pillow 13 the axis that loses far more is."""
+def _resized(graph: Graph, sides: list[str], sizes: list[Any], rows: "_Weights", columns: "_Weights", crop: Any) -> str:
+    """Return what the crop holds, first across and then down, or the other way round: values are rounded in between.
+
+    Since Pillow 13 the height is first if it loses far more. All pictures of a call take one way, and none the other:
+    an `If` would say the same, and OpenVINO computes something else where it first meets one.
+    """
     import PIL
 
+    n_samples = graph.op("Gather", graph.op("Shape", PICTURES), np.int64(0))
     if int(PIL.__version__.partition(".")[0]) < 13:
-        return np.bool_(False)
+        return _across_then_down(graph, n_samples, rows, columns, crop)
     less = [graph.op("Sub", side, size) for side, size in zip(sides, sizes, strict=True)]
     more = graph.op("Greater", less[0], graph.op("Mul", less[1], np.int64(2)))
-    return graph.op("And", more, graph.op("Greater", less[0], np.int64(0)))
+    is_tall = graph.op("And", more, graph.op("Greater", less[0], np.int64(0)))
+    n_tall = graph.op("Where", is_tall, n_samples, np.int64(0))
+    tall = _across(graph, _down(graph, rows, _pixels(graph, n_tall, rows, columns)), columns)
+    others = _across_then_down(graph, graph.op("Sub", n_samples, n_tall), rows, columns, crop)
+    return graph.op("Concat", tall, others, axis=0)
 
 
-def _across_then_down(graph: Graph, rows: "_Weights", columns: "_Weights", crop: Any) -> str:
+def _across_then_down(graph: Graph, n_samples: str, rows: "_Weights", columns: "_Weights", crop: Any) -> str:
     parts = []
     for first in range(0, crop[1], _COLUMNS_AT_ONCE):
         part = columns.of(graph, first, min(_COLUMNS_AT_ONCE, crop[1] - first))
-        parts.append(_across(graph, _pixels(graph, rows, part), part))
+        parts.append(_across(graph, _pixels(graph, n_samples, rows, part), part))
     return _down(graph, rows, graph.op("Concat", *parts, axis=3))
 
 
-def _down_then_across(graph: Graph, rows: "_Weights", columns: "_Weights", crop: Any) -> str:
-    return _across(graph, _down(graph, rows, _pixels(graph, rows, columns)), columns)
-
-
-def _pixels(graph: Graph, rows: "_Weights", columns: "_Weights") -> str:
-    """Return those that count, float32 of shape (batch, channels, rows, columns)."""
+def _pixels(graph: Graph, n_samples: str, rows: "_Weights", columns: "_Weights") -> str:
+    """Return those that count of the first samples, float32 of shape (n_samples, channels, rows, columns)."""
     starts, ends = (
         graph.op("Concat", *(graph.op("Unsqueeze", end, np.array([0])) for end in pair), axis=0)
-        for pair in ((rows.start, columns.start), (rows.end, columns.end))
+        for pair in ((np.int64(0), rows.start, columns.start), (n_samples, rows.end, columns.end))
     )
-    needed = graph.op("Slice", PICTURES, starts, ends, np.array([1, 2]))
+    needed = graph.op("Slice", PICTURES, starts, ends, np.array([0, 1, 2]))
     return graph.cast(graph.op("Transpose", needed, perm=[0, 3, 1, 2]), np.float32)
 
 

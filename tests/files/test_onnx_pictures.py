@@ -9,10 +9,10 @@ import pytest
 import torch
 from networks import rest_exhaustive, tiny_cnn, tiny_vectors
 from PIL import Image
-from pretrained_models import make_text_model, make_texts
+from pretrained_models import make_sound_model, make_sounds, make_text_model, make_texts
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
-from sktransfer._files._onnx_pictures import preparing_model
+from sktransfer._files._onnx_pictures import check_preprocessing, preparing_model
 from sktransfer.backbones import ImagePreprocessing
 
 onnx = pytest.importorskip("onnx", reason="needs onnx, which writes the files")
@@ -160,6 +160,17 @@ class TestPicturesGoIn:
         expected = fitted.predict_proba([Image.fromarray(one) for one in pictures[0]])
         np.testing.assert_allclose(run(tmp_path / "model.onnx", pictures[0]), expected, atol=1e-5)
 
+    def test_the_block_of_the_guide(self, paths, pictures, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        fitted = classifier(of_pictures()).fit(list(paths), pictures[1])
+        fitted.to_onnx("model.onnx", preprocessing=True)
+        names = {"paths": paths}
+        exec(block_of_guide('"pictures": picture[None]'), names)
+        np.testing.assert_allclose(names["probabilities"], fitted.predict_proba(list(paths[:1])), atol=1e-5)
+        names |= {"model": fitted, "paths": list(paths)}
+        exec(block_of_guide('model.to_onnx("small.onnx"'), names)
+        assert names["result"].agreement > 0.9
+
     def test_regressors_and_extractors(self, pictures, tmp_path):
         how = {"weights": None, "precision": "float32", "random_state": 0, "feature_cache": None}
         extractor = PretrainedFeatureExtractor(of_pictures(), **how).fit(pictures[0])
@@ -212,14 +223,18 @@ class TestTexts:
 def with_tokenizers_alone(path, texts):
     """Run the block of docs/user_guide.md, which uses neither torch nor this package."""
     pytest.importorskip("tokenizers", reason="only it reads the tokenizer")
-    guide = (Path(__file__).parents[2] / "docs" / "user_guide.md").read_text(encoding="utf-8")
-    block = next(block for block in guide.split("```python\n") if "from tokenizers import Tokenizer" in block)
-    names = {"texts": texts}
-    code = block.split("```")[0]
+    names, code = {"texts": texts}, block_of_guide("from tokenizers import Tokenizer")
     assert "torch" not in code
     assert "sktransfer" not in code
     exec(code.replace('"texts.onnx', f'"{path.as_posix()}'), names)
     return names["probabilities"]
+
+
+def block_of_guide(words):
+    """Return the block of docs/user_guide.md that holds some words."""
+    guide = (Path(__file__).parents[2] / "docs" / "user_guide.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in guide.split("```python\n")[1:]]
+    return next(block for block in blocks if words in block)
 
 
 class TestWhatCannotBe:
@@ -238,11 +253,20 @@ class TestWhatCannotBe:
         with pytest.raises(ValueError, match=r"fitted on values from 0 to 16; expected pictures of 8 bits"):
             fitted.to_onnx(tmp_path / "model.onnx", preprocessing=True)
 
-    def test_sounds_are_refused(self, pictures, tmp_path):
-        from sktransfer._files._onnx_pictures import check_preprocessing
-
+    @pytest.mark.exhaustive
+    def test_sounds_are_refused(self, tmp_path):
+        pytest.importorskip("transformers", reason="only it makes networks for sounds")
+        X, y = make_sounds()
+        backbone = make_sound_model("wav2vec2", tmp_path / "sounds")
+        fitted = classifier(backbone, weights="DEFAULT", sampling_rate=1000).fit(X, y)
         with pytest.raises(ValueError, match=r"an estimator of sounds; expected one of pictures, texts or numbers"):
+            fitted.to_onnx(tmp_path / "model.onnx", preprocessing=True)
+        assert not (tmp_path / "model.onnx").exists()
+
+    def test_kinds_that_are_refused_are_told_apart_without_a_network(self):
+        with pytest.raises(ValueError, match=r"Got preprocessing=True for an estimator of sounds"):
             check_preprocessing({"kind": "sounds", "preprocessing": {}})
+        check_preprocessing({"kind": "vectors", "preprocessing": None})
 
     def test_anything_but_true_and_false_is_refused(self, pictures, tmp_path):
         fitted = classifier(of_pictures()).fit(*pictures)
