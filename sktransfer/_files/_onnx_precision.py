@@ -239,9 +239,21 @@ def _to_int8(file: Path, folder: Path, batches: Iterable[torch.Tensor], name: st
             quantize_static(
                 str(fused), str(done), reader, quant_format=QuantFormat.QDQ, activation_type=QuantType.QUInt8, **how
             )
+    _name_used_domains_alone(done)
     weights.unlink(missing_ok=True)
     for made in folder.glob(f"{file.name}*"):
         made.replace(file.with_name(made.name))
+
+
+def _name_used_domains_alone(file: Path) -> None:
+    """Leave out the sets of operations that onnxruntime's optimiser names and the file does not use."""
+    onnx = import_onnx()
+    model = onnx.load(file, load_external_data=False)
+    used = {node.domain for node in model.graph.node}
+    kept = [one for one in model.opset_import if one.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    onnx.save_model(model, file)
 
 
 def _mostly_multiplies_matrices(file: Path) -> bool:

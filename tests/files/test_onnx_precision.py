@@ -93,6 +93,7 @@ class TestFewerBits:
         assert small.largest_difference < apart
         assert small.agreement > 0.95
         onnx.checker.check_model(str(tmp_path / "small.onnx"), full_check=True)
+        assert [(one.domain, one.version) for one in onnx.load(tmp_path / "small.onnx").opset_import] == [("", 18)]
         assert sorted(one.name for one in tmp_path.iterdir() if "small" in one.name) == [
             "small.onnx",
             "small.onnx.json",
