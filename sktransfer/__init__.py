@@ -13,9 +13,9 @@ from sktransfer._training._suffix_network import restore_suffix
 
 if _typing.TYPE_CHECKING:
     from sktransfer._fine_tuned_regressor import FineTunedRegressor
-    from sktransfer._process._versions import show_versions
     from sktransfer._ranking import rank_backbones
     from sktransfer._saved_model import load, save
+    from sktransfer._show_versions import show_versions
     from sktransfer._suggesting import suggest_settings
     from sktransfer.inputs.images._folder import load_image_folder
 
@@ -63,7 +63,7 @@ def __getattr__(name: str) -> _typing.Any:
 
         return save
     if name == "show_versions":
-        from sktransfer._process._versions import show_versions
+        from sktransfer._show_versions import show_versions
 
         return show_versions
     if name == "suggest_settings":

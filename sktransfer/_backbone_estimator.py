@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -40,11 +40,14 @@ from sktransfer.backbones.sources._base import TowerError
 from sktransfer.backbones.sources._weights_file import RECIPE
 from sktransfer.backbones.sources._wrapped_networks import refuse_other
 from sktransfer.inputs import ImagePreprocessing, channels_wanted, make_reader, restore_reader
-from sktransfer.inputs._base import Reader, Samples
+from sktransfer.inputs._base import Reader, Samples, prepared_batches
 from sktransfer.inputs._containers import is_empty
 from sktransfer.inputs._rows import Rows
 from sktransfer.inputs.images._channel_stats import check_stats
 from sktransfer.inputs.images._shapes import MOST_CHANNELS, check_image_shape
+
+if TYPE_CHECKING:
+    from sktransfer._files._onnx_export_result import OnnxExport
 
 
 def _is_span(bounds: Sequence[Any]) -> bool:
@@ -62,6 +65,9 @@ _TOLD: set[tuple[str, str]] = set()
 
 # Parameters that say how X is read.
 _OF_READERS = ("image_shape", "pixel_range", "n_channels", "channel_stats", "max_length", "sampling_rate")
+
+# Samples that an ONNX file of fewer bits is calibrated with.
+_MOST_CALIBRATED = 500
 
 # Names in the state of an estimator that its attributes do not have.
 _TENSORS, _CUSTOM = "tensors", "custom"
@@ -179,46 +185,90 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
             )
         return super().set_params(**params)
 
-    def to_onnx(self, path: "str | os.PathLike[str]") -> None:
-        """Write what this estimator computes of prepared samples as an ONNX file, for runtimes without torch.
+    def to_onnx(
+        self,
+        path: "str | os.PathLike[str]",
+        *,
+        preprocessing: bool = False,
+        precision: str = "float32",
+        calibration: Any = None,
+    ) -> "OnnxExport":
+        """Write what this estimator computes as an ONNX file, for runtimes without torch.
 
-        A JSON file beside it, `path` + `".json"`, says how to use it: how images are prepared, the range of pixel
-        values, the names of input and output, the classes, and which of torch's exporters wrote the file. Weights of
-        more than 1.5 GB are in `path` + `".data"`. The arithmetic is that of `precision="float32"`, and the operations
-        those of opset 18.
+        A JSON file beside it, `path` + `".json"`, says how to use it: names, types and shapes of input and output, how
+        samples are prepared, the range of pixel values, the classes, and which of torch's exporters wrote the file.
+        Weights of more than 1.5 GB are in `path` + `".data"`. The operations are those of opset 18.
 
         Parameters
         ----------
         path : path-like
-            The file, such as `"model.onnx"`. Its input `prepared` is float32 of shape (n, channels, height, width) or
-            (n, n_features), for any n. Its output is float32: `features` of shape (n, `n_features_out_`), or, of a
-            classifier, `probabilities` of shape (n, n_classes), in the order of `classes_`, or (n, n_labels). Of a
-            regressor it is `predictions`, float64 of shape (n, n_outputs), in the units of y.
+            The file, such as `"model.onnx"`. Without `preprocessing`, its input is `prepared`: float32 of shape (n,
+            channels, height, width) or (n, n_features), for any n. Its output is
+
+            - of an extractor, `features`: float32 of shape (n, `n_features_out_`);
+            - of a classifier, `probabilities`: float32 of shape (n, n_classes), in the order of `classes_`, or
+              (n, n_labels);
+            - of a regressor, `predictions`: float64 of shape (n, n_outputs), in the units of y.
+        preprocessing : bool, default=False
+            Whether to write what prepares samples too. The input of a network for pictures is then `pictures`, uint8 of
+            shape (n, height, width, channels), RGB for 3 channels, of any n, height and width: one size per call. The
+            file resizes, crops and normalises them as `predict_proba` does with pictures. In onnxruntime, the values are
+            bit for bit those of Pillow. For texts, the tokenizer is written to `path` + `".tokenizer.json"`, in the format of
+            the package tokenizers. By default you prepare the samples. This works for all kinds of samples, and for
+            compilers for small devices, which need inputs of one shape.
+        precision : {"float32", "float16", "int8"}, default="float32"
+            Type of the weights and of the arithmetic; input and output keep theirs. `"float16"` is for GPUs and phones:
+            on most CPUs it is slower than float32. `"int8"` is for CPUs. It takes `calibration`, and is made by
+            onnxruntime's own quantisation.
+        calibration : array-like or None, default=None
+            Samples like the X of `fit`, without labels. Up to 500 of them, spread evenly, show which values occur. With
+            any precision, they are also used to measure what the file changes.
+
+        Returns
+        -------
+        OnnxExport
+            `path`, `megabytes`, `milliseconds` per sample here and, with calibration, `n_samples`, `agreement`,
+            `largest_difference` and `mean_difference`. It prints as a table.
 
         Raises
         ------
         ImportError
-            If onnx is not installed: `pip install "sktransfer[onnx]"`.
+            If onnx, or for fewer bits onnxruntime, is not installed: `pip install "sktransfer[onnx]"`.
         FileNotFoundError
             If there is no such folder.
         IsADirectoryError
             If the path is a folder.
         ValueError
-            If ONNX has no operation for one of the network's, or the network depends on the size of the batch.
+            If ONNX has no operation for one of the network's, or the network depends on the size of the batch. If
+            `preprocessing` is wanted where ONNX cannot do it, as for sounds. If the precision is unknown, its
+            calibration is missing or not like the X of `fit`, or the network does not allow it.
 
         Warns
         -----
         UserWarning
-            If torch's older exporter wrote the file, because the newer one failed or onnxscript is not installed.
+            If torch's older exporter wrote the file, because the newer one failed or onnxscript is not installed. If
+            the file's results are far from the estimator's: less than 95 % of the predictions agree.
+
+        Examples
+        --------
+        >>> model.to_onnx("model.onnx", preprocessing=True)  # doctest: +SKIP
+        >>> model.to_onnx("small.onnx", preprocessing=True, precision="int8", calibration=X)  # doctest: +SKIP
         """
-        from sktransfer._files._onnx_file import export  # which few need
+        from sktransfer._files._onnx_file import Wishes, export  # which few need
+        from sktransfer._files._onnx_precision import PRECISIONS as OF_FILES
 
         check_is_fitted(self, "backbone_")
+        check_choice("precision", precision, OF_FILES)
+        if not isinstance(preprocessing, bool | np.bool_):
+            raise ValueError(f"Got preprocessing={shown(preprocessing)}; expected True or False.")
         network, output, classes = self._computation()
         reader = self._reader
+        batches = None if calibration is None else prepared_batches(self._read(calibration), _MOST_CALIBRATED)
+        several = "several" if getattr(self, "_several", False) else "one"
+        wishes = Wishes(bool(preprocessing), precision, batches, None if classes is None else several)
         samples = reader.example(3, getattr(self, "n_features_in_", None))
         # The exporters change modules while they run; other threads may predict with this estimator's meanwhile.
-        export(twin(network), samples, reader.varying, reader.description, path, output, classes)
+        return export(twin(network), samples, reader.varying, reader.description, path, output, classes, wishes)
 
     def save_backbone(self, path: "str | os.PathLike[str]") -> None:
         """Write the weights of the network, tuned or not, as a plain `state_dict`.

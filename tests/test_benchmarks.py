@@ -230,3 +230,16 @@ def _measure(script, folder, *arguments):
     environment = {**os.environ, "SKTRANSFER_ASSETS": str(folder / "nothing")}
     command = [sys.executable, script, *arguments]
     return subprocess.run(command, cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_small_devices_are_compared_without_weights():
+    pytest.importorskip("onnxruntime", reason="the runtime that reads ONNX")
+    command = [sys.executable, "small_devices.py", "--quick"]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    row = next(line for line in done.stdout.splitlines() if line.startswith("| squeezenet1_1 |"))
+    parameters, float32, float16, int8, *times = (float(cell) for cell in row.split("|")[2:-1])
+    assert parameters == pytest.approx(0.7)
+    assert int8 < float16 < float32
+    assert len(times) == 3
+    assert min(times) > 0

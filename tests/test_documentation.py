@@ -173,6 +173,7 @@ STAND_INS = {
     "channels": of_channels,
     "faults": of_faults,
     "inside": of_inside,
+    "onnx": lambda paths, y: {"model": FineTunedClassifier("mobilenet_v2").fit(paths, y)},
     "saving": lambda paths, y: {"model": FineTunedClassifier("mobilenet_v2").fit(paths, y)},
     "seeing": of_seeing,
     "sounds": of_sounds,

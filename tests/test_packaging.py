@@ -45,3 +45,6 @@ def test_versions_are_shown_of_all_that_is_required():
     assert [name for name in required if f"  {name}: " not in shown] == ["threadpoolctl", "tqdm"]
     assert f"sktransfer: {sktransfer.__version__}" in shown
     assert "cuda: " in shown
+    assert re.search(r"networks kept \(\d+\): \d+\.\d\n", shown)
+    assert re.search(r"activations kept in memory \(\d+\): \d+\.\d\n", shown)
+    assert re.search(r"memory of this process: (\d+|not known)\n", shown)

@@ -1,9 +1,8 @@
-"""Versions of libraries: those that results depend on, and those that a bug report needs.
+"""Versions of libraries, without importing them.
 
 Results depend on major and minor version alone, since patches are to change none.
 """
 
-import platform
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError
@@ -47,11 +46,6 @@ def versions(*libraries: str) -> str:
     return ", ".join(f"{library} {version(library)}" for library in libraries)
 
 
-# Libraries whose versions tell most where something differs between two machines; the last ones are optional.
-_REQUIRED = ("sktransfer", "torch", "torchvision", "scikit-learn", "skorch", "numpy", "Pillow", "safetensors", "joblib")
-_OPTIONAL = ("timm", "transformers", "tokenizers", "soundfile", "soxr", "skops", "onnx", "onnxscript", "pandas")
-
-
 def installed(*libraries: str) -> dict[str, str]:
     """Return the whole versions of libraries, without importing them.
 
@@ -72,32 +66,3 @@ def installed(*libraries: str) -> dict[str, str]:
         except PackageNotFoundError:
             found[library] = "unknown"
     return found
-
-
-def show_versions() -> None:
-    """Print information for bug reports: versions of Python and libraries, processors, threads and GPUs.
-
-    Examples
-    --------
-    >>> import sktransfer
-    >>> sktransfer.show_versions()  # doctest: +ELLIPSIS
-    System
-      python: ...
-    """
-    import torch
-
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    tables: dict[str, dict[str, object]] = {
-        "System": {"python": sys.version.replace("\n", " "), "machine": platform.platform()},
-        "Libraries": {**installed(*_REQUIRED)},
-        "Optional libraries": {**installed(*_OPTIONAL)},
-        "torch": {
-            "threads": torch.get_num_threads(),
-            "processor": torch.backends.cpu.get_cpu_capability(),
-            "CUDA": f"{torch.version.cuda or 'none'}, {', '.join(gpus) or 'no device'}",
-        },
-    }
-    for title, rows in tables.items():
-        print(title)  # noqa: T201
-        for name, value in rows.items():
-            print(f"  {name}: {value}")  # noqa: T201

@@ -453,7 +453,15 @@ class Backbone(KeptNetwork):
             size = sum(sizes[name] for name in block.parameter_names)
             rows.append(BlockRow(number, block.name, shape, size, cold, more))
         features = getattr(self._traced, "features", None)
-        return BackboneSummary(repr(self), tuple(rows), self._source.origin, trainable, features)
+        return BackboneSummary(repr(self), tuple(rows), self._source.origin, trainable, features, self._megabytes())
+
+    def _megabytes(self) -> float:
+        """Return what parameters and buffers take that the features depend on; tied ones count once."""
+        needed = self._traced.feature_names()
+        sizes = {
+            tensor.data_ptr(): tensor.nbytes for name, tensor in self.network.state_dict().items() if name in needed
+        }
+        return sum(sizes.values()) / 1e6
 
     def _repr_html_(self) -> str:
         return self.summary()._repr_html_()

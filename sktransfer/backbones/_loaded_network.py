@@ -274,6 +274,20 @@ def count_networks() -> int:
         return len({id(loaded) for loaded in _KEPT.values()})
 
 
+def bytes_of_networks() -> int:
+    """Return what parameters and buffers of the networks take that stay loaded.
+
+    Returns
+    -------
+    int
+        Bytes; what two networks share counts once.
+    """
+    with _LOCK:
+        kept = {id(loaded): loaded.network for loaded in _KEPT.values()}
+        tensors = (tensor for network in kept.values() for tensor in network.state_dict().values())
+        return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
+
+
 def forget_networks() -> None:
     """Let go of all networks that no estimator holds, and of what was made ready of the others."""
     with _LOCK:

@@ -47,6 +47,8 @@ class BackboneSummary:
         Which parameters are trained in blocks that are not frozen: `"all"`, `"norm"`, `"bias"` or `"lora"`.
     features : str or None
         Which result of the network is used as the features, if there is a choice.
+    megabytes : float or None
+        Size of the parameters and buffers that the features depend on, in millions of bytes.
     """
 
     title: str
@@ -54,6 +56,7 @@ class BackboneSummary:
     origin: Origin
     trainable: str = "all"
     features: str | None = None
+    megabytes: float | None = None
 
     @property
     def n_frozen(self) -> int:
@@ -96,7 +99,8 @@ class BackboneSummary:
 
     def _below(self) -> list[str]:
         features = [] if self.features is None else [f"features: {self.features}"]
-        return [self._totals(), *features, str(self.origin)]
+        size = [] if self.megabytes is None else [f"size: {self.megabytes:,.2f} MB of parameters and buffers"]
+        return [*size, self._totals(), *features, str(self.origin)]
 
     def _totals(self) -> str:
         return f"trainable {self.n_trainable:,}, frozen {self.n_frozen:,} parameters, before the head"

@@ -398,6 +398,29 @@ def load_batch(samples: Samples, rows: Sequence[int]) -> torch.Tensor:
     return _stack([samples.load(int(row)) for row in rows])
 
 
+def prepared_batches(samples: Samples, most: int, at_once: int = 16) -> Callable[[], Iterator[torch.Tensor]]:
+    """Load some samples once, to be prepared as often as they are wanted.
+
+    Parameters
+    ----------
+    samples : Samples
+        What to load.
+    most : int
+        How many at most; they are spread evenly.
+    at_once : int, default=16
+        The most that a batch has.
+
+    Returns
+    -------
+    callable
+        Returns an iterator of prepared batches, each of one shape.
+    """
+    n_samples = min(most, len(samples))
+    rows = sorted((len(samples) * part // n_samples for part in range(n_samples)), key=samples.size)
+    loaded = [load_batch(samples, batch) for batch in batches_of(samples, rows, lambda _: at_once)]
+    return lambda: (samples.prepare(batch) for batch in loaded)
+
+
 def _stack(samples: list[torch.Tensor]) -> torch.Tensor:
     """Stack samples in the order that they have in memory: pictures are decoded with channels last."""
     if samples[0].ndim == 3 and not samples[0].is_contiguous():

@@ -306,6 +306,7 @@ def test_a_summary_prints_as_a_table(tiny: Backbone):
     assert lines[2].split() == ["block", "output", "shape", "parameters", "state"]
     assert lines[4].split() == ["1", "0", "8", "x", "112", "x", "112", "240", "frozen"]
     assert lines[7].split() == ["4", "6", "16", "1,200", "trained"]
+    assert lines[-3] == "size: 0.02 MB of parameters and buffers"
     assert lines[-2] == "trainable 2,376, frozen 1,416 parameters, before the head"
     assert lines[-1] == "weights: the network that was given; data: not stated; licence: not stated"
 
