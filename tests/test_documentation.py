@@ -209,6 +209,20 @@ def test_blocks_of_the_page_run(page, place):
     plt.close("all")
 
 
+def test_examples_of_how_long_use_the_speeds_of_its_table():
+    table = (ROOT / "benchmarks" / "results" / "networks.md").read_text(encoding="utf-8")
+    row = r"^\| ([^|(]+?)(?: \([^|]*)? \| (?:images|sentences) \| ([\d.,]+) \|"
+    speeds = dict(re.findall(row, table, re.MULTILINE))
+    page = (ROOT / "docs" / "guide" / "how_long.md").read_text(encoding="utf-8")
+    example = r"^\| ([\d,]+) \w+, ([^|]+) \| ([\d,]+) / ([\d.,]+) \| (\d+) (s|minutes) \|$"
+    rows = re.findall(example, page, re.MULTILINE)
+    assert len(rows) == 5
+    for samples, network, divided, speed, time, unit in rows:
+        assert (divided, speed) == (samples, speeds[network])
+        seconds = float(samples.replace(",", "")) / float(speed.replace(",", ""))
+        assert int(time) == round(seconds if unit == "s" else seconds / 60), network
+
+
 def test_few_blocks_are_not_run_and_each_says_why():
     notes = [block for page in PAGES for block in blocks(page) if block.note]
     not_run = [block for block in notes if block.note.startswith("not run: ")]
