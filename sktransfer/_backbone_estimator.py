@@ -210,12 +210,15 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
               (n, n_labels);
             - of a regressor, `predictions`: float64 of shape (n, n_outputs), in the units of y.
         preprocessing : bool, default=False
-            Whether to write what prepares samples too. The input of a network for pictures is then `pictures`, uint8 of
-            shape (n, height, width, channels), RGB for 3 channels, of any n, height and width: one size per call. The
-            file resizes, crops and normalises them as `predict_proba` does with pictures. In onnxruntime, the values are
-            bit for bit those of Pillow. For texts, the tokenizer is written to `path` + `".tokenizer.json"`, in the format of
-            the package tokenizers. By default you prepare the samples. This works for all kinds of samples, and for
-            compilers for small devices, which need inputs of one shape.
+            Whether the file also prepares the samples.
+
+            - images: the input is `pictures`, uint8 of shape (n, height, width, channels), RGB for 3 channels, for any
+              n, height and width: one size per call. The file resizes, crops and normalises them as `predict_proba`
+              does with pictures. In onnxruntime, the values are bit for bit those of Pillow.
+            - texts: the tokenizer is written to `path` + `".tokenizer.json"`, in the format of the package tokenizers.
+
+            By default you prepare the samples. This works for all kinds of samples, and for compilers for small devices,
+            which need inputs of one shape.
         precision : {"float32", "float16", "int8"}, default="float32"
             Type of the weights and of the arithmetic; input and output keep theirs. `"float16"` is for GPUs and phones:
             on most CPUs it is slower than float32. `"int8"` is for CPUs. It takes `calibration`, and is made by
