@@ -217,8 +217,8 @@ class BackboneEstimator(NotebookTable, CallbackSupport, BaseEstimator):
               does with pictures. In onnxruntime, the values are bit for bit those of Pillow.
             - texts: the tokenizer is written to `path` + `".tokenizer.json"`, in the format of the package tokenizers.
 
-            By default you prepare the samples. This works for all kinds of samples, and for compilers for small devices,
-            which need inputs of one shape.
+            By default you prepare the samples. This works for all kinds of samples, and for compilers for small
+            devices, which need inputs of one shape.
         precision : {"float32", "float16", "int8"}, default="float32"
             Type of the weights and of the arithmetic; input and output keep theirs. `"float16"` is for GPUs and phones:
             on most CPUs it is slower than float32. `"int8"` is for CPUs. It takes `calibration`, and is made by

@@ -35,7 +35,7 @@ _SECONDS_OF_TIMING = 0.3
 
 @dataclass(frozen=True)
 class Wishes:
-    """How a person wants a file.
+    """What a person asks of a file.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Wishes:
     batches : callable or None, default=None
         Returns an iterator of prepared batches, to calibrate and compare with.
     classes : {"one", "several"} or None, default=None
-        Whether the output holds probabilities of which one is predicted, of labels of which several are, or none.
+        Whether the output holds probabilities of classes (one is predicted), of labels (several may be), or neither.
     """
 
     preprocessing: bool = False

@@ -152,8 +152,7 @@ def measure_change(
     name : str
         Of the input.
     classes : {"one", "several"} or None
-        Whether outputs are probabilities of classes of which one is predicted, of labels of which several may be, or no
-        probabilities.
+        Whether outputs are probabilities of classes (one is predicted), of labels (several may be), or neither.
 
     Returns
     -------
