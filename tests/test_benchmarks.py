@@ -243,3 +243,17 @@ def test_small_devices_are_compared_without_weights():
     assert int8 < float16 < float32
     assert len(times) == 3
     assert min(times) > 0
+
+
+def test_what_onnx_files_change_is_measured_without_weights_or_data():
+    pytest.importorskip("onnxruntime", reason="the runtime that reads ONNX")
+    command = [sys.executable, "onnx_files.py", "--quick"]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[2:-1] for line in done.stdout.splitlines() if line.startswith("| random_squeezenet")]
+    precisions, sizes, differences = zip(
+        *[(row[0].strip(), float(row[1]), float(row[2])) for row in rows[:3]], strict=True
+    )
+    assert precisions == ("float32", "float16", "int8")
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert differences[0] < 1e-4

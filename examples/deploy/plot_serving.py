@@ -2,8 +2,9 @@
 Serve a model over HTTP
 =======================
 
-Train a classifier, save it, and let other programs ask it over HTTP. The service is ``examples/serving/app.py``:
-FastAPI in about a hundred lines. This page starts it on a free port of this machine, sends it pictures, and stops it.
+How do other programs ask a fitted model? Train a classifier, save it, and let them ask over HTTP. The service is
+``examples/serving/app.py``: FastAPI in about a hundred lines. This page starts it on a free port of this machine, sends
+it pictures, and stops it.
 
 It needs ``pip install "sktransfer[examples,serving]" httpx``. Nothing is downloaded: the pictures are parts of two
 photos that come with scikit-learn, and the network has random weights, which suffices to tell these two photos apart.
