@@ -12,8 +12,9 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
+from sktransfer._backbone_estimator import BackboneEstimator, below
 from sktransfer._messages import shown
+from sktransfer._network_files import Tensors
 from sktransfer._process._fit_tasks import FitTask, run_as_task
 from sktransfer._process._private_names import Interval, StrOptions
 from sktransfer._training._idle_parameters import warn_of_frozen_blocks, warn_of_idle_rank

@@ -12,11 +12,12 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from sktransfer._backbone_estimator import BackboneEstimator, Tensors, below
+from sktransfer._backbone_estimator import BackboneEstimator, below
 from sktransfer._feature_extractor import PretrainedFeatureExtractor
 from sktransfer._fine_tuned_classifier import FineTunedClassifier
 from sktransfer._fine_tuned_regressor import FineTunedRegressor
 from sktransfer._messages import shortened, shown
+from sktransfer._network_files import Tensors
 from sktransfer._process._versions import installed
 
 _OURS: dict[str, type[BackboneEstimator]] = {
