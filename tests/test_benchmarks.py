@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.exhaustive
-
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("sections", [("fit", "latency", "cache"), ("grid",), ("one_image", "new_process")])
 def test_speed_is_measured_without_anything_but_the_repository(sections, tmp_path):
     command = [sys.executable, "speed.py", "--quick", "--output", str(tmp_path), "--only", *sections]
@@ -32,6 +31,7 @@ def test_speed_is_measured_without_anything_but_the_repository(sections, tmp_pat
     assert "quick trial" in (tmp_path / "speed.md").read_text()
 
 
+@pytest.mark.exhaustive
 def test_what_waits_for_a_card_runs_whole_on_a_cpu(tmp_path):
     done = _try_card(tmp_path, "--minutes", "30")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -53,6 +53,7 @@ def test_what_waits_for_a_card_runs_whole_on_a_cpu(tmp_path):
     assert "quick trial" in (tmp_path / "cuda-cpu.md").read_text()
 
 
+@pytest.mark.exhaustive
 def test_parts_that_take_too_long_or_no_longer_fit_are_said_to_be_missing(tmp_path):
     done = _try_card(tmp_path, "--minutes", "0.02", "--parts", "memory", "threads")
     assert done.returncode == 1
@@ -61,6 +62,7 @@ def test_parts_that_take_too_long_or_no_longer_fit_are_said_to_be_missing(tmp_pa
     assert "- threads left out: 0 s were left." in (tmp_path / "cuda-cpu.md").read_text()
 
 
+@pytest.mark.exhaustive
 def test_a_part_that_fails_says_why_in_a_line(tmp_path):
     code = (
         "import sys, cuda, cuda_checks\n"
@@ -83,6 +85,7 @@ def _try_card(folder, *arguments):
     return subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.exhaustive
 def test_texts_are_measured_without_weights_or_sentences(tmp_path):
     done = _measure_texts(tmp_path, "--quick", "--output", str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -94,6 +97,7 @@ def test_texts_are_measured_without_weights_or_sentences(tmp_path):
     assert "48 generated sentences" in (tmp_path / "texts.md").read_text()
 
 
+@pytest.mark.exhaustive
 def test_accuracy_is_measured_without_weights_or_data_and_parts_add_up(tmp_path):
     for rows in (("earlier_head", "default", "tuned"), ("no_network", "two_backbones", "two_phases")):
         done = _measure_accuracy(tmp_path, "--quick", "--output", str(tmp_path), "--rows", *rows)
@@ -106,6 +110,7 @@ def test_accuracy_is_measured_without_weights_or_data_and_parts_add_up(tmp_path)
     assert (tmp_path / "accuracy.png").stat().st_size > 1000
 
 
+@pytest.mark.exhaustive
 def test_what_learns_is_measured_without_weights_or_data(tmp_path):
     done = _measure_accuracy(tmp_path, "--quick", "--trainable", "--output", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -120,6 +125,7 @@ def test_what_learns_is_measured_without_weights_or_data(tmp_path):
     assert "quick trial" in (tmp_path / "trainable.md").read_text()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["ranking", "duplicates"])
 def test_choices_and_copies_are_measured_without_weights_or_data(name, tmp_path):
     command = [sys.executable, f"{name}.py", "--quick", "--output", str(tmp_path)]
@@ -140,6 +146,7 @@ def test_choices_and_copies_are_measured_without_weights_or_data(name, tmp_path)
         assert (tmp_path / "rank_few_digits.png").stat().st_size > 1000
 
 
+@pytest.mark.exhaustive
 def test_targets_are_measured_without_weights_or_data(tmp_path):
     command = [sys.executable, "targets.py", "--quick", "--output", str(tmp_path)]
     environment = {**os.environ, "SKTRANSFER_ASSETS": str(tmp_path / "nothing")}
@@ -152,6 +159,7 @@ def test_targets_are_measured_without_weights_or_data(tmp_path):
     assert "quick trial" in (tmp_path / "targets.md").read_text()
 
 
+@pytest.mark.nightly
 def test_clusters_are_measured_without_weights_or_data(tmp_path):
     pytest.importorskip("distributed", reason="Dask is not installed")
     pytest.importorskip("ray", reason="Ray is not installed")
@@ -167,6 +175,7 @@ def test_clusters_are_measured_without_weights_or_data(tmp_path):
     assert "quick trial" in (tmp_path / "speed.md").read_text()
 
 
+@pytest.mark.exhaustive
 def test_the_domain_gap_is_measured_without_weights_or_data(tmp_path):
     command = [sys.executable, "domain_gap.py", "--quick", "--output", str(tmp_path)]
     environment = {**os.environ, "SKTRANSFER_ASSETS": str(tmp_path / "nothing")}
@@ -179,6 +188,7 @@ def test_the_domain_gap_is_measured_without_weights_or_data(tmp_path):
     assert "quick trial" in (tmp_path / "domain_gap.md").read_text()
 
 
+@pytest.mark.exhaustive
 def test_accuracy_says_what_it_lacks(tmp_path):
     done = _measure_accuracy(tmp_path)
     assert done.returncode == 2
@@ -186,6 +196,7 @@ def test_accuracy_says_what_it_lacks(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_onnx_export_is_measured_without_weights():
     pytest.importorskip("onnxruntime", reason="the runtime that reads ONNX")
     pytest.importorskip("onnxscript", reason="what torch's newer exporter needs")
@@ -195,6 +206,7 @@ def test_onnx_export_is_measured_without_weights():
     assert "| squeezenet1_1 | torch.export |" in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_networks_are_measured_without_weights():
     command = [sys.executable, "networks.py", "--quick"]
     done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
@@ -203,6 +215,7 @@ def test_networks_are_measured_without_weights():
     assert "per second" in done.stdout
 
 
+@pytest.mark.exhaustive
 def test_texts_say_what_they_lack(tmp_path):
     done = _measure_texts(tmp_path)
     assert done.returncode == 2
@@ -211,6 +224,7 @@ def test_texts_say_what_they_lack(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_what_freed_memory_brings_is_measured_without_anything_but_the_repository():
     command = [sys.executable, "allocator.py", "--quick"]
     done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
@@ -232,6 +246,7 @@ def _measure(script, folder, *arguments):
     return subprocess.run(command, cwd=BENCHMARKS, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.exhaustive
 def test_small_devices_are_compared_without_weights():
     pytest.importorskip("onnxruntime", reason="the runtime that reads ONNX")
     command = [sys.executable, "small_devices.py", "--quick"]
@@ -245,6 +260,7 @@ def test_small_devices_are_compared_without_weights():
     assert min(times) > 0
 
 
+@pytest.mark.exhaustive
 def test_what_onnx_files_change_is_measured_without_weights_or_data():
     pytest.importorskip("onnxruntime", reason="the runtime that reads ONNX")
     command = [sys.executable, "onnx_files.py", "--quick"]

@@ -14,7 +14,6 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from sktransfer import FineTunedClassifier
 
-pytestmark = pytest.mark.exhaustive
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 HOW = {"weights": None, "random_state": 0, "precision": "float32", "store_backbone": False, "max_epochs": 1}
@@ -64,6 +63,7 @@ def passed(notes):
     return sum(counts.values())
 
 
+@pytest.mark.nightly
 def test_a_search_gives_the_same_scores_and_passes_each_image_once_in_all(notes, pictures, tmp_path):
     def searched(feature_cache, scoring):
         search = GridSearchCV(classifier(feature_cache), GRID, cv=3, scoring=scoring, refit=False)
@@ -77,6 +77,7 @@ def test_a_search_gives_the_same_scores_and_passes_each_image_once_in_all(notes,
     assert passed(notes) == len(pictures[0])
 
 
+@pytest.mark.nightly
 def test_a_cross_validation_gives_the_same_scores_and_passes_each_image_once_in_all(notes, pictures, tmp_path):
     alone = cross_val_score(classifier(tmp_path / "alone"), *pictures, cv=4, scoring=clusters.log_loss)
     with joblib.parallel_config(backend="ray", n_jobs=2):
@@ -86,6 +87,7 @@ def test_a_cross_validation_gives_the_same_scores_and_passes_each_image_once_in_
     assert passed(notes) == len(pictures[0])
 
 
+@pytest.mark.exhaustive
 def test_the_search_of_the_guide_runs(engine, paths, pictures, tmp_path):
     names = clusters.run_snippet(
         "from ray.util.joblib import register_ray",
@@ -99,6 +101,7 @@ def _search_of_the_guide(folder):
     return GridSearchCV(classifier(folder / "cache"), {"freeze_depth": [1, "all"]}, cv=3)
 
 
+@pytest.mark.exhaustive
 def test_the_extraction_of_the_guide_gives_the_same_features_with_one_network_per_actor(engine, paths, tmp_path):
     from sktransfer import PretrainedFeatureExtractor
 
@@ -124,6 +127,7 @@ def test_the_extraction_of_the_guide_gives_the_same_features_with_one_network_pe
     assert set(found["built"]) == {1}, "one network per actor, however many batches"
 
 
+@pytest.mark.exhaustive
 def test_a_data_set_without_rows_has_no_features(engine, paths):
     from sktransfer import PretrainedFeatureExtractor
 
