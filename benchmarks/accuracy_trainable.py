@@ -127,8 +127,8 @@ def report(figures: dict[str, dict[str, float]], quick: bool) -> list[str]:
         )
     lines += [
         "",
-        "Samples are film reviews for MiniLM, of which the upper half is tuned (freeze_depth=4), and photos of ants "
-        "and bees for MobileNetV2, of which the last quarter of blocks is tuned; 250 and 96 others test. Accuracy is "
+        "MiniLM is tuned on film reviews, in its upper half (freeze_depth=4), and tested on 250 others. MobileNetV2 is "
+        "tuned on photos of ants and bees, in its last quarter of blocks, and tested on 96 others. Accuracy is "
         "the mean and standard deviation over the draws of training samples, seconds are the fewest. Memory is what "
         "the process's peak grew by during fit. *: other processes kept more than 0.1 cores busy, so the seconds are "
         "too many. A file without backbone of MiniLM holds its tokenizer too, 1.3 MB.",

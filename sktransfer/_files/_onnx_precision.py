@@ -41,9 +41,9 @@ def check_precision(precision: str, has_samples: bool) -> None:
     Raises
     ------
     ValueError
-        If int8 is wanted without samples.
+        If int8 is asked for without samples.
     ImportError
-        If it takes onnxruntime, which is not installed.
+        If onnxruntime is needed and not installed.
     """
     if precision == "int8" and not has_samples:
         raise ValueError(
