@@ -113,7 +113,7 @@ def place(tmp_path_factory):
             write(folder / "models" / name)
             hub.add(name, main=folder / "models" / name)
         ask(patch, hub.address, folder / "cache")
-        patch.setenv("TORCH_HOME", str(folder / "torch"))
+        patch.setattr("torch.hub._hub_dir", str(folder / "torch" / "hub"))
         patch.chdir(folder)
         # Pages show how to tune; how well is not asked here: one epoch, of photos of 64 x 64 pixels.
         for default in weights.values():

@@ -288,14 +288,12 @@ def weights_at(url: str) -> WeightsEnum:
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder where torch keeps what it downloads."""
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr("sktransfer.backbones.sources._weights.SCHEMES", ("https", "http", "file"))
-    before = torch.hub.get_dir()
-    torch.hub.set_dir(tmp_path / "hub")
-    yield tmp_path / "hub" / "checkpoints"
-    torch.hub.set_dir(before)
+    monkeypatch.setattr("torch.hub._hub_dir", tmp_path / "hub")
+    return tmp_path / "hub" / "checkpoints"
 
 
 @pytest.fixture

@@ -103,20 +103,15 @@ def test_a_mask_of_minus_infinity_is_no_fault(tmp_path: Path):
 def test_nan_where_torchvision_keeps_its_weights_names_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from torchvision.models import SqueezeNet1_1_Weights
 
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    before = torch.hub.get_dir()
-    torch.hub.set_dir(str(tmp_path))
-    try:
-        place = place_of(SqueezeNet1_1_Weights.DEFAULT)
-        place.parent.mkdir(parents=True)
-        state = get_model("squeezenet1_1", weights=None).state_dict()
-        torch.save(state | {"features.0.bias": spoil(state["features.0.bias"], NAN)}, place)
-        refused("DEFAULT", rf"{place.name}', which holds NaN.*features\.0\.bias", "squeezenet1_1")
-        place.unlink()
-        os.mkfifo(place)
-        refused("DEFAULT", rf"{place.name}', which is not a file. Delete it", "squeezenet1_1")
-    finally:
-        torch.hub.set_dir(before)
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path))
+    place = place_of(SqueezeNet1_1_Weights.DEFAULT)
+    place.parent.mkdir(parents=True)
+    state = get_model("squeezenet1_1", weights=None).state_dict()
+    torch.save(state | {"features.0.bias": spoil(state["features.0.bias"], NAN)}, place)
+    refused("DEFAULT", rf"{place.name}', which holds NaN.*features\.0\.bias", "squeezenet1_1")
+    place.unlink()
+    os.mkfifo(place)
+    refused("DEFAULT", rf"{place.name}', which is not a file. Delete it", "squeezenet1_1")
 
 
 def test_nan_in_timms_networks_names_the_file(tmp_path: Path):
