@@ -82,11 +82,11 @@ def computed_in(precision: str) -> contextlib.AbstractContextManager:
 class FrozenMobileNet(nn.Module):
     """MobileNetV2 under a new linear head; its first modules are not trained, and their BatchNorm does not drift."""
 
-    def __init__(self, weights, frozen=19):
+    def __init__(self, weights, frozen=19, precision="float32"):
         super().__init__()
         self.features = loaded("mobilenet_v2", weights).features
         self.head = nn.Linear(1280, 2)
-        self.frozen = frozen
+        self.frozen, self.precision = frozen, precision
         for parameter in self.features[:frozen].parameters():
             parameter.requires_grad = False
 
@@ -96,13 +96,16 @@ class FrozenMobileNet(nn.Module):
         return self
 
     def forward(self, batch):
-        return self.head(self.features(batch).mean((2, 3)))
+        with computed_in(self.precision):
+            features = self.features(batch)
+        return self.head(features.float().mean((2, 3)))
 
 
-def skorch_by_hand(weights: Path, epochs: int) -> NeuralNetClassifier:
+def skorch_by_hand(weights: Path, epochs: int, precision: str = "float32") -> NeuralNetClassifier:
     return NeuralNetClassifier(
         FrozenMobileNet,
         module__weights=weights,
+        module__precision=precision,
         criterion=nn.CrossEntropyLoss,
         optimizer=torch.optim.Adam,
         max_epochs=epochs,
