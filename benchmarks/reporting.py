@@ -101,6 +101,8 @@ def draw(bars: list[dict], path: Path) -> None:
         _draw_panel(axes, records)
         axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel("times as fast, logarithmic; bar: median, line: 80 % of the measurements")
+    every = [value for record in bars for value in record["times as fast"]["values"]]
+    axes.set_xlim(min(0.5, *every) / 1.2, max(2, *every) * 2)  # of both panels; room for the figures on the right
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -120,8 +122,7 @@ def _draw_panel(axes, records: list[dict]) -> None:
         axes.text(max(high, 1) * 1.08, place, f"{short(median)}", va="center", fontsize=9)
     axes.set_yticks(places, [_named(record) for record in records], fontsize=9)
     axes.set_xscale("log")
-    axes.set_xlim(0.4, max(100, *(highs * 2)))
-    axes.set_xticks([0.5, 1, 2, 5, 10, 20, 50, 100], minor=False)
+    axes.set_xticks([0.2, 0.5, 1, 2, 5, 10, 20, 50, 100], minor=False)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_locator(_no_ticks())
     axes.axvline(1, color="#333333", linewidth=1)

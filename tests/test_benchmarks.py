@@ -31,7 +31,7 @@ def test_speed_is_measured_without_anything_but_the_repository(sections, tmp_pat
     assert "quick trial" in (tmp_path / "speed.md").read_text()
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_what_waits_for_a_card_runs_whole_on_a_cpu(tmp_path):
     done = _try_card(tmp_path, "--minutes", "30")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -110,7 +110,7 @@ def test_accuracy_is_measured_without_weights_or_data_and_parts_add_up(tmp_path)
     assert (tmp_path / "accuracy.png").stat().st_size > 1000
 
 
-@pytest.mark.exhaustive
+@pytest.mark.nightly
 def test_what_learns_is_measured_without_weights_or_data(tmp_path):
     done = _measure_accuracy(tmp_path, "--quick", "--trainable", "--output", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr

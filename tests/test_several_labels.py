@@ -578,7 +578,7 @@ def test_validation_samples_of_one_label_per_sample(rows):
         (np.eye(80)[:, :3] * 1j, "^Complex data not supported: got y"),
         (np.ma.masked_array(np.eye(80)[:, :3], mask=np.eye(80)[:, :3]), "^Got y as a masked array in which 3 values"),
         (np.eye(80)[:, :3].astype(int).astype("M8[D]"), r"^Got y of type datetime64\[D\] with several columns"),
-        (np.eye(79)[:, :3], r"inconsistent numbers of samples: \[80, 79\]"),
+        (np.eye(79)[:, :3], r"inconsistent numbers of samples: 80 in X and 79 in y"),
     ],
 )
 @pytest.mark.filterwarnings("error")

@@ -158,7 +158,7 @@ def _row_of(
 
 
 def _sentence(error: Exception) -> str:
-    text = shortened(str(error)) or type(error).__name__
+    text = shortened(str(error), 1000) or type(error).__name__
     return text if isinstance(error, ValueError | OSError | ImportError) else first_line(error, 330)
 
 

@@ -313,7 +313,7 @@ def test_random_weights_have_no_gap():
         ({"estimator_or_backbone": "resnet1"}, "resnet18"),
         ({"X": noise(1)}, "at least 2"),
         ({"y": [0] * 12}, "only one class"),
-        ({"y": [0, 1] * 5}, r"inconsistent numbers of samples: \[12, 10\]"),
+        ({"y": [0, 1] * 5}, r"inconsistent numbers of samples: 12 in X and 10 in y"),
         ({"y": [0] * 11 + [1]}, "Got fold . with 1 class 0 to train on; expected at least two"),
         ({"y": [0, 1] * 6, "cv": 1}, "cv=1"),
         ({"max_samples": 1}, "max_samples=1"),

@@ -370,7 +370,7 @@ def test_groups_of_several_sizes_are_held_out_together_where_penalties_are_chose
     [
         ({"y": ["same"] * 24}, "only one class: 'same'"),
         ({"y": [0.5] * 24}, r"Got y that is 0.5 for all samples; expected numbers that differ\."),
-        ({"y": ["a", "b"]}, "inconsistent numbers of samples: .24, 2."),
+        ({"y": ["a", "b"]}, "Got inconsistent numbers of samples: 24 in X and 2 in y; expected as many in y as in X"),
         ({"cv": 13}, r"Got classes of at most 12 samples and cv=13; .* Give cv=12\."),
         ({"cv": 30}, r"Got classes of at most 12 samples and cv=30; expected a class with .* Give cv=12\."),
         ({"cv": 30, "y": np.arange(24) / 5}, r"Got 24 samples and cv=30; expected at least one sample .* Give cv=24\."),

@@ -68,7 +68,7 @@ class ClassTask(Task):
 
     def like(self, y: Any, n_samples: int) -> "ClassTask":
         labels = read_validation_labels(y, self.classes)
-        check_lengths(n_samples, len(labels), " in X_val and y_val")
+        check_lengths(n_samples, len(labels), "X_val", "y_val")
         return ClassTask(self.classes, labels, np.ones(n_samples), self.label_smoothing)
 
     def spread(self, outputs: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ class IndicatorTask(Task):
         if indicators is None or indicators.shape[1] != self.n_outputs:
             width = "one label per sample" if indicators is None else f"{indicators.shape[1]} columns"
             raise ValueError(f"Got y_val with {width}; expected {self.n_outputs} columns of 0 and 1, as y has.")
-        check_lengths(n_samples, len(indicators), " in X_val and y_val")
+        check_lengths(n_samples, len(indicators), "X_val", "y_val")
         return IndicatorTask(indicators, np.ones(n_samples), None, self.label_smoothing)
 
     def spread(self, outputs: np.ndarray) -> np.ndarray:

@@ -83,7 +83,7 @@ class NumberTask(Task):
         numbers, _ = read_numbers(y, "y_val")
         if numbers.shape[1] != self.n_outputs:
             raise ValueError(f"Got y_val with {numbers.shape[1]} columns; expected {self.n_outputs}, as y has.")
-        check_lengths(n_samples, len(numbers), " in X_val and y_val")
+        check_lengths(n_samples, len(numbers), "X_val", "y_val")
         return NumberTask(numbers, np.ones(n_samples), self._loss, self.mean, self.scale, self.is_flat)
 
     def spread(self, outputs: np.ndarray) -> np.ndarray:

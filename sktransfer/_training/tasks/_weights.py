@@ -63,7 +63,7 @@ def refuse_no_weight(weights: np.ndarray, with_what: str = "") -> None:
         )
 
 
-def check_lengths(n_samples: int | None, n_targets: int, of: str = "") -> None:
+def check_lengths(n_samples: int | None, n_targets: int, X: str = "X", y: str = "y") -> None:
     """Raise unless each sample has a target.
 
     Parameters
@@ -72,8 +72,8 @@ def check_lengths(n_samples: int | None, n_targets: int, of: str = "") -> None:
         Samples in X, where that is known.
     n_targets : int
         Rows of y.
-    of : str, default=""
-        What they are called, to follow the word "samples", where they are not X and y.
+    X, y : str, default="X" and "y"
+        What they are called.
 
     Raises
     ------
@@ -81,4 +81,7 @@ def check_lengths(n_samples: int | None, n_targets: int, of: str = "") -> None:
         If there are more or fewer.
     """
     if n_samples is not None and n_samples != n_targets:
-        raise ValueError(f"Found input variables with inconsistent numbers of samples{of}: {[n_samples, n_targets]}")
+        raise ValueError(
+            f"Got inconsistent numbers of samples: {n_samples} in {X} and {n_targets} in {y}; expected as many in {y} as "
+            f"in {X}."
+        )
