@@ -101,8 +101,8 @@ def draw(bars: list[dict], path: Path) -> None:
         _draw_panel(axes, records)
         axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel("times as fast, logarithmic; bar: median, line: 80 % of the measurements")
-    every = [value for record in bars for value in record["times as fast"]["values"]]
-    axes.set_xlim(min(0.5, *every) / 1.2, max(2, *every) * 2)  # of both panels; room for the figures on the right
+    ends = [float(end) for record in bars for end in np.percentile(record["times as fast"]["values"], (10, 90))]
+    axes.set_xlim(min(0.5, *ends) / 1.1, max(2, *ends) * 2)  # of both panels; room for the figures on the right
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

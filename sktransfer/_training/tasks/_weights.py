@@ -82,6 +82,6 @@ def check_lengths(n_samples: int | None, n_targets: int, X: str = "X", y: str = 
     """
     if n_samples is not None and n_samples != n_targets:
         raise ValueError(
-            f"Got inconsistent numbers of samples: {n_samples} in {X} and {n_targets} in {y}; expected as many in {y} as "
-            f"in {X}."
+            f"Got inconsistent numbers of samples: {n_samples} in {X} and {n_targets} in {y}; expected as many in {y} "
+            f"as in {X}."
         )
