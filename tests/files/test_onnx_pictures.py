@@ -168,7 +168,7 @@ class TestPicturesGoIn:
         exec(block_of_guide('"pictures": picture[None]'), names)
         np.testing.assert_allclose(names["probabilities"], fitted.predict_proba(list(paths[:1])), atol=1e-5)
         names |= {"model": fitted, "paths": list(paths)}
-        exec(block_of_guide('model.to_onnx("small.onnx"'), names)
+        exec(block_of_guide('"small.onnx"'), names)
         assert names["result"].agreement > 0.9
 
     def test_regressors_and_extractors(self, pictures, tmp_path):

@@ -150,7 +150,7 @@ def test_an_extractor_has_its_layers_marked_and_no_depth(pictures):
 
 def test_pipelines_and_searches_show_the_network_in_them(pictures):
     X, y = pictures
-    pipeline = make_pipeline(PretrainedFeatureExtractor(tiny_cnn), LogisticRegression())
+    pipeline = make_pipeline(PretrainedFeatureExtractor(tiny_cnn, random_state=0), LogisticRegression())
     expected = DepthDisplay.from_estimator(pipeline, X, y).scores
     search = GridSearchCV(pipeline, {"logisticregression__C": [1, 2]}, cv=2)
     np.testing.assert_array_equal(DepthDisplay.from_estimator(search, X, y).scores, expected)
