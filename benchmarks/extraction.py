@@ -6,10 +6,9 @@ All load the same weights, which are random: speed does not depend on them, and 
 import numpy as np
 import torch
 from measuring import Record, Setting, in_turns, rates
-from peers import DEVICE, Extract, bare_network, other_libraries, tutorial_loop
+from peers import PRECISIONS, Extract, bare_network, other_libraries, tutorial_loop
 
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer._computing._execution import multiplies_bfloat16
 
 
 def extraction(setting: Setting) -> list[Record]:
@@ -26,22 +25,21 @@ def from_files(setting: Setting) -> list[Record]:
     """Compare like with like: float32 with float32 and, where `precision="auto"` takes it, bfloat16 with bfloat16."""
     paths = setting.pictures.distinct(setting.size(1000, 40))
     weights = setting.pictures.weights("resnet18")
-    precisions = ["float32", *(["bfloat16"] if multiplies_bfloat16(DEVICE) else [])]
-    ours = {precision: extractor(setting, paths, precision=precision).transform for precision in precisions}
-    loops = {precision: {"tutorial loop": tutorial_loop(weights, precision)} for precision in precisions}
+    ours = {precision: extractor(setting, paths, precision=precision).transform for precision in PRECISIONS}
+    loops = {precision: {"tutorial loop": tutorial_loop(weights, precision)} for precision in PRECISIONS}
     records = [
         record
-        for precision in precisions
+        for precision in PRECISIONS
         for record in race(ours[precision], loops[precision], precision, paths, setting)
     ]
     plain = loops["float32"]["tutorial loop"](paths[:64])
     records += [
         Record(f"features, {precision}: least {kind}", "cosine", [value], peer_name="tutorial loop in float32")
-        for precision in precisions
+        for precision in PRECISIONS
         for kind, value in agreement(ours[precision](paths[:64]), plain).items()
     ]
     # After all else, and imported no earlier: their threads might slow the loop down.
-    for precision in precisions:
+    for precision in PRECISIONS:
         others = dict(other_libraries(weights, precision))
         records += race(ours[precision], others, precision, paths, setting) if others else []
     return records

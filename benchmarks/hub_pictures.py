@@ -26,7 +26,7 @@ def hub_pictures(setting: Setting) -> list[Record]:
     transformers.ViTModel(config).save_pretrained(folder)
     transformers.ViTImageProcessor().save_pretrained(folder)
     paths = [str(path) for path in setting.pictures.distinct(setting.size(256, 16))]
-    ours = PretrainedFeatureExtractor(f"hf:{folder}", feature_cache=None).fit(paths[:1])
+    ours = PretrainedFeatureExtractor(f"hf:{folder}", device="cpu", feature_cache=None).fit(paths[:1])
     precision = "bfloat16" if multiplies_bfloat16(torch.device("cpu")) else "float32"
     pipelines = {
         name: transformers.pipeline(

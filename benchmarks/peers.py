@@ -26,6 +26,8 @@ from sktransfer._computing._execution import multiplies_bfloat16
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PREPARE = Compose([Resize(256), CenterCrop(224), ToTensor(), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+# What `precision="auto"` may take here: peers are compared in the same.
+PRECISIONS = ["float32", *(["bfloat16"] if multiplies_bfloat16(DEVICE) else [])]
 Extract = Callable[[Sequence[str]], np.ndarray]
 
 

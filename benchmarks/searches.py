@@ -7,13 +7,12 @@ it. The package begins anew each time, in each precision that `precision="auto"`
 import time
 
 from measuring import Record, Setting
-from peers import DEVICE, skorch_by_hand
+from peers import PRECISIONS, skorch_by_hand
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from skorch import NeuralNetClassifier
 
 from sktransfer import FineTunedClassifier, cache_info, clear_cache
-from sktransfer._computing._execution import multiplies_bfloat16
 
 DEPTHS = {"features.18": 19, "features.17": 18, "features.15": 16}  # a block, and how many modules end with it
 RATES = [1e-3, 1e-4]
@@ -39,10 +38,9 @@ def depths_and_rates(setting: Setting) -> tuple[list[str], list[float]]:
 
 def grid(setting: Setting) -> list[Record]:
     depths, rates = depths_and_rates(setting)
-    precisions = ["float32", *(["bfloat16"] if multiplies_bfloat16(DEVICE) else [])]
-    runs: dict[str, list[tuple[float, GridSearchCV]]] = {precision: [] for precision in precisions}
+    runs: dict[str, list[tuple[float, GridSearchCV]]] = {precision: [] for precision in PRECISIONS}
     for _ in range(setting.repeats):
-        for precision in precisions:
+        for precision in PRECISIONS:
             clear_cache()
             model = classifier(setting).set_params(precision=precision)
             runs[precision].append(search(model, {"freeze_depth": depths, "lr": rates}, setting))
@@ -63,9 +61,9 @@ def grid(setting: Setting) -> list[Record]:
             [seconds],
             f"skorch by hand, {best}",
             note=note,
-            label=f"Grid search: {n} candidates, {peer.n_splits_} folds" if precision == precisions[-1] else "",
+            label=f"Grid search: {n} candidates, {peer.n_splits_} folds" if precision == PRECISIONS[-1] else "",
         )
-        for precision in precisions
+        for precision in PRECISIONS
     ]
     return records + [
         Record(
@@ -76,7 +74,7 @@ def grid(setting: Setting) -> list[Record]:
             f"skorch by hand, {best}",
             note=f"of {setting.pictures.kind}",
         )
-        for precision in precisions
+        for precision in PRECISIONS
     ]
 
 
