@@ -191,6 +191,15 @@ def test_a_backbone_that_fails_is_a_row_with_its_sentence(pictures, tmp_path):
     assert "failed: Got backbone=&#x27;no_such_network&#x27;" in ranking._repr_html_()
 
 
+def test_a_long_reason_is_not_cut(pictures):
+    def refuses():
+        raise ValueError(f"Got {'one thing and ' * 40}another; expected neither. Leave both out.")
+
+    error = rank(*pictures, {"works": tiny_cnn, "refuses": refuses}).results_.loc["refuses", "error"]
+    assert "one thing and " * 40 in error
+    assert error.endswith("Leave both out.")
+
+
 def test_where_all_fail_the_error_says_why(pictures):
     with pytest.raises(ValueError, match=r"Got 2 backbones, which all failed.*'one': Got backbone='no_such'"):
         rank(*pictures, {"one": "no_such", "two": "neither"})
